@@ -1,0 +1,66 @@
+"""What every backbone has in common."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from arcface_cakd.features import FaceFeatures
+
+
+class FaceBackbone(nn.Module, ABC):
+    """A face recognition network for aligned crops: (B, 3, 112, 112) in [-1, 1] to (B, E).
+
+    A subclass sets the attributes below, computes in ``body`` and ``head``, and keeps its
+    state-dict keys those of the published architecture.
+
+    Attributes:
+        embedding_size: E, the width of the embedding.
+        token_dim: C, the width of the pixel features.
+        grid: (H, W) of the pixel features.
+        stage_dims: channels of each intermediate map, first stage first.
+        amp_dtype: precision of the body: torch.float16, torch.bfloat16, or None for float32.
+            The head, and all that is returned, is float32 at any setting.
+    """
+
+    embedding_size: int
+    token_dim: int
+    grid: tuple[int, int]
+    stage_dims: tuple[int, ...]
+    amp_dtype: torch.dtype | None = None
+
+    @abstractmethod
+    def body(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Images to the final map (B, C, H, W) and the maps of the stages."""
+
+    @abstractmethod
+    def head(self, final: Tensor) -> Tensor:
+        """Final map (B, C, H, W), float32, to embedding (B, E)."""
+
+    def autocast(self, device_type: str) -> torch.autocast:
+        """The precision of the body as a context; does nothing at float32."""
+        enabled = self.amp_dtype is not None
+        return torch.autocast(device_type, dtype=self.amp_dtype, enabled=enabled)
+
+    def forward_features(self, images: Tensor, stages: bool = False) -> FaceFeatures:
+        """Embedding, pixel features and, where asked for, the stages' maps; all float32.
+
+        Args:
+            images: (B, 3, 112, 112) float32 in [-1, 1], RGB.
+            stages: whether to return the intermediate maps.
+        """
+        with self.autocast(images.device.type):
+            final, maps = self.body(images)
+        with torch.autocast(images.device.type, enabled=False):
+            final = final.float()
+            embedding = self.head(final)
+        return FaceFeatures(
+            embedding=embedding,
+            tokens=final.flatten(2).transpose(1, 2),
+            grid=tuple(final.shape[-2:]),
+            stages=tuple(m.float() for m in maps) if stages else (),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, 112, 112) to embeddings (B, E), float32, not normalised."""
+        return self.forward_features(images).embedding

@@ -1,0 +1,59 @@
+"""The command line: ``arcface-cakd COMMAND``.
+
+A command is a module of this package with ``HELP`` (one line), ``configure(parser)`` and
+``run(args)``, imported only when it is called or when the help lists it.
+"""
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+
+from arcface_cakd import __version__
+from arcface_cakd.errors import ArcfaceCakdError
+
+COMMANDS = ("demo", "train", "evaluate", "export", "data")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="arcface-cakd",
+        description="Cross Architecture Distillation for insightface's arcface_torch.",
+        epilog="example: arcface-cakd demo",
+    )
+    parser.add_argument("--version", action="version", version=f"arcface-cakd {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        module = importlib.import_module(f"arcface_cakd.cli.{name}")
+        command = commands.add_parser(
+            name,
+            help=module.HELP,
+            description=module.HELP,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(run=module.run)
+        module.configure(command)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; 0, or 1 with one line on stderr for a user's mistake (2: wrong usage)."""
+    args = _parser().parse_args(argv)
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    # Under torchrun every rank runs this; one of them speaks.
+    first = int(os.environ.get("RANK", "0")) == 0
+    logging.getLogger("arcface_cakd").setLevel(logging.INFO if first else logging.ERROR)
+    try:
+        return args.run(args) or 0
+    except ArcfaceCakdError as error:
+        if first:
+            print(f"arcface-cakd {args.command}: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        if first:
+            print(f"arcface-cakd {args.command}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `arcface-cakd ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

@@ -1,0 +1,15 @@
+"""The config file, and the ``cakd`` entry in it: reading, defaults and validation."""
+
+from arcface_cakd.config.cakd import CakdConfig, LossEntry
+from arcface_cakd.config.settings import ConfigError, Range, check_settings
+from arcface_cakd.config.training import TrainConfig, load_config
+
+__all__ = [
+    "CakdConfig",
+    "ConfigError",
+    "LossEntry",
+    "Range",
+    "TrainConfig",
+    "check_settings",
+    "load_config",
+]

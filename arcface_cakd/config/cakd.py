@@ -1,0 +1,142 @@
+"""The ``cakd`` entry of a config."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from arcface_cakd.config.settings import ConfigError, Range, check_settings
+from arcface_cakd.registry import LOSSES, SECTIONS
+
+Weight = Annotated[float, Range(0.0)]
+
+
+@dataclass(frozen=True)
+class LossEntry:
+    """One entry of ``cakd.losses``: a registered loss, its weight, its own settings."""
+
+    name: str
+    weight: float
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ByPart:
+    """A number for each part of what distillation trains besides the student.
+
+    Attributes:
+        prompts: for APT's prompts.
+        urfm: for URFM and everything else that is learned beside the student (the shared MSA,
+            the anchoring head, the heads of losses).
+    """
+
+    prompts: Weight
+    urfm: Weight
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """The keys of a ``cakd`` entry; the sections are checked against their components."""
+
+    teacher: dict
+    prompts: dict | None = field(default_factory=dict)
+    urfm: dict | None = field(default_factory=dict)
+    losses: tuple | None = None
+    anchoring: dict | None = None
+    preservation: dict | None = None
+    margin_weight: Weight = 1.0
+    student_weights: str | None = None
+    lr_scale: dict | None = None
+    weight_decay: dict | None = None
+
+
+@dataclass(frozen=True)
+class CakdConfig:
+    """A validated ``cakd`` entry, every default filled in.
+
+    Attributes:
+        teacher: settings of the teacher (``network``, ``weights``, ...).
+        prompts: settings of APT, or None where the teacher goes unprompted. Default: on.
+        urfm: settings of URFM, or None. Default: on.
+        losses: the alignment losses. Default: ``embedding_cosine``, and with URFM also
+            ``urfm_feature`` and ``urfm_attention``, each of weight 1.
+        anchoring: settings of the teacher-side anchoring, or None. Default: on with URFM.
+        preservation: settings of the term that keeps a prompted teacher discriminative, or None.
+        margin_weight: weight of the student's own margin softmax loss.
+        student_weights: a ``model.pt`` that the student starts from, or None.
+        lr_scale: learning rate of each part, as a multiple of the config's ``lr``. Default 1.
+        weight_decay: weight decay of each part. Default 0 for prompts, 5e-4 for URFM.
+    """
+
+    teacher: dict[str, Any]
+    prompts: dict[str, Any] | None
+    urfm: dict[str, Any] | None
+    losses: tuple[LossEntry, ...]
+    anchoring: dict[str, Any] | None
+    preservation: dict[str, Any] | None
+    margin_weight: float
+    student_weights: str | None
+    lr_scale: ByPart
+    weight_decay: ByPart
+
+    @classmethod
+    def from_entry(cls, entry: Mapping) -> "CakdConfig":
+        """Check a ``cakd`` entry and fill in its defaults.
+
+        Raises:
+            ConfigError: an unknown key, a value of the wrong type or out of range.
+            UnknownNameError: an unknown loss.
+        """
+        top = check_settings(_Entry, entry, "cakd")
+        for section in ("prompts", "urfm", "anchoring", "preservation"):
+            if section in entry and top[section] is not None:
+                top[section] = dict(top[section])
+
+        def section(name: str) -> dict[str, Any] | None:
+            if top[name] is None:
+                return None
+            return check_settings(SECTIONS.get(name), top[name], f"cakd.{name}")
+
+        if top["urfm"] is None and top["anchoring"] is not None:
+            raise ConfigError("cakd.anchoring ties URFM's teacher side, but cakd.urfm is None")
+        if top["urfm"] is not None and "anchoring" not in entry:
+            top["anchoring"] = {}
+        if top["prompts"] is None and top["preservation"] is not None:
+            raise ConfigError(
+                "cakd.preservation keeps a prompted teacher, but cakd.prompts is None"
+            )
+        losses = top["losses"]
+        if losses is None:
+            losses = [{"name": "embedding_cosine"}]
+            if top["urfm"] is not None:
+                losses += [{"name": "urfm_feature"}, {"name": "urfm_attention"}]
+        return cls(
+            teacher=section("teacher"),
+            prompts=section("prompts"),
+            urfm=section("urfm"),
+            losses=tuple(_loss_entry(loss, f"cakd.losses[{i}]") for i, loss in enumerate(losses)),
+            anchoring=section("anchoring"),
+            preservation=section("preservation"),
+            margin_weight=top["margin_weight"],
+            student_weights=top["student_weights"],
+            lr_scale=_by_part(top["lr_scale"], "cakd.lr_scale", prompts=1.0, urfm=1.0),
+            weight_decay=_by_part(top["weight_decay"], "cakd.weight_decay", prompts=0.0, urfm=5e-4),
+        )
+
+
+def _loss_entry(given: Any, where: str) -> LossEntry:
+    if not isinstance(given, Mapping) or "name" not in given:
+        raise ConfigError(f"{where} must be an edict with a name, got {given!r}")
+    settings = dict(given)
+    name = settings.pop("name")
+    weight = _weight(settings.pop("weight", 1.0), where)
+    return LossEntry(name, weight, check_settings(LOSSES.get(name), settings, where))
+
+
+def _weight(value: Any, where: str) -> float:
+    def declared(*, weight: Weight): ...
+
+    return check_settings(declared, {"weight": value}, where)["weight"]
+
+
+def _by_part(given: Mapping | None, where: str, **defaults: float) -> ByPart:
+    return ByPart(**check_settings(ByPart, {**defaults, **(given or {})}, where))

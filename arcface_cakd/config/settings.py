@@ -1,0 +1,181 @@
+"""Settings, declared once: the keyword-only parameters of the component that uses them.
+
+A component writes its settings as keyword-only parameters with a type and a default::
+
+    def __init__(self, dims, *, num_centers: Annotated[int, Range(1)] = 49,
+                 position: Literal["query", "query_key"] = "query_key"): ...
+
+and ``check_settings`` holds what a user wrote against that signature. What stands before the
+``*`` is context that the caller supplies, and no business of the user's.
+"""
+
+import dataclasses
+import inspect
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, Union
+
+from arcface_cakd.errors import ArcfaceCakdError
+from arcface_cakd.registry import did_you_mean
+
+
+class ConfigError(ArcfaceCakdError, ValueError):
+    """A config that cannot be used; the message names the key."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The values that a number may take, as in ``Annotated[float, Range(0.0, 1.0)]``.
+
+    Attributes:
+        low: smallest allowed value.
+        high: largest allowed value.
+        above: values must be strictly greater than this.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: float = -math.inf
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high and value > self.above
+
+    def __str__(self) -> str:
+        parts = []
+        if self.above > -math.inf:
+            parts.append(f"above {self.above:g}")
+        if self.low > -math.inf:
+            parts.append(f"at least {self.low:g}")
+        if self.high < math.inf:
+            parts.append(f"at most {self.high:g}")
+        return " and ".join(parts)
+
+
+def settings_of(component: Callable) -> dict[str, inspect.Parameter]:
+    """The settings of a component, by name: its keyword-only parameters.
+
+    A dataclass declares its settings as fields.
+    """
+    if dataclasses.is_dataclass(component):
+        return dict(inspect.signature(component).parameters)
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(component).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+def check_settings(component: Callable, given: Mapping | None, where: str) -> dict[str, Any]:
+    """Complete ``given`` with the component's defaults, after checking it.
+
+    Args:
+        component: a class or function whose keyword-only parameters are the settings.
+        given: what the user wrote; None counts as nothing.
+        where: the place of ``given`` in the config, such as ``"cakd.urfm"``.
+
+    Returns:
+        every setting by name, ready for ``component(..., **settings)``.
+
+    Raises:
+        ConfigError: an unknown key (with the nearest known one), a missing one, a value of
+            another type or out of range.
+    """
+    given = {} if given is None else given
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{where} must be an edict of settings, got {given!r}")
+    declared = settings_of(component)
+    for key in given:
+        if key not in declared:
+            hint = did_you_mean(str(key), declared)
+            raise ConfigError(f"{where} has no setting {key!r}; {hint}")
+    owner = component.__init__ if inspect.isclass(component) else component
+    hints = typing.get_type_hints(owner, include_extras=True)
+    checked = {}
+    for name, parameter in declared.items():
+        if name in given:
+            annotation = hints.get(name, Any)
+            checked[name] = _check_value(given[name], annotation, f"{where}.{name}")
+        elif parameter.default is not inspect.Parameter.empty:
+            checked[name] = parameter.default
+        else:
+            raise ConfigError(f"{where} lacks {name!r}, which has no default: set {where}.{name}")
+    return checked
+
+
+def _check_value(value: Any, annotation: Any, where: str) -> Any:
+    bounds = None
+    if typing.get_origin(annotation) is Annotated:
+        annotation, *extras = typing.get_args(annotation)
+        bounds = next((extra for extra in extras if isinstance(extra, Range)), None)
+    for candidate in _alternatives(annotation):
+        if typing.get_origin(candidate) is Annotated:  # Annotated inside a union
+            try:
+                return _check_value(value, candidate, where)
+            except ConfigError:
+                if _fits(value, typing.get_args(candidate)[0])[0]:
+                    raise  # the right type, out of range: that is what to say
+                continue
+        if dataclasses.is_dataclass(candidate) and isinstance(value, Mapping):
+            return candidate(**check_settings(candidate, value, where))
+        fits, converted = _fits(value, candidate)
+        if fits:
+            numbers = converted if isinstance(converted, tuple) else (converted,)
+            if bounds and any(n not in bounds for n in numbers if isinstance(n, (int, float))):
+                raise ConfigError(f"{where} must be {bounds}, got {value!r}")
+            return converted
+    raise ConfigError(f"{where} must be {_describe(annotation)}, got {value!r}")
+
+
+def _alternatives(annotation: Any) -> tuple:
+    if typing.get_origin(annotation) in (Union, types.UnionType):
+        return typing.get_args(annotation)
+    return (annotation,)
+
+
+def _fits(value: Any, annotation: Any) -> tuple[bool, Any]:
+    """Whether ``value`` is of that type, and the value converted to it."""
+    origin = typing.get_origin(annotation)
+    if annotation is Any:
+        return True, value
+    if annotation in (None, type(None)):
+        return value is None, value
+    if origin is Literal:
+        known = typing.get_args(annotation)
+        return any(value == k and type(value) is type(k) for k in known), value
+    if annotation is float:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return is_number and math.isfinite(value), float(value) if is_number else value
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool), value
+    if annotation is tuple or origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            return False, value
+        items = [i for i in typing.get_args(annotation) if i is not Ellipsis]
+        if len(items) > 1 and len(items) != len(value):
+            return False, value
+        if not items:
+            return True, tuple(value)
+        kinds = items if len(items) > 1 else items * len(value)
+        checked = [_fits(v, kind) for v, kind in zip(value, kinds, strict=True)]
+        return all(fits for fits, _ in checked), tuple(v for _, v in checked)
+    if origin is not None:
+        return isinstance(value, origin), value
+    return isinstance(value, annotation), value
+
+
+def _describe(annotation: Any) -> str:
+    names = []
+    for candidate in _alternatives(annotation):
+        if typing.get_origin(candidate) is Annotated:
+            candidate = typing.get_args(candidate)[0]
+        if typing.get_origin(candidate) is Literal:
+            names += [repr(choice) for choice in typing.get_args(candidate)]
+        elif candidate in (None, type(None)):
+            names.append("None")
+        elif dataclasses.is_dataclass(candidate):
+            names.append("edict(" + ", ".join(settings_of(candidate)) + ")")
+        else:
+            names.append(getattr(candidate, "__name__", str(candidate)))
+    return " or ".join(names)

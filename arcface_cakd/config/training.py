@@ -1,0 +1,196 @@
+"""Config files in arcface_torch's own style, as the built-in loop reads them."""
+
+import ast
+import contextlib
+import difflib
+import runpy
+import sys
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from arcface_cakd.config.cakd import CakdConfig
+from arcface_cakd.config.settings import ConfigError, Range, check_settings
+from arcface_cakd.errors import ArcfaceCakdWarning
+from arcface_cakd.registry import did_you_mean
+
+Count = Annotated[int, Range(1)]
+
+# Keys of arcface_torch's configs/base.py that belong to its own tools; the built-in loop takes
+# such a config as it is and leaves them alone.
+_HOST_ONLY = {
+    "dali",
+    "dali_aug",
+    "wandb_key",
+    "suffix_run_name",
+    "using_wandb",
+    "wandb_entity",
+    "wandb_project",
+    "wandb_log_all",
+    "save_artifacts",
+    "wandb_resume",
+    "loss",
+    "image_size",
+}
+
+
+@dataclass
+class TrainConfig:
+    """A training run. Keys and defaults are arcface_torch's, where it has them.
+
+    Attributes:
+        rec: folder of ``train.rec`` (or of one folder of images per identity).
+        output: folder for checkpoints, ``model.pt`` and logs; None means work_dirs/<config name>.
+        network: the backbone, a name in ``BACKBONES`` or ``timm:<name>``.
+        embedding_size: width E of the embedding.
+        num_classes: identities; None means as many as the data set has.
+        num_image: images; None means as many as the data set has.
+        num_epoch: epochs over ``num_image``.
+        warmup_epoch: epochs of linear warm-up.
+        batch_size: images per rank and step.
+        margin_list: (m1, m2, m3) of the combined margin: (1, .5, 0) ArcFace, (1, 0, .4) CosFace.
+        margin_scale: s, the scale of the logits.
+        margin_gradient: "straight_through", as arcface_torch's ArcFace computes it, or "exact".
+        interclass_filtering_threshold: negatives above it are dropped; 0 keeps them all.
+        sample_rate: share of the class centres in each step (Partial FC).
+        optimizer: "sgd" or "adamw".
+        lr: learning rate of student and centres after warm-up.
+        momentum: of SGD.
+        weight_decay: of student and centres.
+        gradient_acc: micro-steps whose gradients are summed before the optimiser steps.
+        clip_grad_norm: largest norm of the student's gradient; None: unclipped. What
+            distillation trains besides has a budget of the same size of its own.
+        fp16: float16 with a gradient scaler.
+        bf16: bfloat16; not together with ``fp16``.
+        seed: of initial weights, order, flips and sampled classes.
+        num_workers: worker processes that decode.
+        resume: go on from the checkpoint in ``output``.
+        save_all_states: keep the checkpoint that resuming needs.
+        checkpoint_every: steps between checkpoints; None: at the end of every epoch.
+        val_targets: names of the .bin sets in ``rec`` to validate on.
+        verbose: steps between validations.
+        frequent: steps between log lines.
+        cakd: the distillation entry; None trains a plain model.
+    """
+
+    rec: str
+    network: str = "r50"
+    output: str | None = None
+    embedding_size: Count = 512
+    num_classes: Count | None = None
+    num_image: Count | None = None
+    num_epoch: Count = 20
+    warmup_epoch: Annotated[float, Range(0)] = 0.0
+    batch_size: Annotated[int, Range(2)] = 128
+    margin_list: tuple[float, float, float] = (1.0, 0.5, 0.0)
+    margin_scale: Annotated[float, Range(above=0)] = 64.0
+    margin_gradient: Literal["straight_through", "exact"] = "straight_through"
+    interclass_filtering_threshold: Annotated[float, Range(0)] = 0.0
+    sample_rate: Annotated[float, Range(above=0, high=1)] = 1.0
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: Annotated[float, Range(above=0)] = 0.1
+    momentum: Annotated[float, Range(0, 1)] = 0.9
+    weight_decay: Annotated[float, Range(0)] = 5e-4
+    gradient_acc: Count = 1
+    clip_grad_norm: Annotated[float, Range(above=0)] | None = 5.0
+    fp16: bool = False
+    bf16: bool = False
+    seed: int = 2048
+    num_workers: Annotated[int, Range(0)] = 2
+    resume: bool = False
+    save_all_states: bool = False
+    checkpoint_every: Count | None = None
+    val_targets: tuple[str, ...] = ("lfw", "cfp_fp", "agedb_30")
+    verbose: Count = 2000
+    frequent: Count = 10
+    cakd: CakdConfig | None = None
+
+
+def load_config(path: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
+    """Read a config file and complete it.
+
+    Args:
+        path: a Python file that defines ``config``, an EasyDict, as in arcface_torch. It is
+            executed, with its own folder importable, so that recipes can share pieces.
+        overrides: ``"key=value"`` strings; dots reach into entries (``cakd.urfm.dim=128``,
+            ``cakd.losses.0.weight=2``) and values are Python literals, else plain strings.
+
+    Raises:
+        ConfigError: no such file, one that does not run, an unknown key, a wrong value.
+    """
+    path = Path(path)
+    raw = _execute(path)
+    known = {field.name for field in fields(TrainConfig)} | _HOST_ONLY
+    for override in overrides:
+        _override(raw, override, known)
+    for key in list(raw):
+        if key in known:
+            continue
+        near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.75)
+        if near:
+            raise ConfigError(f"{path}: unknown key {key!r}; did you mean {near[0]!r}?")
+        warnings.warn(f"{path}: unknown key {key!r} is ignored", ArcfaceCakdWarning, stacklevel=2)
+    given = {k: v for k, v in raw.items() if k in known and k not in _HOST_ONLY}
+    cakd = given.pop("cakd", None)
+    if cakd is not None:
+        given["cakd"] = CakdConfig.from_entry(cakd)
+    config = TrainConfig(**check_settings(TrainConfig, given, str(path)))
+    if config.fp16 and config.bf16:
+        raise ConfigError(f"{path}: fp16 and bf16 are both set; choose one")
+    if config.output is None:
+        config.output = str(Path("work_dirs") / path.stem)
+    return config
+
+
+def _execute(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ConfigError(f"config {path}: no such file")
+    folder = str(path.resolve().parent)
+    before = set(sys.modules)
+    sys.path.insert(0, folder)
+    try:
+        names = runpy.run_path(str(path))
+    except Exception as error:
+        message = f"config {path} does not run: {type(error).__name__}: {error}"
+        raise ConfigError(" ".join(message.split())) from error
+    finally:
+        sys.path.remove(folder)
+        # Shared pieces are mutable; the next config must see them fresh.
+        for name in set(sys.modules) - before:
+            origin = getattr(sys.modules[name], "__file__", None)
+            if origin and str(Path(origin).resolve().parent) == folder:
+                del sys.modules[name]
+    if not isinstance(names.get("config"), dict):
+        raise ConfigError(f"config {path} defines no `config = edict(...)`")
+    return names["config"]
+
+
+def _override(config: dict, text: str, known: set[str]) -> None:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {text}: write key=value")
+    steps = key.strip().split(".")
+    if steps[0] not in known:
+        raise ConfigError(
+            f"--set {text}: unknown key {steps[0]!r}; {did_you_mean(steps[0], known)}"
+        )
+    with contextlib.suppress(ValueError, SyntaxError):  # else a plain string, as a path is
+        value = ast.literal_eval(value)
+    place: Any = config
+    for done, step in enumerate(steps):
+        last = done == len(steps) - 1
+        if isinstance(place, list | tuple):
+            if not step.isdigit() or int(step) >= len(place):
+                where = ".".join(steps[:done])
+                raise ConfigError(f"--set {text}: {where} has entries 0 to {len(place) - 1}")
+            step = int(step)
+        elif not isinstance(place, dict):
+            raise ConfigError(f"--set {text}: {'.'.join(steps[:done])} is not an entry")
+        if last:
+            place[step] = value
+        else:
+            if isinstance(place, dict) and place.get(step) is None:
+                place[step] = {}
+            place = place[step]

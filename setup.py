@@ -1,0 +1,44 @@
+"""Installation of arcface_cakd; tool settings are in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = next(
+    line.split('"')[1]
+    for line in (HERE / "arcface_cakd" / "__init__.py").read_text().splitlines()
+    if line.startswith("__version__")
+)
+
+setup(
+    name="arcface_cakd",
+    version=VERSION,
+    description="Cross Architecture Distillation for insightface's arcface_torch: "
+    "a Transformer's knowledge in a CNN student",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.10",
+    # recipes/ stands at the root of the repository and is installed as
+    # arcface_cakd/recipes; arcface_cakd.resources finds it either way.
+    packages=[*find_packages(include=["arcface_cakd", "arcface_cakd.*"]), "arcface_cakd.recipes"],
+    package_dir={"arcface_cakd.recipes": "recipes"},
+    package_data={"arcface_cakd.recipes": ["*.py", "*.md"]},
+    install_requires=[
+        "torch>=2.6",
+        "torchvision",
+        "timm>=1.0.9",
+        "numpy>=1.26",
+        "easydict",
+        "scikit-image",
+        "insightface",
+        "onnx",
+        "onnxruntime",
+        "matplotlib",
+        "tensorboard",
+        "tqdm",
+        "simplejpeg",
+    ],
+    extras_require={"test": ["pytest"], "dev": ["pytest", "ruff"]},
+    entry_points={"console_scripts": ["arcface-cakd = arcface_cakd.cli:main"]},
+)
