@@ -39,6 +39,6 @@ setup(
         "tqdm",
         "simplejpeg",
     ],
-    extras_require={"test": ["pytest"], "dev": ["pytest", "ruff"]},
+    extras_require={"test": ["pytest"], "dev": ["pytest", "ruff==0.17.6"]},
     entry_points={"console_scripts": ["arcface-cakd = arcface_cakd.cli:main"]},
 )

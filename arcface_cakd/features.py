@@ -29,13 +29,3 @@ class FaceFeatures:
                 f"tokens {tuple(self.tokens.shape)} do not fill a grid of "
                 f"{self.grid[0]} x {self.grid[1]}"
             )
-
-    def detach(self) -> "FaceFeatures":
-        """The same values without their graph."""
-        return FaceFeatures(
-            self.embedding.detach(),
-            self.tokens.detach(),
-            self.grid,
-            None if self.prompts is None else self.prompts.detach(),
-            tuple(stage.detach() for stage in self.stages),
-        )

@@ -1,7 +1,7 @@
 """The ``cakd`` entry of a config."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from arcface_cakd.config.settings import ConfigError, Range, check_settings
@@ -33,20 +33,23 @@ class ByPart:
     urfm: Weight
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """The keys of a ``cakd`` entry; the sections are checked against their components."""
+_ON: dict = {}  # a section that is on, with its own defaults; never written to
 
-    teacher: dict
-    prompts: dict | None = field(default_factory=dict)
-    urfm: dict | None = field(default_factory=dict)
-    losses: tuple | None = None
-    anchoring: dict | None = None
-    preservation: dict | None = None
-    margin_weight: Weight = 1.0
-    student_weights: str | None = None
-    lr_scale: dict | None = None
-    weight_decay: dict | None = None
+
+def _entry(
+    *,
+    teacher: dict,
+    prompts: dict | None = _ON,
+    urfm: dict | None = _ON,
+    losses: tuple | None = None,
+    anchoring: dict | None = None,
+    preservation: dict | None = None,
+    margin_weight: Weight = 1.0,
+    student_weights: str | None = None,
+    lr_scale: dict | None = None,
+    weight_decay: dict | None = None,
+) -> None:
+    """Declares the keys of a ``cakd`` entry; each section is checked against its component."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +89,7 @@ class CakdConfig:
             ConfigError: an unknown key, a value of the wrong type or out of range.
             UnknownNameError: an unknown loss.
         """
-        top = check_settings(_Entry, entry, "cakd")
-        for section in ("prompts", "urfm", "anchoring", "preservation"):
-            if section in entry and top[section] is not None:
-                top[section] = dict(top[section])
+        top = check_settings(_entry, entry, "cakd")
 
         def section(name: str) -> dict[str, Any] | None:
             if top[name] is None:
@@ -99,7 +99,7 @@ class CakdConfig:
         if top["urfm"] is None and top["anchoring"] is not None:
             raise ConfigError("cakd.anchoring ties URFM's teacher side, but cakd.urfm is None")
         if top["urfm"] is not None and "anchoring" not in entry:
-            top["anchoring"] = {}
+            top["anchoring"] = _ON
         if top["prompts"] is None and top["preservation"] is not None:
             raise ConfigError(
                 "cakd.preservation keeps a prompted teacher, but cakd.prompts is None"

@@ -179,18 +179,21 @@ def _override(config: dict, text: str, known: set[str]) -> None:
     with contextlib.suppress(ValueError, SyntaxError):  # else a plain string, as a path is
         value = ast.literal_eval(value)
     place: Any = config
-    for done, step in enumerate(steps):
-        last = done == len(steps) - 1
-        if isinstance(place, list | tuple):
+    for done, step in enumerate(steps, start=1):
+        where = ".".join(steps[: done - 1])
+        if isinstance(place, list):
             if not step.isdigit() or int(step) >= len(place):
-                where = ".".join(steps[:done])
                 raise ConfigError(f"--set {text}: {where} has entries 0 to {len(place) - 1}")
             step = int(step)
         elif not isinstance(place, dict):
-            raise ConfigError(f"--set {text}: {'.'.join(steps[:done])} is not an entry")
-        if last:
+            raise ConfigError(f"--set {text}: {where} is not an entry")
+        if done == len(steps):
             place[step] = value
-        else:
-            if isinstance(place, dict) and place.get(step) is None:
-                place[step] = {}
-            place = place[step]
+            return
+        inner = place[step] if isinstance(place, list) else place.get(step)
+        if inner is None:
+            inner = {}
+        elif isinstance(inner, tuple):
+            inner = list(inner)
+        place[step] = inner
+        place = place[step]  # an EasyDict stores a copy of what it is given

@@ -1,0 +1,188 @@
+import textwrap
+import warnings
+
+import pytest
+
+from arcface_cakd.config import ConfigError, load_config
+from arcface_cakd.errors import ArcfaceCakdError, ArcfaceCakdWarning
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(body, name="run.py"):
+        path = tmp_path / name
+        text = "from easydict import EasyDict as edict\nconfig = edict()\n" + textwrap.dedent(body)
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_defaults_are_those_of_arcface_torch(write):
+    config = load_config(write("config.rec = 'data'"))
+    assert (config.lr, config.batch_size, config.embedding_size) == (0.1, 128, 512)
+    assert config.margin_list == (1.0, 0.5, 0.0) and config.seed == 2048
+    assert config.output == "work_dirs/run" and config.cakd is None
+
+
+def test_a_config_of_the_host_is_taken_as_it_is(write):
+    body = """
+        config.margin_list = (1.0, 0.5, 0.0)
+        config.network = "mbf"
+        config.resume = False
+        config.output = None
+        config.embedding_size = 512
+        config.sample_rate = 1.0
+        config.fp16 = True
+        config.momentum = 0.9
+        config.weight_decay = 1e-4
+        config.batch_size = 128
+        config.lr = 0.1
+        config.verbose = 2000
+        config.dali = False
+        config.rec = "/train_tmp/ms1m-retinaface-t1"
+        config.num_classes = 93431
+        config.num_image = 5179510
+        config.num_epoch = 40
+        config.warmup_epoch = 0
+        config.val_targets = ['lfw', 'cfp_fp', "agedb_30"]
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        config = load_config(write(body))
+    assert config.network == "mbf" and config.num_classes == 93431
+    assert config.val_targets == ("lfw", "cfp_fp", "agedb_30")
+
+
+def test_set_reaches_into_entries(write):
+    path = write(
+        """
+        config.rec = "a"
+        config.cakd = edict(teacher=edict(network="swin_s"), losses=[edict(name="urfm_feature")])
+        """
+    )
+    config = load_config(
+        path,
+        [
+            "rec=/elsewhere",
+            "lr=0.5",
+            "cakd.teacher.weights=random",
+            "cakd.losses.0.weight=3",
+            "cakd.urfm.dim=128",
+            "cakd.prompts=None",
+        ],
+    )
+    assert config.rec == "/elsewhere" and config.lr == 0.5
+    assert config.cakd.teacher["weights"] == "random"
+    assert config.cakd.losses[0].weight == 3.0
+    assert config.cakd.urfm["dim"] == 128 and config.cakd.prompts is None
+
+
+def test_set_reaches_into_a_tuple(write):
+    path = write("config.rec = 'a'\nconfig.margin_list = (1.0, 0.5, 0.0)")
+    assert load_config(path, ["margin_list.1=0.25"]).margin_list == (1.0, 0.25, 0.0)
+
+
+def test_pieces_are_shared_by_import_and_never_leak(write, tmp_path):
+    write("config.rec = 'a'\nconfig.lr = 0.25", "_piece.py")
+    for name, lr in (("one.py", 0.5), ("two.py", 0.25)):
+        change = "config.lr = 0.5\n" if lr == 0.5 else ""
+        (tmp_path / name).write_text("from _piece import config\n" + change)
+        assert load_config(tmp_path / name).lr == lr
+
+
+REC = "config.rec = 'a'\n"
+TEACHER = "teacher=edict(network='swin_s', weights='x')"
+
+
+def fails_with(message, path, overrides=()):
+    with pytest.raises(ArcfaceCakdError) as raised:
+        load_config(path, overrides)
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("", "lacks 'rec'"),
+        (REC + "config.batchsize = 1", "unknown key 'batchsize'; did you mean 'batch_size'?"),
+        (REC + "config.optimizer = 'adam'", "optimizer must be 'sgd' or 'adamw', got 'adam'"),
+        (REC + "config.sample_rate = 0", "sample_rate must be above 0 and at most 1, got 0"),
+        (REC + "config.fp16 = config.bf16 = True", "fp16 and bf16 are both set"),
+        ("1 / 0", "does not run: ZeroDivisionError: division by zero"),
+        ("config = 3", "defines no `config = edict(...)`"),
+    ],
+)
+def test_a_mistake_in_the_file_is_one_line(write, body, message):
+    fails_with(message, write(body))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("lr", "--set lr: write key=value"),
+        ("lrr=1", "--set lrr=1: unknown key 'lrr'; did you mean 'lr'?"),
+        ("seed.x=1", "--set seed.x=1: seed is not an entry"),
+        ("margin_list.3=1", "--set margin_list.3=1: margin_list has entries 0 to 2"),
+    ],
+)
+def test_a_mistake_in_set_is_one_line(write, override, message):
+    fails_with(message, write(REC + "config.seed = 1\nconfig.margin_list = (1, 0, 0)"), [override])
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("", "cakd lacks 'teacher'"),
+        (TEACHER + ", looses=[]", "cakd has no setting 'looses'; did you mean 'losses'?"),
+        ("teacher=edict(network='swin_s')", "cakd.teacher lacks 'weights'"),
+        (
+            TEACHER + ", losses=[edict(name='urfm_featur')]",
+            "unknown loss 'urfm_featur'; did you mean 'urfm_feature'?",
+        ),
+        (
+            TEACHER + ", losses=[edict(name='embedding_cosine', weight=-1)]",
+            "cakd.losses[0].weight must be at least 0, got -1",
+        ),
+        (TEACHER + ", losses=['urfm_feature']", "cakd.losses[0] must be an edict with a name"),
+        (TEACHER + ", urfm=edict(dims=3)", "cakd.urfm has no setting 'dims'; did you mean 'dim'?"),
+        (TEACHER + ", urfm=None, anchoring=edict()", "but cakd.urfm is None"),
+        (TEACHER + ", prompts=None, preservation=edict()", "but cakd.prompts is None"),
+        (
+            TEACHER + ", lr_scale=edict(prompt=1)",
+            "cakd.lr_scale has no setting 'prompt'; did you mean 'prompts'?",
+        ),
+    ],
+)
+def test_a_mistake_in_the_cakd_entry_is_one_line(write, entry, message):
+    fails_with(message, write(REC + f"config.cakd = edict({entry})"))
+
+
+def test_the_whole_method_is_the_default(write):
+    cakd = load_config(write(REC + f"config.cakd = edict({TEACHER})")).cakd
+    assert [loss.name for loss in cakd.losses] == [
+        "embedding_cosine",
+        "urfm_feature",
+        "urfm_attention",
+    ]
+    assert cakd.prompts["num_tokens"] == 8 and cakd.preservation is None
+    assert cakd.urfm["num_centers"] == 49 and cakd.urfm["face_distance"] == "relative"
+    assert cakd.urfm["position"] == "query_key" and cakd.anchoring["weight"] == 1.0
+    assert (cakd.weight_decay.prompts, cakd.weight_decay.urfm) == (0.0, 5e-4)
+
+
+def test_without_urfm_only_the_embedding_is_aligned(write):
+    cakd = load_config(write(REC + f"config.cakd = edict({TEACHER}, urfm=None)")).cakd
+    assert [loss.name for loss in cakd.losses] == ["embedding_cosine"]
+    assert cakd.anchoring is None
+
+
+def test_a_key_that_resembles_nothing_is_ignored_aloud(write):
+    with pytest.warns(ArcfaceCakdWarning, match="'zzzz' is ignored"):
+        load_config(write("config.rec = 'a'\nconfig.zzzz = 1"))
+
+
+def test_a_missing_file_is_said():
+    with pytest.raises(ConfigError, match=r"nowhere\.py: no such file"):
+        load_config("nowhere.py")
