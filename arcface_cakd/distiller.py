@@ -1,0 +1,302 @@
+"""The composition root: student, frozen teacher, prompts, URFM and losses as one module."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from arcface_cakd.alignment import URFM, Alignment, Anchoring, effective_rank
+from arcface_cakd.backbones import FaceBackbone, load_weights
+from arcface_cakd.config import CakdConfig, ConfigError
+from arcface_cakd.features import FaceFeatures
+from arcface_cakd.losses import FeatureDims, LossBatch, Preservation
+from arcface_cakd.partial_fc import ArcFace, PartialFC, load_centers
+from arcface_cakd.prompting import AdaptablePrompts
+from arcface_cakd.registry import LOSSES
+
+
+@dataclass
+class _Forward:
+    """What one training forward leaves for ``terms``."""
+
+    images: Tensor
+    student: FaceFeatures
+    teacher: FaceFeatures
+    unprompted: FaceFeatures | None
+    alignment: Alignment | None
+
+
+@dataclass
+class _Snapshot:
+    """What the last step leaves for ``diagnostics``: no graph, so that it holds no memory."""
+
+    images: Tensor
+    prompted: Tensor
+    unprompted: Tensor | None
+    teacher_h: Tensor | None
+
+
+class Distiller(nn.Module):
+    """A student that learns from a frozen teacher, as one module of a training loop.
+
+    ``distiller(images)`` is the student's embedding, in training and in eval, so that the
+    module stands wherever the plain student stood. In training it also runs the teacher, and
+    ``terms`` then gives the weighted losses to add to the margin softmax loss.
+
+    The teacher follows ``.to()`` and ``.cuda()``, but is no part of ``parameters()``,
+    ``state_dict()`` or ``train()``: it stays frozen and in eval mode. What is learned beside
+    the student (prompts, URFM, heads) is in ``state_dict()``.
+
+    With prompts, anchoring and preservation compare with the *unprompted* teacher, which costs
+    a second teacher forward, without gradient, per step.
+
+    Args:
+        student: the network to train.
+        teacher: the network to learn from; it is frozen here, whatever it was.
+        config: the validated ``cakd`` entry.
+        num_classes: identities of the training set, for losses that need it.
+
+    Raises:
+        ConfigError: a loss needs what the entry switches off.
+    """
+
+    def __init__(
+        self,
+        student: FaceBackbone,
+        teacher: FaceBackbone,
+        config: CakdConfig,
+        num_classes: int | None = None,
+    ):
+        super().__init__()
+        self.config = config
+        self.student = student
+        if config.student_weights is not None:
+            load_weights(student, config.student_weights)
+        # In a tuple, a module is not registered as a submodule.
+        self._frozen = (teacher.requires_grad_(False).eval(),)
+
+        dims = FeatureDims(
+            student_embedding=student.embedding_size,
+            teacher_embedding=teacher.embedding_size,
+            student_tokens=student.token_dim,
+            teacher_tokens=teacher.token_dim,
+            student_stages=student.stage_dims,
+            teacher_stages=teacher.stage_dims,
+            num_classes=num_classes,
+        )
+        self.losses = nn.ModuleDict()
+        self._weights: dict[str, float] = {}
+        for entry in config.losses:
+            loss = LOSSES.get(entry.name)(dims, **entry.settings)
+            if "alignment" in loss.needs and config.urfm is None:
+                raise ConfigError(
+                    f"loss {entry.name!r} compares local features, but cakd.urfm is None: "
+                    "set cakd.urfm=edict() or drop the loss"
+                )
+            name = self._unique(entry.name)
+            self.losses[name] = loss
+            self._weights[name] = entry.weight
+        needs = frozenset().union(*(loss.needs for loss in self.losses.values()))
+        self._with_stages = "stages" in needs
+
+        self.prompts = None
+        if config.prompts is not None:
+            self.prompts = AdaptablePrompts(teacher, **config.prompts)
+        self.urfm = None
+        if config.urfm is not None:
+            self.urfm = URFM(
+                student.token_dim, student.grid, teacher.token_dim, teacher.grid, **config.urfm
+            )
+        self.anchoring = None
+        if config.anchoring is not None:
+            self.anchoring = Anchoring(
+                self.urfm.dim, self.urfm.num_centers, teacher.embedding_size, **config.anchoring
+            )
+        self.preservation = None
+        if config.preservation is not None:
+            self.preservation = Preservation(**config.preservation)
+            if self.preservation.needs_centers:
+                if config.teacher["centers"] is None:
+                    raise ConfigError(
+                        "cakd.preservation of kind 'margin' needs the teacher's class centres: "
+                        "set cakd.teacher.centers to its checkpoint_gpu_*.pt"
+                    )
+                centers = load_centers(config.teacher["centers"])
+                self._frozen += (PartialFC.from_centers(ArcFace(), centers),)
+        self._pending: _Forward | None = None
+        self._last: _Snapshot | None = None
+
+    def _unique(self, name: str) -> str:
+        taken, number = name, 2
+        while taken in self.losses:
+            taken, number = f"{name}_{number}", number + 1
+        return taken
+
+    @property
+    def teacher(self) -> FaceBackbone:
+        """The frozen teacher, without prompts."""
+        return self._frozen[0]
+
+    @property
+    def amp_dtype(self) -> torch.dtype | None:
+        """Precision of student, teacher and URFM; None is float32."""
+        return self.student.amp_dtype
+
+    @amp_dtype.setter
+    def amp_dtype(self, dtype: torch.dtype | None) -> None:
+        self.student.amp_dtype = dtype
+        self.teacher.amp_dtype = dtype
+
+    def _apply(self, fn, recurse=True):
+        for module in self._frozen:
+            module._apply(fn)
+        return super()._apply(fn, recurse)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, 112, 112) in [-1, 1] to the student's embeddings (B, E), float32."""
+        if not self.training:
+            return self.student(images)
+        student, teacher, alignment = self.features(images)
+        unprompted = None
+        if self.prompts is None:
+            unprompted = teacher
+        elif self._compares_unprompted:
+            unprompted = self._unprompted(images)
+        self._pending = _Forward(images, student, teacher, unprompted, alignment)
+        return student.embedding
+
+    def features(self, images: Tensor) -> tuple[FaceFeatures, FaceFeatures, Alignment | None]:
+        """The features of student and (prompted) teacher, and what URFM makes of them.
+
+        Args:
+            images: (B, 3, 112, 112) float32 in [-1, 1].
+        """
+        student = self.student.forward_features(images, stages=self._with_stages)
+        if self.prompts is None:
+            teacher = self._unprompted(images)
+        else:
+            teacher = self.prompts(self.teacher, images, stages=self._with_stages)
+        alignment = None
+        if self.urfm is not None:
+            with self.student.autocast(images.device.type):
+                alignment = self.urfm(student, teacher)
+        return student, teacher, alignment
+
+    @property
+    def _compares_unprompted(self) -> bool:
+        kept = self.preservation is not None and self.preservation.needs_unprompted
+        return kept or self.anchoring is not None
+
+    @torch.no_grad()
+    def _unprompted(self, images: Tensor) -> FaceFeatures:
+        return self.teacher.forward_features(images, stages=self._with_stages)
+
+    def terms(self, labels: Tensor, partial_fc: nn.Module | None = None) -> dict[str, Tensor]:
+        """The weighted terms to add to the margin softmax loss, by name.
+
+        Call it once after each training forward, which it uses up.
+
+        Args:
+            labels: (B,) int64, of the local batch.
+            partial_fc: the margin softmax head, for losses that need logits or centres.
+
+        Returns:
+            scalars (float32), each a mean over the local batch times its weight: one per entry
+            of ``cakd.losses``, and ``anchoring`` and ``preservation`` where they are on.
+
+        Raises:
+            RuntimeError: there was no training forward since the last call.
+        """
+        if self._pending is None:
+            raise RuntimeError("terms() needs a forward in training mode before each call")
+        now, self._pending = self._pending, None
+        batch = LossBatch(
+            labels=labels,
+            partial_fc=partial_fc,
+            alignment=now.alignment,
+            unprompted=now.unprompted,
+        )
+        terms = {
+            name: self._weights[name] * loss(now.student, now.teacher, batch)
+            for name, loss in self.losses.items()
+        }
+        if self.anchoring is not None:
+            anchored = self.anchoring(now.alignment.teacher.h, now.unprompted.embedding)
+            terms["anchoring"] = self.anchoring.weight * anchored
+        if self.preservation is not None:
+            kept = self.preservation(
+                now.teacher.embedding,
+                None if now.unprompted is None else now.unprompted.embedding,
+                labels,
+                self._frozen[1] if self.preservation.needs_centers else None,
+            )
+            terms["preservation"] = self.preservation.weight * kept
+        self._last = _Snapshot(
+            images=now.images,
+            prompted=now.teacher.embedding.detach(),
+            unprompted=None if now.unprompted is None else now.unprompted.embedding,
+            teacher_h=None if now.alignment is None else now.alignment.teacher.h.detach(),
+        )
+        return terms
+
+    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict]:
+        """Optimiser groups ``student``, ``prompts`` and ``urfm``, empty ones left out.
+
+        Args:
+            lr: learning rate of the student; the others have it times ``cakd.lr_scale``.
+            weight_decay: of the student; the others have ``cakd.weight_decay``.
+        """
+        student = [p for p in self.student.parameters() if p.requires_grad]
+        prompts = [] if self.prompts is None else list(self.prompts.parameters())
+        own = {id(p) for p in (*self.student.parameters(), *prompts)}
+        rest = [p for p in self.parameters() if p.requires_grad and id(p) not in own]
+        scale, decay = self.config.lr_scale, self.config.weight_decay
+        groups = [
+            {"name": "student", "params": student, "lr": lr, "weight_decay": weight_decay},
+            {
+                "name": "prompts",
+                "params": prompts,
+                "lr": lr * scale.prompts,
+                "weight_decay": decay.prompts,
+            },
+            {"name": "urfm", "params": rest, "lr": lr * scale.urfm, "weight_decay": decay.urfm},
+        ]
+        return [group for group in groups if group["params"]]
+
+    def gradient_norms(self, terms: dict[str, Tensor]) -> dict[str, float]:
+        """The norm of each term's gradient on the student's parameters, of the local batch.
+
+        Call it before the loss's own backward; it costs one backward per term.
+        """
+        parameters = [p for p in self.student.parameters() if p.requires_grad]
+        norms = {}
+        for name, term in terms.items():
+            if not term.requires_grad:
+                norms[name] = 0.0
+                continue
+            gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+            present = [g.detach().norm() for g in gradients if g is not None]
+            norms[name] = float(torch.stack(present).norm()) if present else 0.0
+        return norms
+
+    @torch.no_grad()
+    def diagnostics(self) -> dict[str, float]:
+        """Figures on the last step, by name.
+
+        ``teacher_rank``: effective rank of the teacher's local features, which falls when the
+        teacher side of URFM collapses. ``prompted_cosine``: mean cosine between the prompted
+        and the unprompted teacher's embeddings, which falls when prompts lead it astray.
+        """
+        figures: dict[str, float] = {}
+        last = self._last
+        if last is None:
+            return figures
+        if last.teacher_h is not None:
+            figures["teacher_rank"] = effective_rank(last.teacher_h)
+        if self.prompts is not None:
+            plain = last.unprompted
+            if plain is None:
+                plain = self._unprompted(last.images).embedding
+            cosine = nn.functional.cosine_similarity(last.prompted, plain)
+            figures["prompted_cosine"] = float(cosine.mean())
+        return figures

@@ -1,0 +1,31 @@
+"""Small data sets whose every image is known, made with Pillow."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from arcface_cakd.recordio import IRHeader, MXIndexedRecordIO, pack
+
+
+def jpeg(seed: int, size=(112, 112), quality: int = 90) -> bytes:
+    """A JPEG of smooth noise, by Pillow."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (7, 7, 3), dtype=np.uint8)
+    return encoded(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC), quality=quality)
+
+
+def encoded(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def pixels(data: bytes) -> np.ndarray:
+    return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def write_records(folder, records: dict[int, tuple[object, bytes]]) -> None:
+    """``train.rec`` of key -> (label or labels, image), in the order given."""
+    with MXIndexedRecordIO(folder / "train.idx", folder / "train.rec", "w") as writer:
+        for key, (label, image) in records.items():
+            writer.write_idx(key, pack(IRHeader(0, label, key, 0), image))

@@ -1,0 +1,257 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from arcface_cakd.backbones import get_model
+from arcface_cakd.config import CakdConfig, ConfigError
+from arcface_cakd.distiller import Distiller
+
+TEACHER = {"network": "swin_mini", "weights": "random"}
+SMALL_URFM = {"num_centers": 9, "dim": 16, "num_heads": 2}
+
+
+def make(seed=0, student_width=32, teacher_width=32, **entry):
+    torch.manual_seed(seed)
+    student = get_model("r10_narrow", num_features=student_width)
+    teacher = get_model("swin_mini", num_features=teacher_width)
+    entry = {"teacher": TEACHER, "prompts": {"num_tokens": 2}, "urfm": SMALL_URFM, **entry}
+    return Distiller(student, teacher, CakdConfig.from_entry(entry)).train()
+
+
+@pytest.fixture
+def images():
+    return torch.rand(4, 3, 112, 112, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+LABELS = torch.tensor([0, 1, 2, 0])
+
+
+def test_it_is_the_student_to_its_caller(images):
+    distiller = make()
+    alone = copy.deepcopy(distiller.student)
+    assert torch.equal(distiller(images), alone(images))
+    distiller.eval(), alone.eval()
+    assert torch.equal(distiller(images), alone(images))
+
+
+def test_only_the_teacher_stands_still(images):
+    distiller = make(preservation={})
+    teacher_before = copy.deepcopy(distiller.teacher.state_dict())
+    before = {name: p.clone() for name, p in distiller.named_parameters()}
+    optimizer = torch.optim.SGD(distiller.parameter_groups(0.1, 0.0))
+    for _ in range(3):
+        embeddings = distiller(images)
+        loss = embeddings.square().mean() + sum(distiller.terms(LABELS).values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert not distiller.teacher.training
+    for name, value in distiller.teacher.state_dict().items():
+        assert torch.equal(value, teacher_before[name]), name
+    assert all(p.grad is None for p in distiller.teacher.parameters())
+    for name, parameter in distiller.named_parameters():
+        moved = not torch.equal(parameter, before[name])
+        assert moved == parameter.requires_grad, name
+
+
+def test_the_teacher_is_no_part_of_it_but_follows(images):
+    distiller = make()
+    assert not any("teacher.trunk" in name for name in distiller.state_dict())
+    own = {id(p) for p in distiller.parameters()}
+    assert not own & {id(p) for p in distiller.teacher.parameters()}
+    distiller.double()
+    assert {p.dtype for p in distiller.teacher.parameters()} == {torch.float64}
+    distiller.train()
+    assert not distiller.teacher.training
+
+
+def test_its_state_restores_all_that_is_learned(images):
+    one, other = make(seed=0), make(seed=5)
+    other._frozen = one._frozen
+    other.load_state_dict(one.state_dict())
+    one(images), other(images)
+    restored = other.terms(LABELS)
+    for name, term in one.terms(LABELS).items():
+        assert torch.equal(term, restored[name]), name
+    assert set(one.student.state_dict()) == set(get_model("r10_narrow").state_dict())
+
+
+def test_terms_are_weighted_means(images):
+    distiller = make(
+        losses=[
+            {"name": "embedding_cosine", "weight": 3.0},
+            {"name": "urfm_feature", "weight": 0.5},
+            {"name": "urfm_attention", "weight": 2.0},
+            {"name": "embedding_cosine", "weight": 1.0},
+        ],
+        anchoring={"weight": 0.25},
+        preservation={"weight": 4.0},
+    )
+    embedding = distiller(images)
+    terms = {k: float(v.detach()) for k, v in distiller.terms(LABELS).items()}
+
+    with torch.no_grad():
+        prompted = distiller.prompts(distiller.teacher, images)
+        plain = distiller.teacher(images)
+        # The student's BatchNorm is in training mode: its batch statistics repeat.
+        student = distiller.student.forward_features(images)
+        assert torch.allclose(student.embedding, embedding, atol=1e-6)
+        aligned = distiller.urfm(student, prompted)
+        cosine = (1 - F.cosine_similarity(student.embedding, prompted.embedding)).mean()
+        feature = (aligned.student.attended - aligned.teacher.attended).double().square().mean()
+        difference = (aligned.student.attention - aligned.teacher.attention).double()
+        attention = difference.square().sum(-1).mean()
+        anchoring = distiller.anchoring(aligned.teacher.h, plain)
+        preserved = (1 - F.cosine_similarity(prompted.embedding, plain)).mean()
+    expected = {
+        "embedding_cosine": 3.0 * cosine,
+        "urfm_feature": 0.5 * feature,
+        "urfm_attention": 2.0 * attention,
+        "embedding_cosine_2": cosine,
+        "anchoring": 0.25 * anchoring,
+        "preservation": 4.0 * preserved,
+    }
+    assert terms.keys() == expected.keys()
+    for name, value in expected.items():
+        assert terms[name] == pytest.approx(float(value), rel=1e-4, abs=1e-7), name
+
+
+def test_terms_take_one_forward_each(images):
+    distiller = make()
+    with pytest.raises(RuntimeError, match="forward in training mode"):
+        distiller.terms(LABELS)
+    distiller(images)
+    distiller.terms(LABELS)
+    with pytest.raises(RuntimeError, match="forward in training mode"):
+        distiller.terms(LABELS)
+    distiller.eval()(images)
+    with pytest.raises(RuntimeError, match="forward in training mode"):
+        distiller.terms(LABELS)
+
+
+def test_parameter_groups_split_all_that_trains():
+    distiller = make(lr_scale={"prompts": 10.0, "urfm": 0.5}, weight_decay={"prompts": 0.1})
+    groups = {group["name"]: group for group in distiller.parameter_groups(0.2, 5e-4)}
+    assert list(groups) == ["student", "prompts", "urfm"]
+    assert [g["lr"] for g in groups.values()] == pytest.approx([0.2, 2.0, 0.1])
+    assert [g["weight_decay"] for g in groups.values()] == [5e-4, 0.1, 5e-4]
+    grouped = [id(p) for group in groups.values() for p in group["params"]]
+    trained = [id(p) for p in distiller.parameters() if p.requires_grad]
+    assert sorted(grouped) == sorted(trained)
+    assert {id(p) for p in groups["prompts"]["params"]} == {
+        id(p) for p in distiller.prompts.parameters()
+    }
+
+
+def test_gradient_norms_are_those_of_each_term_alone(images):
+    distiller = make()
+    distiller(images)
+    terms = distiller.terms(LABELS)
+    norms = distiller.gradient_norms(terms)
+    assert norms["anchoring"] == 0.0  # it is the teacher side's
+    for name, term in terms.items():
+        distiller.zero_grad()
+        term.backward(retain_graph=True)
+        squares = [
+            p.grad.double().square().sum()
+            for p in distiller.student.parameters()
+            if p.grad is not None
+        ]
+        expected = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+        assert norms[name] == pytest.approx(expected, rel=1e-5), name
+    assert all(norms[name] > 0 for name in ("embedding_cosine", "urfm_feature", "urfm_attention"))
+
+
+@pytest.mark.parametrize("anchoring", [{}, None])
+def test_diagnostics_are_of_the_last_step(images, anchoring):
+    distiller = make(anchoring=anchoring)
+    assert distiller.diagnostics() == {}
+    distiller(images)
+    distiller.terms(LABELS)
+    figures = distiller.diagnostics()
+    with torch.no_grad():
+        prompted = distiller.prompts(distiller.teacher, images)
+        plain = distiller.teacher(images)
+        h = distiller.urfm(distiller.student.forward_features(images), prompted).teacher.h
+    cosine = F.cosine_similarity(prompted.embedding, plain).mean()
+    assert figures["prompted_cosine"] == pytest.approx(float(cosine), abs=1e-6)
+    assert figures["prompted_cosine"] < 0.99999  # prompts do something
+    flat = h.double().flatten(0, 1).numpy()
+    spectrum = np.linalg.svd(flat, compute_uv=False)
+    shares = spectrum / spectrum.sum()
+    rank = np.exp(-(shares * np.log(shares + 1e-30)).sum())
+    assert figures["teacher_rank"] == pytest.approx(rank, rel=1e-3)
+
+
+def test_without_prompts_the_teacher_runs_once_without_a_graph(images, monkeypatch):
+    distiller = make(prompts=None, urfm=None)
+    assert distiller.prompts is None and distiller.urfm is None
+    runs = []
+    plain = distiller.teacher.forward_features
+    monkeypatch.setattr(
+        distiller.teacher,
+        "forward_features",
+        lambda *args, **kwargs: runs.append(torch.is_grad_enabled()) or plain(*args, **kwargs),
+    )
+    distiller(images)
+    assert list(distiller.terms(LABELS)) == ["embedding_cosine"]
+    assert runs == [False]
+
+
+def test_precision_reaches_both_networks(images):
+    distiller = make()
+    distiller.amp_dtype = torch.bfloat16
+    assert distiller.teacher.amp_dtype is torch.bfloat16
+    assert distiller(images).dtype is torch.float32
+    terms = distiller.terms(LABELS)
+    assert {term.dtype for term in terms.values()} == {torch.float32}
+    sum(terms.values()).backward()
+    assert all(p.grad.isfinite().all() for p in distiller.prompts.parameters())
+
+
+def test_a_loss_that_needs_urfm_says_so():
+    with pytest.raises(ConfigError, match=r"cakd\.urfm is None: set cakd\.urfm=edict\(\)"):
+        make(urfm=None, losses=[{"name": "urfm_feature"}])
+
+
+def test_embeddings_of_other_width_need_a_projection(images):
+    with pytest.raises(ConfigError, match="projection=True"):
+        make(teacher_width=48)
+    distiller = make(teacher_width=48, losses=[{"name": "embedding_cosine", "projection": True}])
+    distiller(images)
+    assert distiller.terms(LABELS)["embedding_cosine"].requires_grad
+
+
+def test_margin_preservation_needs_the_teachers_centres(images, tmp_path):
+    with pytest.raises(ConfigError, match=r"set cakd\.teacher\.centers"):
+        make(preservation={"kind": "margin"})
+    torch.manual_seed(3)
+    shards = torch.randn(3, 32).split(2)
+    for i, shard in enumerate(shards):
+        state = {"state_dict_softmax_fc": {"weight": shard}}
+        torch.save(state, tmp_path / f"checkpoint_gpu_{i}.pt")
+    teacher = {**TEACHER, "centers": str(tmp_path / "checkpoint_gpu_*.pt")}
+    distiller = make(teacher=teacher, preservation={"kind": "margin"})
+    distiller(images)
+    kept = distiller.terms(LABELS)["preservation"]
+    with torch.no_grad():
+        embedding = distiller.prompts(distiller.teacher, images).embedding.double()
+    cosines = F.normalize(embedding) @ F.normalize(torch.cat(shards).double()).T
+    rows = torch.arange(4)
+    cosines[rows, LABELS] = torch.cos(torch.arccos(cosines[rows, LABELS]) + 0.5)
+    assert float(kept.detach()) == pytest.approx(
+        float(F.cross_entropy(64 * cosines, LABELS)), rel=1e-4
+    )
+    kept.backward()
+    assert all(p.grad.abs().sum() > 0 for p in distiller.prompts.parameters())
+
+
+def test_the_student_starts_from_given_weights(tmp_path):
+    start = get_model("r10_narrow", num_features=32)
+    torch.save(start.state_dict(), tmp_path / "model.pt")
+    distiller = make(student_weights=str(tmp_path / "model.pt"))
+    for name, value in start.state_dict().items():
+        assert torch.equal(distiller.student.state_dict()[name], value)
