@@ -1,0 +1,132 @@
+"""``arcface-cakd data``: make, pack, inspect and verify data sets."""
+
+import argparse
+import json
+
+from arcface_cakd.files import write_text
+
+HELP = "make, pack, inspect and verify data sets"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    parser.epilog = "example: arcface-cakd data inspect /data/ms1m-retinaface-t1"
+
+    made = _action(
+        actions,
+        "synthesize",
+        "make a data set of procedural faces: training records and verification sets",
+        "arcface-cakd data synthesize faces --identities 200 --images-per-identity 50 --seed 1",
+    )
+    made.add_argument("out", metavar="OUT", help="folder to write to")
+    made.add_argument("--identities", type=_count, required=True, metavar="N")
+    made.add_argument("--images-per-identity", type=_count, required=True, metavar="M")
+    made.add_argument("--seed", type=int, required=True, metavar="S")
+    made.add_argument(
+        "--difficulty", type=float, default=1.0, metavar="D", help="strength of nuisances [1.0]"
+    )
+    made.add_argument(
+        "--pairs", type=_count, default=3000, metavar="P", help="pairs per verification set [3000]"
+    )
+    made.add_argument("--contact-sheet", metavar="FILE.png", help="picture of what was made")
+
+    packed = _action(
+        actions,
+        "pack",
+        "pack one folder of 112 x 112 images per identity into train.rec, train.idx, property",
+        "arcface-cakd data pack crops/ dataset/",
+    )
+    packed.add_argument("folder", metavar="FOLDER", help="one subfolder per identity")
+    packed.add_argument("out", metavar="OUT", help="folder to write to")
+
+    inspected = _action(
+        actions,
+        "inspect",
+        "count images, identities and sizes",
+        "arcface-cakd data inspect dataset/lfw.bin",
+    )
+    verified = _action(
+        actions,
+        "verify",
+        "read and decode everything; exit 1 and name what is damaged, if anything is",
+        "arcface-cakd data verify dataset/ --json damage.json",
+    )
+    for action in (inspected, verified):
+        action.add_argument("path", metavar="PATH", help="a .rec or .bin file, or a folder")
+        action.add_argument("--json", metavar="FILE", help="write the figures there")
+
+
+def run(args: argparse.Namespace) -> int:
+    return _ACTIONS[args.action](args)
+
+
+def _synthesize(args: argparse.Namespace) -> int:
+    from arcface_cakd.data.synthesis import synthesize
+
+    synthesize(
+        args.out,
+        args.identities,
+        args.images_per_identity,
+        args.seed,
+        difficulty=args.difficulty,
+        pairs=args.pairs,
+        contact_sheet=args.contact_sheet,
+    )
+    images = args.identities * args.images_per_identity
+    print(f"{args.out}: {images} images of {args.identities} identities, and verification sets")
+    return 0
+
+
+def _pack(args: argparse.Namespace) -> int:
+    from arcface_cakd.data.packing import pack_folder
+
+    images, identities = pack_folder(args.folder, args.out)
+    print(f"{args.out}: {images} images of {identities} identities")
+    return 0
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from arcface_cakd.data.inspection import inspect
+
+    descriptions = inspect(args.path)
+    for description in descriptions:
+        print(description["path"])
+        for name, value in description.items():
+            if isinstance(value, dict):
+                value = ", ".join(f"{n} of {size}" for size, n in value.items())
+            if name != "path" and value is not None:
+                print(f"  {name.replace('_', ' ')}: {value}")
+    _write_json(args.json, descriptions)
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from arcface_cakd.data.inspection import verify
+
+    items, damages = verify(args.path)
+    for damage in damages:
+        place = [damage["path"]]
+        place += [f"{name} {damage[name]}" for name in ("key", "byte") if damage[name] is not None]
+        print(f"{', '.join(place)}: {damage['problem']}")
+    print(f"{args.path}: {items} items read, {len(damages)} damaged")
+    _write_json(args.json, {"items": items, "damaged": damages})
+    return 1 if damages else 0
+
+
+_ACTIONS = {"synthesize": _synthesize, "pack": _pack, "inspect": _inspect, "verify": _verify}
+
+
+def _action(actions, name: str, text: str, example: str) -> argparse.ArgumentParser:
+    return actions.add_parser(name, help=text, description=text, epilog=f"example: {example}")
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
+
+
+def _write_json(path: str | None, figures) -> None:
+    if path:
+        write_text(path, json.dumps(figures, indent=2) + "\n")

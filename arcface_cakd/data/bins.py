@@ -1,0 +1,133 @@
+"""``.bin`` verification sets: pairs of face images, and whether both show one person."""
+
+import os
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from arcface_cakd.data.bin_pickle import load_plain
+from arcface_cakd.data.errors import DataError
+from arcface_cakd.data.images import CROP, decode_image
+from arcface_cakd.files import atomic_path
+from arcface_cakd.progress import track
+
+
+@dataclass(frozen=True)
+class VerificationSet:
+    """Pairs of face images.
+
+    Attributes:
+        images: uint8 (2P, 112, 112, 3) RGB; pair p is images 2p and 2p + 1.
+        issame: bool (P,).
+    """
+
+    images: np.ndarray
+    issame: np.ndarray
+
+    def __post_init__(self):
+        if self.images.shape != (2 * len(self.issame), *CROP) or self.images.dtype != np.uint8:
+            raise ValueError(
+                f"images must be uint8 {(2 * len(self.issame), *CROP)} for {len(self.issame)} "
+                f"pairs, got {self.images.dtype} {self.images.shape}"
+            )
+
+
+def read_bin(path: str | os.PathLike) -> VerificationSet:
+    """Read a ``.bin`` set and decode its images.
+
+    A square image of another size is resized to 112 x 112, bicubic, by Pillow. (arcface_torch
+    does so with OpenCV, which does not average when it shrinks: its pixels differ a little.)
+
+    Raises:
+        DataError: no such file, a pickle that holds anything but such a set, an image that does
+            not decode or is not square.
+    """
+    encoded, issame = load_bin(path)
+    images = np.empty((len(encoded), *CROP), dtype=np.uint8)
+    for i, item in enumerate(track(encoded, f"reading {Path(path).name}", unit="images")):
+        try:
+            images[i] = _fit(decode_image(item))
+        except DataError as error:
+            raise DataError(f"{path}, image {i}: {error}") from error
+    return VerificationSet(images, issame)
+
+
+def write_bin(
+    path: str | os.PathLike, encoded_images: Sequence[bytes], issame: Sequence[bool]
+) -> None:
+    """Write a ``.bin`` set that arcface_torch's ``load_bin`` reads, atomically.
+
+    Args:
+        path: the file.
+        encoded_images: 2P images, pair by pair.
+        issame: P truth values.
+
+    Raises:
+        DataError: not two images per pair.
+    """
+    encoded = [bytes(image) for image in encoded_images]
+    if len(encoded) != 2 * len(issame):
+        raise DataError(
+            f"{path}: {len(encoded)} images are not two for each of {len(issame)} pairs"
+        )
+    with atomic_path(path) as partial, open(partial, "wb") as file:
+        pickle.dump((encoded, [bool(same) for same in issame]), file, protocol=4)
+
+
+def load_bin(path: str | os.PathLike) -> tuple[list[bytes], np.ndarray]:
+    """The encoded images (2P) and truth values, bool (P,), of a ``.bin`` set.
+
+    Nothing in the pickle is executed (``bin_pickle.load_plain``). Files of Python 2 are read too.
+
+    Raises:
+        DataError: no such file, or not such a set.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        encoded, issame = load_plain(data)
+        encoded = [_as_bytes(image) for image in encoded]
+        issame = [_as_bool(same) for same in issame]
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    except Exception as error:  # a damaged pickle raises whatever it stumbles over
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(
+            f"{path}: not a verification set (pickled images and truth values), or cut: {reason}"
+        ) from error
+    if len(encoded) != 2 * len(issame) or not issame:
+        raise DataError(
+            f"{path}: {len(encoded)} images are not two for each of {len(issame)} pairs"
+        )
+    return encoded, np.array(issame, dtype=bool)
+
+
+def _fit(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    if (height, width) == CROP[:2]:
+        return image
+    if height != width:
+        raise DataError(f"the image is {width} x {height}, neither 112 x 112 nor square: crop it")
+    from PIL import Image
+
+    resized = Image.fromarray(image).resize(CROP[:2], Image.Resampling.BICUBIC)
+    return np.asarray(resized)
+
+
+def _as_bytes(image) -> bytes:
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8:
+        return image.tobytes()
+    if isinstance(image, bytes | bytearray):
+        return bytes(image)
+    raise DataError(f"an image must be bytes or an array of uint8, got {type(image).__name__}")
+
+
+def _as_bool(same) -> bool:
+    if isinstance(same, bool | int | np.bool_ | np.integer) and same in (0, 1):
+        return bool(same)
+    raise DataError(f"a truth value must be true or false, got {type(same).__name__}")

@@ -1,0 +1,225 @@
+"""Batches of face images for training, the same for any number of workers and ranks."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from arcface_cakd.data.errors import DataError
+from arcface_cakd.data.folder import FaceFolder
+from arcface_cakd.data.images import CROP, decode_crop
+from arcface_cakd.data.records import FaceRecords
+from arcface_cakd.errors import ArcfaceCakdError
+from arcface_cakd.recordio import RecordIOError
+
+FaceImages = FaceRecords | FaceFolder
+_ORDER, _FLIP = 0, 1
+
+
+def get_dataloader(
+    rec: str | Path,
+    batch_size: int,
+    *,
+    seed: int,
+    num_workers: int,
+    rank: int = 0,
+    world_size: int = 1,
+    num_classes: int | None = None,
+) -> "FaceLoader":
+    """Open a training set.
+
+    Args:
+        rec: folder of ``train.rec`` and ``train.idx`` (insightface or im2rec), or of one folder
+            of 112 x 112 images per identity.
+        batch_size: images per rank and batch.
+        seed: of order and flips.
+        num_workers: processes that read and decode; 0 does it in this one.
+        rank: this process's number out of
+        world_size: how many processes share each global batch.
+        num_classes: identities that the labels may name; None: as many as the data set has.
+
+    Raises:
+        RecordIOError: a record file is missing, cut or foreign.
+        DataError: no data set, or one that is smaller than a global batch.
+    """
+    return FaceLoader(
+        open_images(rec, num_classes), batch_size, seed, num_workers, rank, world_size
+    )
+
+
+def open_images(folder: str | Path, num_classes: int | None = None) -> FaceImages:
+    """The images of a folder: its record file, if it holds one, else its folders of images."""
+    if any((Path(folder) / name).exists() for name in ("train.rec", "train.idx")):
+        return FaceRecords(folder, num_classes)
+    return FaceFolder(folder, num_classes)
+
+
+class FaceLoader:
+    """Iterates over the batches of one rank.
+
+    Yields ``(images, labels)``: float32 (B, 3, 112, 112) RGB in [-1, 1], each flipped left to
+    right with probability one half, and int64 (B,). In an epoch, the images stand in an order
+    drawn from (seed, epoch, record); global batch k is places k * G to (k + 1) * G of it, G =
+    batch_size * world_size, of which rank r has the r-th part. What fills no global batch is
+    left out. Worker processes are started once and kept.
+
+    Attributes:
+        num_images: images of the data set.
+        num_classes: identities.
+
+    Raises:
+        RecordIOError, DataError: while iterating, for a damaged record, an image that does not
+            decode or has another size, or a label that no identity has; whatever
+            ``num_workers`` is.
+    """
+
+    def __init__(
+        self,
+        images: FaceImages,
+        batch_size: int,
+        seed: int,
+        num_workers: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        self.num_images = len(images)
+        self.num_classes = images.num_classes
+        self._batches = _Batches(images.keys, batch_size, seed, rank, world_size)
+        if not len(self):
+            raise DataError(
+                f"the data set has {self.num_images} images, less than a batch of {batch_size} "
+                f"on each of {world_size} ranks: make batch_size smaller"
+            )
+        self._loader = DataLoader(
+            _BatchReader(images, seed),
+            batch_size=None,  # an "index" is a whole batch
+            sampler=self._batches,
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            collate_fn=_as_it_is,
+        )
+
+    def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
+        """Choose the epoch that the next iteration goes through, from a batch of it on.
+
+        Raises:
+            ValueError: the epoch has no such batch.
+        """
+        if not 0 <= start_batch <= len(self):
+            raise ValueError(f"start_batch must be 0 to {len(self)}, got {start_batch}")
+        self._batches.epoch, self._batches.start = epoch, start_batch
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        return self._batches.count
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in self._loader:
+            # Raised in a worker, it would come out as many lines that end in a traceback.
+            if isinstance(batch, ArcfaceCakdError):
+                try:
+                    raise batch
+                finally:
+                    # The error would hold this frame and the frame the error; ended by the
+                    # collector of such cycles, workers are waited for in vain, 5 s each.
+                    del batch
+            yield batch
+
+
+class _Batches:
+    """The places of one rank's batches, as the sampler of a DataLoader."""
+
+    def __init__(self, keys: np.ndarray, batch_size: int, seed: int, rank: int, world_size: int):
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank must be 0 to {world_size - 1}, got {rank}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        self._keys, self._batch_size, self._seed = keys, batch_size, seed
+        self._rank, self._world_size = rank, world_size
+        self.count = len(keys) // (batch_size * world_size)
+        self.epoch = self.start = 0
+
+    def __len__(self) -> int:
+        return self.count - self.start
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        epoch = self.epoch
+        order = epoch_order(self._keys, self._seed, epoch)
+        for batch in range(self.start, self.count):
+            begin = (batch * self._world_size + self._rank) * self._batch_size
+            yield epoch, order[begin : begin + self._batch_size]
+
+
+class _BatchReader(Dataset):
+    """Reads a whole batch at a time, in a worker or here."""
+
+    def __init__(self, images: FaceImages, seed: int):
+        self._images = images
+        self._seed = seed
+
+    def __getitem__(self, batch: tuple[int, np.ndarray]):
+        epoch, positions = batch
+        try:
+            planes, labels = self._read(epoch, positions)
+        except ArcfaceCakdError as error:
+            return error
+        # Two passes over memory, and exact at both ends.
+        images = torch.from_numpy(planes).float().sub_(127.5).div_(127.5)
+        return images, torch.from_numpy(labels)
+
+    def _read(self, epoch: int, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        height, width, channels = CROP
+        planes = np.empty((len(positions), channels, height, width), dtype=np.uint8)
+        labels = np.empty(len(positions), dtype=np.int64)
+        flips = epoch_flips(self._images.keys[positions], self._seed, epoch)
+        crop = np.empty(CROP, dtype=np.uint8)
+        for i, position in enumerate(positions.tolist()):
+            try:
+                encoded, labels[i] = self._images.encoded(position)
+                pixels = decode_crop(encoded, out=crop)
+            except RecordIOError:
+                raise  # names the place itself
+            except DataError as error:
+                raise DataError(f"{self._images.describe(position)}: {error}") from error
+            planes[i] = (pixels[:, ::-1] if flips[i] else pixels).transpose(2, 0, 1)
+        return planes, labels
+
+
+def epoch_order(keys: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """Places of the ``keys`` (N,) in the order of an epoch, int64 (N,)."""
+    return np.argsort(_hash(keys, seed, epoch, _ORDER), kind="stable")
+
+
+def epoch_flips(keys: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """Which of the ``keys`` (N,) are flipped in an epoch, bool (N,)."""
+    return _hash(keys, seed, epoch, _FLIP) >> np.uint64(63) == 1
+
+
+def _hash(keys: np.ndarray, *context: int) -> np.ndarray:
+    """Uniform uint64 (N,), each of its own key and of the context alone.
+
+    A counter-based generator: SplitMix64 (Steele, Lea, Flood; OOPSLA 2014), whose state the
+    context sets and the key advances. numpy's own streams may change between its versions.
+    """
+    state = np.zeros(1, dtype=np.uint64)
+    for number in context:
+        state = _mix(state ^ np.uint64(number % 2**64))
+    return _mix(state + keys.astype(np.uint64) * _GOLDEN_GAMMA)
+
+
+_GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _mix(state: np.ndarray) -> np.ndarray:
+    z = state + _GOLDEN_GAMMA
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def _as_it_is(batch):
+    return batch

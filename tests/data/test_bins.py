@@ -1,0 +1,166 @@
+"""Verification sets: round trips, old files, and pickles that mean harm."""
+
+import io
+import pickle
+import random
+
+import numpy as np
+import pytest
+from _record_sets import encoded, jpeg, pixels
+from PIL import Image
+
+from arcface_cakd.data import DataError, VerificationSet, read_bin, write_bin
+from arcface_cakd.data.bins import load_bin
+
+IMAGES = [jpeg(seed) for seed in range(4)]
+ISSAME = [True, False]
+
+
+class Attack:
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+def python_2_pickle(images: list[bytes], issame: list[bool]) -> bytes:
+    """Protocol 2 as Python 2 writes it: its strings are bytes (opcodes U and T)."""
+    text = b"\x80\x02]("
+    for image in images:
+        text += b"T" + len(image).to_bytes(4, "little") + image
+    text += b"e]("
+    text += b"".join(b"\x88" if same else b"\x89" for same in issame)
+    return text + b"e\x86."
+
+
+def check(path) -> None:
+    loaded = read_bin(path)
+    assert loaded.images.dtype == np.uint8 and loaded.issame.dtype == bool
+    np.testing.assert_array_equal(loaded.images, np.stack([pixels(i) for i in IMAGES]))
+    assert loaded.issame.tolist() == ISSAME
+
+
+def test_round_trip_and_what_arcface_torch_unpickles(tmp_path):
+    path = tmp_path / "lfw.bin"
+    write_bin(path, IMAGES, np.array(ISSAME))
+    check(path)
+    with open(path, "rb") as file:
+        bins, issame = pickle.load(file)  # as its load_bin does
+    assert bins == IMAGES and issame == ISSAME
+    assert {type(item) for item in bins} == {bytes} and {type(s) for s in issame} == {bool}
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_all_protocols_and_kinds_of_content(tmp_path, protocol):
+    path = tmp_path / "a.bin"
+    arrays = [np.frombuffer(image, np.uint8) for image in IMAGES]
+    for images in (IMAGES, arrays, [bytearray(image) for image in IMAGES]):
+        for issame in (ISSAME, np.array(ISSAME), [np.bool_(s) for s in ISSAME], [1, 0]):
+            path.write_bytes(pickle.dumps((images, issame), protocol))
+            check(path)
+
+
+def test_files_of_python_2(tmp_path):
+    path = tmp_path / "old.bin"
+    path.write_bytes(python_2_pickle(IMAGES, ISSAME))
+    with pytest.raises(UnicodeDecodeError):
+        pickle.loads(path.read_bytes())
+    check(path)
+
+
+def test_square_images_of_another_size_are_resized(tmp_path):
+    large = [jpeg(seed, (224, 224)) for seed in range(2)]
+    write_bin(tmp_path / "a.bin", large, [True])
+    loaded = read_bin(tmp_path / "a.bin").images
+    for image, data in zip(loaded, large, strict=True):
+        wanted = pixels(data).reshape(112, 2, 112, 2, 3).mean((1, 3))
+        assert np.abs(image - wanted).mean() < 2
+    write_bin(tmp_path / "a.bin", [large[0], jpeg(0, (96, 112))], [True])
+    with pytest.raises(DataError, match=r"a\.bin, image 1: the image is 96 x 112, neither"):
+        read_bin(tmp_path / "a.bin")
+
+
+def test_an_attack_is_not_executed(tmp_path):
+    path, mark = tmp_path / "evil.bin", tmp_path / "mark"
+    import builtins
+    import os
+    import subprocess
+
+    calls = [
+        (os.system, f"touch {mark}"),
+        (subprocess.check_call, ["touch", str(mark)]),
+        (builtins.exec, f"open({str(mark)!r}, 'w')"),
+        (builtins.getattr, "x", "upper"),
+        (np.load, str(mark)),
+    ]
+    for function, *args in calls:
+        for content in (Attack(function, *args), (IMAGES, [Attack(function, *args)])):
+            path.write_bytes(pickle.dumps(content))
+            with pytest.raises(DataError, match=r"evil\.bin: the pickle asks for .*do not trust"):
+                read_bin(path)
+    assert not mark.exists()
+    objects = np.array([b"x", None], dtype=object)
+    for content in ((objects, ISSAME), (IMAGES, np.array(["a", "b"]))):
+        path.write_bytes(pickle.dumps(content))
+        with pytest.raises(DataError, match=r"an array of .*no set needs"):
+            read_bin(path)
+    path.write_bytes(b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aX\x05\x00\x00\x00rot13\x86R.")
+    with pytest.raises(DataError, match="codec 'rot13'"):
+        read_bin(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (7, "not a verification set"),
+        ((IMAGES, ISSAME, 1), "not a verification set"),
+        ((IMAGES[:3], ISSAME), "3 images are not two for each of 2 pairs"),
+        (([], []), "0 images"),
+        (([*IMAGES[:3], "text"], ISSAME), "an image must be bytes"),
+        ((IMAGES, [True, 2]), "a truth value must be"),
+        ((IMAGES, [True, None]), "a truth value must be"),
+        (([*IMAGES[:3], b"no image"], ISSAME), "image 3: the image does not decode"),
+    ],
+)
+def test_what_is_no_set_is_refused(tmp_path, content, text):
+    path = tmp_path / "a.bin"
+    path.write_bytes(pickle.dumps(content))
+    with pytest.raises(DataError, match=text) as caught:
+        read_bin(path)
+    assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+
+
+def test_cut_and_foreign_files(tmp_path):
+    path = tmp_path / "a.bin"
+    with pytest.raises(DataError, match=r"a\.bin: cannot be read: No such file"):
+        read_bin(path)
+    write_bin(path, IMAGES, ISSAME)
+    data = path.read_bytes()
+    rng = random.Random(0)
+    for _ in range(60):
+        path.write_bytes(data[: rng.randrange(len(data))])
+        with pytest.raises(DataError, match=r"a\.bin"):
+            load_bin(path)
+        path.write_bytes(rng.randbytes(100))
+        with pytest.raises(DataError, match=r"a\.bin"):
+            load_bin(path)
+
+
+def test_nothing_is_written_for_unpaired_images(tmp_path):
+    with pytest.raises(DataError, match="3 images are not two for each of 2 pairs"):
+        write_bin(tmp_path / "a.bin", IMAGES[:3], ISSAME)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_set_holds_two_images_per_pair():
+    with pytest.raises(ValueError, match="images must be uint8"):
+        VerificationSet(np.zeros((3, 112, 112, 3), np.uint8), np.ones(2, bool))
+
+
+def test_other_image_formats_decode(tmp_path):
+    image = Image.open(io.BytesIO(IMAGES[0]))
+    exact = [encoded(image, kind) for kind in ("PNG", "BMP")]
+    write_bin(tmp_path / "a.bin", exact, [True])
+    for loaded in read_bin(tmp_path / "a.bin").images:
+        np.testing.assert_array_equal(loaded, pixels(IMAGES[0]))

@@ -1,0 +1,155 @@
+"""``arcface-cakd data``, as typed."""
+
+import json
+import sys
+import types
+
+import pytest
+from _record_sets import jpeg, write_records
+
+from arcface_cakd.cli import main
+from arcface_cakd.data import write_bin
+from arcface_cakd.recordio import framing
+
+MAGIC_IMAGE = jpeg(1) + bytes(-len(jpeg(1)) % 4) + framing.MAGIC
+
+
+@pytest.fixture
+def faces(insightface_set):
+    folder, _ = insightface_set
+    (folder / "property").write_text("4,112,112\n")
+    write_bin(folder / "lfw.bin", [jpeg(1), jpeg(2, (96, 96))], [False])
+    return folder
+
+
+def data(*arguments) -> int:
+    return main(["data", *map(str, arguments)])
+
+
+def test_inspect_counts(faces, capsys, tmp_path):
+    assert data("inspect", faces, "--json", tmp_path / "j" / "a.json") == 0
+    records, pairs = json.loads((tmp_path / "j" / "a.json").read_text())
+    assert records == {
+        "path": str(faces / "train.rec"),
+        "kind": "records",
+        "record_0": "insightface",
+        "images": 26,
+        "identities": 4,
+        "declared_identities": 4,
+        "multi_part": 0,
+        "other_records": 5,
+        "sizes": {"112 x 112": 26},
+    }
+    assert (pairs["kind"], pairs["images"], pairs["pairs"], pairs["same"]) == (
+        "verification",
+        2,
+        1,
+        0,
+    )
+    assert pairs["sizes"] == {"112 x 112": 1, "96 x 96": 1}
+    printed = capsys.readouterr().out
+    assert "identities: 4" in printed and "sizes: 26 of 112 x 112" in printed
+
+
+def test_inspect_tells_im2rec_and_records_of_many_parts(tmp_path, capsys):
+    write_records(tmp_path, {0: (0.0, jpeg(0)), 1: (1.0, MAGIC_IMAGE), 2: (1.0, jpeg(2))})
+    assert data("inspect", tmp_path / "train.rec") == 0
+    printed = capsys.readouterr().out
+    for line in ("record 0: im2rec", "images: 3", "identities: 2", "multi part: 1"):
+        assert f"  {line}\n" in printed
+
+
+def test_inspect_a_folder(tmp_path, capsys):
+    for i in range(3):
+        (tmp_path / f"person {i}").mkdir()
+        (tmp_path / f"person {i}" / "1.jpg").write_bytes(jpeg(i))
+    assert data("inspect", tmp_path) == 0
+    assert "identities: 3" in capsys.readouterr().out
+    (tmp_path / "person 1" / "1.jpg").write_bytes(jpeg(1)[:500])
+    assert data("verify", tmp_path) == 1
+    printed = capsys.readouterr().out
+    assert "1.jpg: the image does not decode" in printed and "3 items read, 1 damaged" in printed
+
+
+def test_verify_an_intact_set(faces, capsys):
+    assert data("verify", faces) == 0
+    assert f"{faces}: 33 items read, 0 damaged" in capsys.readouterr().out
+
+
+def test_verify_names_every_damaged_record(tmp_path, capsys):
+    bad = bytearray(jpeg(3))
+    bad[900:903] = b"\xff\xd9\xff"  # ends early: some decoders make the rest up
+    records = {key: (float(key % 3), jpeg(key)) for key in range(8)}
+    records |= {2: (0.0, b"no image"), 3: (1.0, bytes(bad)), 5: (7.0, jpeg(5))}
+    write_records(tmp_path, records)
+    (tmp_path / "property").write_text("3,112,112")
+    lines = dict(line.split("\t") for line in (tmp_path / "train.idx").open())
+    stored = bytearray((tmp_path / "train.rec").read_bytes())
+    stored[int(lines["6"])] ^= 1
+    (tmp_path / "train.rec").write_bytes(stored)
+    write_bin(tmp_path / "lfw.bin", [jpeg(0), b"nothing"], [True])
+    assert data("verify", tmp_path, "--json", tmp_path / "damage.json") == 1
+    report = json.loads((tmp_path / "damage.json").read_text())
+    rec, lfw = str(tmp_path / "train.rec"), str(tmp_path / "lfw.bin")
+    assert report["items"] == 10
+    assert [(d["path"], d["key"], d["byte"]) for d in report["damaged"]] == [
+        *((rec, key, int(lines[str(key)])) for key in (2, 3, 5, 6)),
+        (lfw, 1, None),
+    ]
+    assert "label 7 is not one of 0 to 2" in capsys.readouterr().out
+
+
+def test_a_mistake_is_one_line_and_exit_code_1(faces, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("x")
+    (faces / "train.rec").unlink()
+    for arguments, text in (
+        (("inspect", tmp_path / "nowhere"), "nowhere: no such file or folder"),
+        (("verify", tmp_path / "notes.txt"), "notes.txt: neither a .rec nor a .bin"),
+        (("verify", faces), "train.rec: no such file"),
+        (("pack", tmp_path / "nowhere", tmp_path / "out"), "nowhere: no such folder"),
+    ):
+        assert data(*arguments) == 1
+        printed = capsys.readouterr()
+        assert printed.err.count("\n") == 1 and text in printed.err
+        assert printed.out == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_pack(tmp_path, capsys):
+    (tmp_path / "crops" / "someone").mkdir(parents=True)
+    (tmp_path / "crops" / "someone" / "1.jpg").write_bytes(jpeg(0))
+    assert data("pack", tmp_path / "crops", tmp_path / "out") == 0
+    assert "1 images of 1 identities" in capsys.readouterr().out
+    assert data("verify", tmp_path / "out") == 0
+
+
+def test_synthesize_passes_on_what_was_asked(monkeypatch, tmp_path):
+    asked = {}
+
+    def synthesize(out, identities, images_per_identity, seed, **options):
+        asked.update(options, out=out, identities=identities, seed=seed, m=images_per_identity)
+
+    module = types.SimpleNamespace(synthesize=synthesize)
+    monkeypatch.setitem(sys.modules, "arcface_cakd.data.synthesis", module)
+    arguments = ["--identities", "3", "--images-per-identity", "4", "--seed", "5"]
+    assert data("synthesize", tmp_path, *arguments, "--pairs", "6", "--difficulty", "0.5") == 0
+    assert asked == {
+        "out": str(tmp_path),
+        "identities": 3,
+        "m": 4,
+        "seed": 5,
+        "difficulty": 0.5,
+        "pairs": 6,
+        "contact_sheet": None,
+    }
+    with pytest.raises(SystemExit) as stop:
+        data("synthesize", tmp_path, *arguments, "--pairs", "0")
+    assert stop.value.code == 2
+
+
+@pytest.mark.parametrize("action", ["synthesize", "pack", "inspect", "verify"])
+def test_help_has_an_example(action, capsys):
+    with pytest.raises(SystemExit) as stop:
+        data(action, "--help")
+    assert stop.value.code == 0
+    assert f"example: arcface-cakd data {action}" in " ".join(capsys.readouterr().out.split())

@@ -1,0 +1,69 @@
+"""Record sets that are written: their layout, and a folder that is packed."""
+
+import numpy as np
+import pytest
+from _record_sets import encoded, jpeg, pixels
+from PIL import Image
+
+from arcface_cakd.data import DataError, get_dataloader, pack_folder, write_identity_records
+from arcface_cakd.recordio import MXIndexedRecordIO, unpack
+
+
+def test_the_layout_is_insightfaces(tmp_path):
+    identities = [[jpeg(0), jpeg(1)], [jpeg(2)], [jpeg(3), jpeg(4), jpeg(5)]]
+    write_identity_records(tmp_path / "out", (iter(images) for images in identities))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "property",
+        "train.idx",
+        "train.rec",
+    ]
+    assert (tmp_path / "out" / "property").read_text() == "3,112,112\n"
+    reader = MXIndexedRecordIO(tmp_path / "out/train.idx", tmp_path / "out/train.rec", "r")
+    records = {key: unpack(reader.read_idx(key)) for key in reader.keys}
+    assert reader.keys == [*range(1, 10), 0]
+    header, image = records[0]
+    assert (header.flag, header.label.tolist(), image) == (2, [7, 10], b"")
+    images = [image for images in identities for image in images]
+    for key, (label, image) in enumerate(zip((0, 0, 1, 2, 2, 2), images, strict=True), start=1):
+        assert records[key] == ((0, float(label), key, 0), image)
+    ranges = [records[key][0].label.tolist() for key in (7, 8, 9)]
+    assert ranges == [[1, 3], [3, 4], [4, 7]]
+
+
+def test_nothing_is_written_when_it_goes_wrong(tmp_path):
+    write_identity_records(tmp_path, [[jpeg(0)]])
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for identities, text in (([[jpeg(1)], []], "identity 1 has no images"), ([], "no identities")):
+        with pytest.raises(DataError, match=text):
+            write_identity_records(tmp_path, identities)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_folder_is_packed(tmp_path):
+    folder, out = tmp_path / "crops", tmp_path / "out"
+    for name in ("zoe", "adam"):
+        (folder / name).mkdir(parents=True)
+    (folder / "zoe" / "2.jpg").write_bytes(jpeg(0))
+    (folder / "zoe" / "1.jpeg").write_bytes(jpeg(1, quality=30))
+    smooth = Image.fromarray(pixels(jpeg(2)))
+    (folder / "adam" / "x.png").write_bytes(encoded(smooth, "PNG"))
+    assert pack_folder(folder, out) == (3, 2)
+    reader = MXIndexedRecordIO(out / "train.idx", out / "train.rec", "r")
+    records = [unpack(reader.read_idx(key)) for key in (1, 2, 3)]
+    assert [header.label for header, _ in records] == [0, 1, 1]
+    assert [image for _, image in records[1:]] == [jpeg(1, quality=30), jpeg(0)]
+    made = records[0][1]
+    assert made[:2] == b"\xff\xd8"
+    assert np.abs(pixels(made).astype(int) - np.asarray(smooth)).mean() < 2
+    loader = get_dataloader(out, 3, seed=0, num_workers=0)
+    ((_, labels),) = list(loader)
+    assert (sorted(labels.tolist()), loader.num_classes) == ([0, 1, 1], 2)
+
+
+def test_an_image_of_another_size_is_named(tmp_path):
+    folder = tmp_path / "crops" / "zoe"
+    folder.mkdir(parents=True)
+    (folder / "1.jpg").write_bytes(jpeg(0, (120, 112)))
+    with pytest.raises(DataError, match=r"1\.jpg: the image is 120 x 112, not 112 x 112: align"):
+        pack_folder(tmp_path / "crops", tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
