@@ -1,11 +1,17 @@
 """What every backbone has in common."""
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
+from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.features import FaceFeatures
+
+
+class BackboneError(ArcfaceCakdError):
+    """A network that cannot be built as asked; the message names the network and the setting."""
 
 
 class FaceBackbone(nn.Module, ABC):
@@ -20,7 +26,8 @@ class FaceBackbone(nn.Module, ABC):
         grid: (H, W) of the pixel features.
         stage_dims: channels of each intermediate map, first stage first.
         amp_dtype: precision of the body: torch.float16, torch.bfloat16, or None for float32.
-            The head, and all that is returned, is float32 at any setting.
+            The head, and all that is returned, is float32 at any setting (float64 in a model
+            that was cast to float64, as references in tests are).
     """
 
     embedding_size: int
@@ -37,10 +44,9 @@ class FaceBackbone(nn.Module, ABC):
     def head(self, final: Tensor) -> Tensor:
         """Final map (B, C, H, W), float32, to embedding (B, E)."""
 
-    def autocast(self, device_type: str) -> torch.autocast:
-        """The precision of the body as a context; does nothing at float32."""
-        enabled = self.amp_dtype is not None
-        return torch.autocast(device_type, dtype=self.amp_dtype, enabled=enabled)
+    def autocast(self, device_type: str) -> AbstractContextManager:
+        """The precision of the body as a context; at float32 it switches autocast off."""
+        return precision(device_type, self.amp_dtype)
 
     def forward_features(self, images: Tensor, stages: bool = False) -> FaceFeatures:
         """Embedding, pixel features and, where asked for, the stages' maps; all float32.
@@ -51,16 +57,28 @@ class FaceBackbone(nn.Module, ABC):
         """
         with self.autocast(images.device.type):
             final, maps = self.body(images)
-        with torch.autocast(images.device.type, enabled=False):
-            final = final.float()
+        final = full_precision(final)
+        with precision(images.device.type, None):
             embedding = self.head(final)
         return FaceFeatures(
             embedding=embedding,
             tokens=final.flatten(2).transpose(1, 2),
             grid=tuple(final.shape[-2:]),
-            stages=tuple(m.float() for m in maps) if stages else (),
+            stages=tuple(full_precision(m) for m in maps) if stages else (),
         )
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, 112, 112) to embeddings (B, E), float32, not normalised."""
         return self.forward_features(images).embedding
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """float16 and bfloat16 to float32; float32 and float64 as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def precision(device_type: str, dtype: torch.dtype | None) -> AbstractContextManager:
+    """Autocast to ``dtype``; None is full precision, whatever autocast is around it."""
+    if not torch.amp.is_autocast_available(device_type):  # meta, which only computes shapes
+        return nullcontext()
+    return torch.autocast(device_type, dtype=dtype, enabled=dtype is not None)

@@ -1,0 +1,27 @@
+"""Networks for aligned face crops: students, teachers, and their weights.
+
+Each gives ``FaceFeatures``: an embedding, and pixel features on a grid.
+"""
+
+# Importing an architecture's file registers its names.
+from arcface_cakd.backbones import iresnet, mobilefacenet, swin, timm_grid  # noqa: F401
+from arcface_cakd.backbones._base import BackboneError, FaceBackbone
+from arcface_cakd.backbones.factory import get_model
+from arcface_cakd.backbones.teacher import build_teacher
+from arcface_cakd.backbones.weights import (
+    WeightsError,
+    embedding_size_of,
+    load_weights,
+    save_weights,
+)
+
+__all__ = [
+    "BackboneError",
+    "FaceBackbone",
+    "WeightsError",
+    "build_teacher",
+    "embedding_size_of",
+    "get_model",
+    "load_weights",
+    "save_weights",
+]

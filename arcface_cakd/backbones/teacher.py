@@ -1,0 +1,56 @@
+"""The frozen network that a student learns from."""
+
+import torch
+
+from arcface_cakd.backbones._base import FaceBackbone
+from arcface_cakd.backbones.factory import get_model
+from arcface_cakd.backbones.weights import (
+    WeightsError,
+    copy_weights,
+    embedding_size_of,
+    read_weights,
+)
+from arcface_cakd.registry import SECTIONS
+
+RANDOM = "random"
+
+
+@SECTIONS.register("teacher")
+def build_teacher(
+    embedding_size: int,
+    *,
+    network: str,
+    weights: str,
+    centers: str | None = None,
+) -> FaceBackbone:
+    """Build a teacher: in eval mode, no parameter of which requires a gradient.
+
+    The global random state is left as it was, so that a student starts from the same weights
+    with a teacher and without.
+
+    Args:
+        embedding_size: width E of the embedding where the weights do not tell it.
+        network: a name in ``BACKBONES``, or ``timm:<model>``.
+        weights: the teacher's ``model.pt``. Its embedding may be of another width than
+            ``embedding_size``: the teacher is built with the width of its weights. Only the
+            word ``random`` gives an untrained teacher.
+        centers: class-centre file(s) of the teacher's margin softmax (a path or a pattern), for
+            losses that compare with them. They are no part of the network.
+
+    Raises:
+        UnknownNameError: no such network.
+        WeightsError: the weights cannot be read, or do not fit the network; the message says
+            which keys.
+    """
+    with torch.random.fork_rng(devices=[]):
+        if weights == RANDOM:
+            teacher = get_model(network, num_features=embedding_size)
+        else:
+            try:
+                state = read_weights(weights)
+                width = embedding_size_of(state, lambda e: get_model(network, num_features=e))
+                teacher = get_model(network, num_features=width or embedding_size)
+                copy_weights(teacher, state, f"weights {weights}")
+            except WeightsError as error:
+                raise WeightsError(f"cakd.teacher, network {network!r}: {error}") from error
+    return teacher.requires_grad_(False).eval()

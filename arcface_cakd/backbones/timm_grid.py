@@ -1,0 +1,164 @@
+"""Any timm model that yields a grid of tokens, as a face backbone."""
+
+import difflib
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from arcface_cakd.backbones._base import BackboneError, FaceBackbone
+from arcface_cakd.backbones._heads import FlattenHead
+from arcface_cakd.registry import UnknownNameError
+
+CROP = 112
+STAGES = 4  # maps taken from a model that has blocks of one shape and no stages: a plain ViT
+
+
+class TimmGrid(FaceBackbone):
+    """A timm model with a face head.
+
+    Its pixel features are the model's last map: a feature map in either memory layout, or the
+    patch tokens of a Transformer, without class and register tokens. Its stages are what timm
+    calls intermediates; of a plain Transformer's blocks, four at equal steps. A model for which
+    timm gives none has its last map as its only stage.
+
+    State-dict keys are ``trunk.`` + timm's own, and ``feature.`` + the head's.
+
+    Args:
+        name: what messages call the model.
+        trunk: a timm model, without classifier.
+        dropout: probability of dropping an entry of the flattened final map.
+        fp16: whether the body runs in float16.
+        num_features: E, the width of the embedding.
+
+    Raises:
+        BackboneError: the model does not take 112 x 112 images, or yields no grid from them.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        trunk: nn.Module,
+        dropout: float = 0.0,
+        fp16: bool = False,
+        num_features: int = 512,
+    ):
+        super().__init__()
+        self.trunk = trunk
+        self.amp_dtype = torch.float16 if fp16 else None
+        self.embedding_size = num_features
+        self._taps: list[int] | None = None
+        final, maps = self._probe(name)
+        if len(maps) > STAGES and len({m.shape for m in maps}) == 1:
+            self._taps = [len(maps) * (i + 1) // STAGES - 1 for i in range(STAGES)]
+            maps = [maps[tap] for tap in self._taps]
+        self.token_dim = final.shape[1]
+        self.grid = tuple(final.shape[-2:])
+        self.stage_dims = tuple(m.shape[1] for m in maps)
+        self.feature = FlattenHead(self.token_dim, self.grid, num_features, dropout=dropout)
+
+    def body(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Images to the final map (B, C, H, W) and the maps of the stages."""
+        if not hasattr(self.trunk, "forward_intermediates"):
+            final = self._as_map(self.trunk.forward_features(images))
+            return final, (final,)
+        final, maps = self.trunk.forward_intermediates(images, indices=self._taps)
+        return self._as_map(final), tuple(maps)
+
+    def head(self, final: Tensor) -> Tensor:
+        """Final map (B, C, H, W) to embedding (B, E)."""
+        return self.feature(final)
+
+    def _probe(self, name: str) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """What ``body`` gives for one blank face."""
+        images = torch.zeros(1, 3, CROP, CROP, device=next(self.trunk.parameters()).device)
+        training = self.trunk.training
+        try:
+            with torch.no_grad():
+                self.trunk.eval()
+                return self.body(images)
+        except BackboneError as error:
+            raise BackboneError(
+                f"network 'timm:{name}' {error}: choose a model with a feature map or patch tokens"
+            ) from None
+        except Exception as error:  # timm's models fail on a size in ways of their own
+            raise _unfit(name, error) from error
+        finally:
+            self.trunk.train(training)
+
+    def _as_map(self, features: Any) -> Tensor:
+        """What timm's ``forward_features`` gives, as (B, C, H, W)."""
+        if isinstance(features, Tensor) and features.dim() == 4:
+            if getattr(self.trunk, "output_fmt", "NCHW") == "NHWC":
+                features = features.permute(0, 3, 1, 2)
+        elif isinstance(features, Tensor) and features.dim() == 3:
+            tokens = features[:, getattr(self.trunk, "num_prefix_tokens", 0) :]
+            side = math.isqrt(tokens.shape[1])
+            if side * side != tokens.shape[1]:
+                raise BackboneError(f"gives {tokens.shape[1]} tokens, which fill no square grid")
+            features = tokens.transpose(1, 2).unflatten(2, (side, side))
+        else:
+            shape = tuple(features.shape) if isinstance(features, Tensor) else type(features)
+            raise BackboneError(f"gives no grid of tokens, but {shape}")
+        if features.shape[-2:] == (1, 1):
+            raise BackboneError(f"gives a single token for {CROP} x {CROP} pixels, not a grid")
+        return features
+
+
+def build(
+    name: str,
+    dropout: float = 0.0,
+    fp16: bool = False,
+    num_features: int = 512,
+    **kwargs: Any,
+) -> TimmGrid:
+    """A timm model, with random weights, as a face backbone for 112 x 112 crops.
+
+    Args:
+        name: timm's name of the model, as ``timm.list_models()`` has it.
+        dropout: probability of dropping an entry of the flattened final map.
+        fp16: whether the body runs in float16.
+        num_features: E, the width of the embedding.
+        kwargs: for timm's ``create_model``, such as ``patch_size=8``.
+
+    Raises:
+        UnknownNameError: timm has no such model.
+        BackboneError: the model cannot be built so, does not take 112 x 112 images, or yields no
+            grid from them.
+    """
+    import timm
+
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, timm.list_models(), n=1, cutoff=0.5)
+        hint = f"did you mean 'timm:{near[0]}'?" if near else "see timm.list_models()"
+        raise UnknownNameError(f"unknown network 'timm:{name}'; {hint}")
+    return TimmGrid(name, _create(name, kwargs), dropout, fp16, num_features)
+
+
+def _create(name: str, kwargs: dict[str, Any]) -> nn.Module:
+    import timm
+
+    # With its pooling left out, a ViT that pools has its final norm before its tokens come out.
+    # Convolutional networks take no image size, and some models cannot leave pooling out.
+    optional = {"img_size": CROP, "global_pool": ""}
+    while True:
+        try:
+            return timm.create_model(
+                name, pretrained=False, num_classes=0, **{**optional, **kwargs}
+            )
+        except Exception as error:  # timm's models refuse arguments in ways of their own
+            refused = [option for option in optional if f"'{option}'" in str(error)]
+            if not refused and isinstance(error, AssertionError) and "global_pool" in optional:
+                refused = ["global_pool"]
+            if not refused or refused[0] in kwargs:
+                raise _unfit(name, error) from error
+            del optional[refused[0]]
+
+
+def _unfit(name: str, error: Exception) -> BackboneError:
+    reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":. ")
+    return BackboneError(
+        f"network 'timm:{name}' cannot serve {CROP} x {CROP} faces ({reason}): choose a model "
+        "whose patches and windows tile them, such as 'timm:vit_small_patch16_224'"
+    )

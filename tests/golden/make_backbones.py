@@ -1,0 +1,104 @@
+"""What arcface_torch's own students are and compute: writes backbones.json beside this file.
+
+    ARCFACE_TORCH=<checkout>/recognition/arcface_torch python tests/golden/make_backbones.py
+
+Weights come from the names of the state-dict keys, so that no weight file is needed. The tests
+load ``seeded_state`` and ``record`` from here and run them on our networks.
+"""
+
+import hashlib
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+GOLDEN = Path(__file__).with_name("backbones.json")
+NETWORKS = ("mbf", "mbf_large", "r18", "r34", "r50", "r100")
+TRAINED = ("mbf", "mbf_large", "r18")  # the others would cost the suite too much time
+NUM_FEATURES = 128
+
+
+def host_get_model(arcface_torch):
+    """arcface_torch's ``get_model``, without its folder on the import path."""
+    folder = Path(arcface_torch) / "backbones"
+    name = "arcface_torch_backbones"
+    spec = importlib.util.spec_from_file_location(
+        name, folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_model
+
+
+def seeded_state(model):
+    """A state dict whose every tensor depends on its key alone; activations stay of order 1."""
+    state = {}
+    for key, value in model.state_dict().items():
+        seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "little")
+        uniform = np.random.RandomState(seed).random_sample(tuple(value.shape))
+        if key.endswith("num_batches_tracked"):
+            drawn = np.zeros(())
+        elif key.endswith("running_var"):
+            drawn = 0.5 + uniform
+        elif value.dim() > 1:
+            drawn = (2 * uniform - 1) * np.sqrt(3 / np.prod(value.shape[1:]))
+        elif key.endswith("weight"):
+            drawn = 0.2 + 0.8 * uniform
+        else:
+            drawn = 0.4 * uniform - 0.2
+        state[key] = torch.from_numpy(drawn).to(value.dtype)
+    return state
+
+
+def images(count):
+    """(count, 3, 112, 112) float32 in [-1, 1], always the same: patches of one colour each."""
+    colours = np.random.RandomState(7).uniform(-1, 1, (count, 3, 7, 7))
+    return torch.from_numpy(np.kron(colours, np.ones((16, 16))).astype(np.float32))
+
+
+def digest(lines):
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def record(model, trained):
+    """Everything that is compared, of a model that holds ``seeded_state``."""
+    state = model.state_dict()
+    found = {
+        "keys": digest(f"{k} {tuple(v.shape)} {v.dtype}" for k, v in state.items()),
+        "num_keys": len(state),
+        "metadata": digest(f"{k} {sorted(v.items())}" for k, v in state._metadata.items()),
+        "parameters": digest(
+            f"{k} {tuple(p.shape)} {p.requires_grad}" for k, p in model.named_parameters()
+        ),
+    }
+    with torch.no_grad():
+        found["embedding"] = model.eval()(images(2))[:, :8].tolist()
+    if trained:
+        batch = images(4)
+        embedding = model.train()(batch)
+        found["train_embedding"] = embedding[:, :8].tolist()
+        steepness = torch.linspace(-1, 1, embedding.numel()).view_as(embedding)
+        (embedding * steepness).sum().backward()
+        learned = [(k, p) for k, p in model.named_parameters() if p.requires_grad]
+        found["gradient_norms"] = {k: p.grad.norm().item() for k, p in learned[::12]}
+        statistics = [(k, b) for k, b in model.named_buffers() if k.endswith("running_var")]
+        found["running_var_sums"] = {k: b.sum().item() for k, b in statistics[::8]}
+    return found
+
+
+def main():
+    get_model = host_get_model(os.environ["ARCFACE_TORCH"])
+    golden = {}
+    for name in NETWORKS:
+        model = get_model(name, dropout=0.0, fp16=False, num_features=NUM_FEATURES)
+        model.load_state_dict(seeded_state(model))
+        golden[name] = record(model, name in TRAINED)
+    GOLDEN.write_text(json.dumps(golden, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
