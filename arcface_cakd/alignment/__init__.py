@@ -1,0 +1,16 @@
+"""Alignment of student and teacher: URFM, facial positional encoding, anchoring."""
+
+from arcface_cakd.alignment.anchoring import Anchoring
+from arcface_cakd.alignment.pif import PIFSettings, piecewise_index
+from arcface_cakd.alignment.rank import effective_rank
+from arcface_cakd.alignment.urfm import URFM, Alignment, LocalFeatures
+
+__all__ = [
+    "URFM",
+    "Alignment",
+    "Anchoring",
+    "LocalFeatures",
+    "PIFSettings",
+    "effective_rank",
+    "piecewise_index",
+]

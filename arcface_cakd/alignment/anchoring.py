@@ -1,0 +1,57 @@
+"""Anchoring: what keeps URFM's teacher side from collapsing."""
+
+from typing import Annotated
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from arcface_cakd.alignment.attention import at_least_float32
+from arcface_cakd.config import Range
+from arcface_cakd.registry import SECTIONS
+
+
+@SECTIONS.register("anchoring")
+class Anchoring(nn.Module):
+    """Ties the teacher-side mapping to the teacher's knowledge (a choice of this project).
+
+    From the teacher's local features a small head must predict the teacher's own embedding:
+    mean over the batch of 1 - cos(head(h_T), embedding), the embedding unprompted and detached.
+    Without it constant local features minimise both alignment losses, because the mapping is
+    learned on both sides.
+
+    The head is a global depthwise sum, a weight for each centre and channel, then a linear map:
+    no centre can be left out of the embedding at no cost, and no capacity hides what h has lost.
+
+    Args:
+        dim: width d of the local features.
+        num_centers: local centres L.
+        teacher_embedding_size: width E_T.
+        weight: weight of the term.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_centers: int,
+        teacher_embedding_size: int,
+        *,
+        weight: Annotated[float, Range(0.0)] = 1.0,
+    ):
+        super().__init__()
+        self.weight = weight
+        self.norm = nn.LayerNorm(dim)
+        self.pool = nn.Parameter(torch.empty(num_centers, dim))
+        nn.init.normal_(self.pool, std=num_centers**-0.5)
+        self.predict = nn.Linear(dim, teacher_embedding_size)
+
+    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+        """The loss, not weighted: a scalar in [0, 2].
+
+        Args:
+            h: (B, L, d), the teacher's local features.
+            embedding: (B, E_T), the unprompted teacher's; no gradient reaches it.
+        """
+        pooled = (self.norm(h) * self.pool).sum(1)
+        predicted = at_least_float32(self.predict(pooled))
+        return (1 - F.cosine_similarity(predicted, embedding.detach(), dim=-1)).mean()

@@ -1,0 +1,62 @@
+"""Multi-head attention that returns its maps, which fused kernels do not."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """``x`` in float32 where autocast made it narrower; float32 and float64 as they are."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def multi_head_attention(
+    query: Tensor, key: Tensor, value: Tensor, num_heads: int, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """softmax(q k^T / sqrt(d / heads) + bias) v, head by head.
+
+    Under autocast the products run in its precision; softmax and what is returned do not.
+
+    Args:
+        query: (B, L, d), or (1, L, d) for one query shared by the batch.
+        key: (B, N, d).
+        value: (B, N, d).
+        bias: (heads, L, N), added to every image's logits.
+
+    Returns:
+        (B, L, d) with the heads side by side, and the maps (B, heads, L, N).
+    """
+
+    def split(x: Tensor) -> Tensor:
+        return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+
+    q, k, v = split(query), split(key), split(value)
+    logits = at_least_float32(q @ k.transpose(-1, -2)) / math.sqrt(q.shape[-1])
+    if bias is not None:
+        logits = logits + bias
+    maps = logits.softmax(-1)
+    out = at_least_float32(maps.to(v.dtype) @ v)
+    return out.transpose(1, 2).flatten(-2), maps
+
+
+class MultiHeadSelfAttention(nn.Module):
+    """MSA over local features, with a LayerNorm before it (ours: it frees the maps of h's scale).
+
+    Args:
+        dim: width d, a multiple of ``num_heads``.
+        num_heads: heads.
+    """
+
+    def __init__(self, dim: int, num_heads: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, L, d) -> MSA(h) (B, L, d) and its softmax maps (B, heads, L, L)."""
+        query, key, value = self.qkv(self.norm(h)).chunk(3, dim=-1)
+        attended, maps = multi_head_attention(query, key, value, self.num_heads)
+        return at_least_float32(self.out(attended)), maps

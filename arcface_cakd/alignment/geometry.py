@@ -1,0 +1,212 @@
+"""Where patches and local centres lie on the face, and how far apart they are.
+
+Places are (x, y) in pixels of the aligned 112x112 crop, x to the right and y down, with the
+middle of the top left pixel at (0, 0), as the landmarks of the ArcFace template are given; so
+grids of different size compare. Distances are float64, in units of ``UNIT`` pixels.
+"""
+
+import math
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from arcface_cakd.config import ConfigError
+from arcface_cakd.landmarks import ARCFACE_TEMPLATE, CROP_SIZE, IMAGE_CENTER
+
+FaceDistance = Literal["relative", "saliency"] | None
+Anchor = Literal["nose", "center", "landmarks"]
+
+# One step of the 7x7 grid, on which the final features of Swin and IResNet lie. Fixed, so that a
+# distance of 3 means the same on every grid.
+UNIT = CROP_SIZE / 7
+# From the middle patch to a corner patch of that grid, in units: what facial distances, which
+# have no unit of their own, are scaled to.
+HALF_DIAGONAL = 3 * math.sqrt(2)
+# Spread of the Gaussians of the saliency map, in pixels: an eye or a mouth corner and what is
+# around it.
+SALIENCY_SIGMA = 12.0
+
+_NOSE = 2
+
+
+def patch_places(grid: tuple[int, int], extent: float = CROP_SIZE) -> Tensor:
+    """The middles of the patches of a grid, (H * W, 2), row by row.
+
+    Args:
+        grid: (H, W).
+        extent: pixels that the patches cover from the top left on, in both directions.
+            arcface_torch's ViT cuts 12x12 patches of 9 pixels: 108 of 112.
+    """
+    height, width = grid
+    y = (torch.arange(height, dtype=torch.float64) + 0.5) * (extent / height) - 0.5
+    x = (torch.arange(width, dtype=torch.float64) + 0.5) * (extent / width) - 0.5
+    y, x = torch.meshgrid(y, x, indexing="ij")
+    return torch.stack([x.flatten(), y.flatten()], dim=1)
+
+
+def center_places(num_centers: int) -> Tensor:
+    """The places of the local centres, (L, 2): a regular square grid over the crop.
+
+    Raises:
+        ConfigError: ``num_centers`` is not a square number; the nearest ones are named.
+    """
+    side = math.isqrt(num_centers)
+    if side * side != num_centers:
+        raise ConfigError(
+            f"urfm.num_centers must be a square number, a grid over the face, got {num_centers}: "
+            f"the nearest are {side * side} and {(side + 1) ** 2}"
+        )
+    return patch_places((side, side))
+
+
+def anchor_places(anchor: Anchor) -> Tensor:
+    """The anchors of the query's position term, (A, 2).
+
+    ``"nose"`` is the template's nose tip, ``"center"`` the middle of the crop, ``"landmarks"``
+    all five landmarks of the template.
+    """
+    if anchor == "center":
+        return torch.tensor(IMAGE_CENTER, dtype=torch.float64)[None]
+    landmarks = _landmarks()
+    return landmarks[_NOSE : _NOSE + 1] if anchor == "nose" else landmarks
+
+
+def euclidean_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Euclidean distance between places (n, 2) and (m, 2): (n, m) in units."""
+    return _pairwise(a, b) / UNIT
+
+
+def relative_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Relative distance (RD) between places (n, 2) and (m, 2): (n, m) in units.
+
+    With r(x) the five distances from x to the landmarks of the ArcFace template,
+    RD(i, j) = || r(i)/|r(i)| - r(j)/|r(j)| ||, scaled so that the two landmarks of most unlike
+    profile are ``HALF_DIAGONAL`` apart. The paper's formula is not known; this is a choice of
+    this project. Profiles are compared because || r(i) - r(nose) || alone is nothing but the
+    Euclidean distance to the nose, rescaled (correlation 0.996 on 7x7).
+    """
+    landmarks = _profile(_landmarks())
+    scale = HALF_DIAGONAL / _pairwise(landmarks, landmarks).max()
+    return _pairwise(_profile(a), _profile(b)) * scale
+
+
+def saliency_distance(a: Tensor, b: Tensor, saliency_map: Tensor | None = None) -> Tensor:
+    """Saliency distance (SD) between places (n, 2) and (m, 2): (n, m) in units.
+
+    SD(i, j) = | s(i) - s(j) | ``HALF_DIAGONAL``, s in [0, 1] the saliency at a place. The
+    paper's formula is not known; this is a choice of this project.
+
+    Args:
+        saliency_map: (H, W) over the crop, see ``read_saliency_map``; None: the normalised sum
+            of Gaussians of ``SALIENCY_SIGMA`` at the landmarks of the ArcFace template.
+    """
+    if saliency_map is None:
+        at_a, at_b = _template_saliency(a), _template_saliency(b)
+    else:
+        at_a, at_b = _sample(saliency_map, a), _sample(saliency_map, b)
+    return (at_a[:, None] - at_b[None, :]).abs() * HALF_DIAGONAL
+
+
+def facial_distance(
+    a: Tensor,
+    b: Tensor,
+    face_distance: FaceDistance = "relative",
+    face_weight: float = 1.0,
+    saliency_map: Tensor | None = None,
+) -> Tensor:
+    """D(i, j) = D_euclid(i, j) + face_weight * D_face(i, j), (n, m) float64 in units.
+
+    Args:
+        a: (n, 2) and ``b``: (m, 2), places in pixels.
+        face_distance: which D_face; None leaves the Euclidean distance alone.
+        face_weight: the paper's gamma.
+        saliency_map: for ``"saliency"``, in place of the template's.
+    """
+    distance = euclidean_distance(a, b)
+    if face_distance == "relative":
+        distance = distance + face_weight * relative_distance(a, b)
+    elif face_distance == "saliency":
+        distance = distance + face_weight * saliency_distance(a, b, saliency_map)
+    return distance
+
+
+def correlation_with_euclidean(
+    a: Tensor, b: Tensor, face_distance: Literal["relative", "saliency"] = "relative"
+) -> float:
+    """Pearson's correlation of D_face with D_euclid over all pairs of ``a`` and ``b``.
+
+    Near 1 a facial distance tells a network nothing that the Euclidean one does not.
+    """
+    face = relative_distance(a, b) if face_distance == "relative" else saliency_distance(a, b)
+    pairs = torch.stack([euclidean_distance(a, b).flatten(), face.flatten()])
+    return torch.corrcoef(pairs)[0, 1].item()
+
+
+def read_saliency_map(path: str) -> Tensor:
+    """A saliency map from a .npy file: (H, W) float64 in [0, 1], its largest value 1.
+
+    The file holds any two-dimensional map of finite numbers >= 0 over the crop, of any
+    resolution, such as a teacher's mean attention.
+
+    Raises:
+        ConfigError: no such file, or it holds something else.
+    """
+    import numpy as np
+
+    where = f"urfm.saliency_map {path}"
+    if not Path(path).is_file():
+        raise ConfigError(f"{where}: no such file")
+    try:
+        array = np.load(path, allow_pickle=False)
+        values = torch.from_numpy(np.asarray(array, dtype=np.float64))
+    except (ValueError, TypeError, EOFError, OSError, AttributeError) as error:
+        raise ConfigError(f"{where} is no .npy file of numbers: save it with numpy.save") from error
+    if values.dim() != 2 or not values.numel():
+        raise ConfigError(f"{where} has shape {tuple(values.shape)}: it must be (H, W)")
+    if not values.isfinite().all() or values.min() < 0 or values.max() <= 0:
+        raise ConfigError(f"{where} must hold finite numbers >= 0, not all of them 0")
+    return values / values.max()
+
+
+def _landmarks() -> Tensor:
+    return torch.tensor(ARCFACE_TEMPLATE, dtype=torch.float64)
+
+
+def _pairwise(a: Tensor, b: Tensor) -> Tensor:
+    # Differences, not torch.cdist: its matrix-product route gives places that coincide a
+    # distance above zero.
+    return (a[:, None] - b[None]).square().sum(-1).sqrt()
+
+
+def _profile(places: Tensor) -> Tensor:
+    return F.normalize(_pairwise(places, _landmarks()), dim=1)
+
+
+def _gaussians(places: Tensor) -> Tensor:
+    squared = (_pairwise(places, _landmarks()) / SALIENCY_SIGMA).square()
+    return torch.exp(-squared / 2).sum(1)
+
+
+@lru_cache(maxsize=1)
+def _largest_saliency() -> float:
+    return _gaussians(patch_places((CROP_SIZE, CROP_SIZE))).max().item()
+
+
+def _template_saliency(places: Tensor) -> Tensor:
+    return (_gaussians(places) / _largest_saliency()).clamp(max=1)
+
+
+def _sample(saliency_map: Tensor, places: Tensor) -> Tensor:
+    """Bilinear values of a map over the crop at these places, (n,)."""
+    at = (places + 0.5) * (2 / CROP_SIZE) - 1
+    values = F.grid_sample(
+        saliency_map.double()[None, None],
+        at[None, None],
+        padding_mode="border",
+        align_corners=False,
+    )
+    return values.flatten()

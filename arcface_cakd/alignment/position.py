@@ -1,0 +1,58 @@
+"""Facial positional encoding: tables of learnable entries, looked up by distance on the face."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from arcface_cakd.alignment.pif import PIFSettings
+
+
+class AnchorEncoding(nn.Module):
+    """The paper's position term of a query: b_i = P[ I( D(i, anchor) ) ].
+
+    P is a randomly initialised table of vectors, one table for each anchor; the b_i of several
+    anchors are summed.
+
+    Args:
+        distance: (L, A) distances from the local centres to the anchors, in units.
+        dim: width d of a vector.
+        pif: constants of I; None derives them from ``distance``.
+    """
+
+    def __init__(self, distance: Tensor, dim: int, pif: PIFSettings | None = None):
+        super().__init__()
+        self.pif = pif or PIFSettings.spread(distance)
+        anchors = distance.shape[1]
+        self.table = nn.Parameter(torch.empty(anchors, self.pif.rows, dim))
+        nn.init.trunc_normal_(self.table, std=0.02)
+        # Indices follow from settings: they are no part of what is learned and saved.
+        self.register_buffer("index", self.pif(distance), persistent=False)
+
+    def forward(self) -> Tensor:
+        """b, (L, d)."""
+        anchor = torch.arange(self.table.shape[0], device=self.index.device)
+        return self.table[anchor, self.index].sum(1)
+
+
+class PairEncoding(nn.Module):
+    """A term of each logit, c_head[ I( D(place of centre i, place of patch j) ) ].
+
+    A choice of this project: the anchor's term alone folds into the learnable query, so that
+    nothing would know where a patch is.
+
+    Args:
+        distance: (L, N) distances from the local centres to the patches, in units.
+        num_heads: heads, each with a table of its own.
+        pif: constants of I; None derives them from ``distance``.
+    """
+
+    def __init__(self, distance: Tensor, num_heads: int, pif: PIFSettings | None = None):
+        super().__init__()
+        self.pif = pif or PIFSettings.spread(distance)
+        self.table = nn.Parameter(torch.empty(num_heads, self.pif.rows))
+        nn.init.normal_(self.table)
+        self.register_buffer("index", self.pif(distance), persistent=False)
+
+    def forward(self, num_prompts: int = 0) -> Tensor:
+        """(heads, L, N + num_prompts); prompts have no place and get zero."""
+        return F.pad(self.table[:, self.index], (0, num_prompts))

@@ -1,0 +1,109 @@
+"""What every distillation loss has in common."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from arcface_cakd.alignment import Alignment
+from arcface_cakd.errors import ArcfaceCakdError
+from arcface_cakd.features import FaceFeatures
+from arcface_cakd.registry import did_you_mean
+
+NEEDS = frozenset({"tokens", "stages", "labels", "logits", "centers", "alignment"})
+
+
+class LossError(ArcfaceCakdError):
+    """A loss that lacks what it needs; the message says what to set."""
+
+
+@dataclass(frozen=True)
+class FeatureDims:
+    """The widths of what a loss will see.
+
+    Attributes:
+        student_embedding: E of the student, and ``teacher_embedding`` of the teacher.
+        student_tokens: C of the student's tokens, and ``teacher_tokens`` of the teacher's.
+        student_stages: channels of the student's stages, and ``teacher_stages`` of the teacher's.
+        num_classes: identities of the training set, where known.
+    """
+
+    student_embedding: int
+    teacher_embedding: int
+    student_tokens: int
+    teacher_tokens: int
+    student_stages: tuple[int, ...] = ()
+    teacher_stages: tuple[int, ...] = ()
+    num_classes: int | None = None
+
+
+@dataclass(frozen=True)
+class LossBatch:
+    """What a loss may use besides the features of both sides.
+
+    Attributes:
+        labels: (B,) int64, or None where none are at hand.
+        partial_fc: the student's margin softmax head.
+        alignment: URFM's local features of both sides, where URFM is on.
+        unprompted: the teacher's features without prompts, where something asked for them.
+    """
+
+    labels: Tensor | None
+    partial_fc: Any = None
+    alignment: Alignment | None = None
+    unprompted: FaceFeatures | None = None
+
+
+class DistillationLoss(nn.Module):
+    """Base of distillation losses: ``forward(student, teacher, batch) -> scalar``.
+
+    A loss is a pure function plus a thin module of this class. Its value is a mean over the
+    local batch, in float32 also under autocast. Keyword-only parameters of its constructor are
+    its settings.
+
+    Args:
+        dims: the widths of what it will see.
+
+    Attributes:
+        needs: what of ``NEEDS`` the loss uses; whoever runs it supplies that and may skip the
+            rest.
+
+    Raises:
+        ValueError: a subclass declares a need that does not exist.
+    """
+
+    needs: frozenset[str] = frozenset()
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        for need in cls.needs:
+            if need not in NEEDS:
+                raise ValueError(
+                    f"{cls.__name__}.needs has {need!r}; {did_you_mean(str(need), NEEDS)}"
+                )
+
+    def __init__(self, dims: FeatureDims):
+        super().__init__()
+        self.dims = dims
+
+    def forward(self, student: FaceFeatures, teacher: FaceFeatures, batch: LossBatch) -> Tensor:
+        """The loss, a scalar.
+
+        Args:
+            student: with gradient, and ``teacher`` with gradient to its prompts alone.
+            batch: what the loss declared that it ``needs``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define forward")
+
+    def alignment_of(self, batch: LossBatch) -> Alignment:
+        """``batch.alignment``.
+
+        Raises:
+            LossError: URFM is off.
+        """
+        if batch.alignment is None:
+            raise LossError(
+                f"{type(self).__name__} compares URFM's local features, but URFM is off: set "
+                "cakd.urfm or drop the loss from cakd.losses"
+            )
+        return batch.alignment

@@ -1,0 +1,37 @@
+"""Alignment of local features in attention space."""
+
+from torch import Tensor
+
+from arcface_cakd.alignment.attention import at_least_float32
+from arcface_cakd.features import FaceFeatures
+from arcface_cakd.losses.base import DistillationLoss, LossBatch
+from arcface_cakd.registry import LOSSES
+
+
+def urfm_attention_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """(student - teacher)^2 of two (B, heads, L, L) attention maps, summed over the keys (the
+    last dimension), mean over the rest: 0 to 2."""
+    difference = at_least_float32(student) - at_least_float32(teacher)
+    return difference.square().sum(-1).mean()
+
+
+@LOSSES.register("urfm_attention")
+class URFMAttentionLoss(DistillationLoss):
+    """L_attn = sum over keys of (Attn_T - Attn_S)^2, mean over batch, heads and centres.
+
+    Zhao et al., ACM MM 2023, section 3.2, has the mean square, over the keys too. The sum is a
+    choice of this project: L times the paper's. A mean over softmax maps, whose entries are near
+    1 / L, starts between 1e-3 and 1e-5, where much of its gradient vanishes in float16.
+
+    Args:
+        dims: not used.
+
+    Raises:
+        LossError: URFM is off.
+    """
+
+    needs = frozenset({"tokens", "alignment"})
+
+    def forward(self, student: FaceFeatures, teacher: FaceFeatures, batch: LossBatch) -> Tensor:
+        aligned = self.alignment_of(batch)
+        return urfm_attention_loss(aligned.student.attention, aligned.teacher.attention)
