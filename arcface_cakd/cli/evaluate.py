@@ -1,0 +1,139 @@
+"""``arcface-cakd evaluate``: verification accuracy of a model."""
+
+import argparse
+import json
+from pathlib import Path
+
+from arcface_cakd.files import write_text
+from arcface_cakd.registry import did_you_mean
+
+HELP = "Verify faces with a model: 10-fold accuracy, AUC, EER and TAR at FAR on .bin sets."
+TARGETS = ("lfw", "cfp_fp", "agedb_30")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "example: arcface-cakd evaluate work_dirs/mbf/model.pt --network mbf --data faces/\n"
+        "         arcface-cakd evaluate student.onnx --data faces/lfw.bin --json lfw.json"
+    )
+    parser.add_argument("model", metavar="MODEL", help="a model.pt, or an .onnx file")
+    parser.add_argument("--network", metavar="NAME", help="network of a model.pt")
+    parser.add_argument(
+        "--embedding-size", type=positive, default=512, metavar="E", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        required=True,
+        metavar="PATH",
+        help="folders of .bin sets, or .bin files",
+    )
+    parser.add_argument(
+        "--targets",
+        nargs="+",
+        metavar="SET",
+        help=f"sets to take from folders; default: those of {', '.join(TARGETS)} that are there",
+    )
+    parser.add_argument(
+        "--batch-size", type=positive, default=128, metavar="B", help="default: %(default)s"
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1; default: cuda where there is one")
+    parser.add_argument("--json", metavar="FILE", help="write every figure to a file")
+    parser.add_argument("--roc", metavar="FILE.png", help="draw the ROC curves")
+
+
+def run(args: argparse.Namespace) -> None:
+    from arcface_cakd.data import read_bin
+    from arcface_cakd.evaluation import (
+        EvaluationError,
+        evaluate_set,
+        plot_roc,
+        verification_table,
+    )
+
+    sets = _find_sets([Path(path) for path in args.data], args.targets)
+    backbone, device = _load(args)
+    results = {}
+    for name, path in sets.items():
+        pairs = read_bin(path)
+        try:
+            results[name] = evaluate_set(backbone, pairs, args.batch_size, device, name)
+        except EvaluationError as error:
+            raise EvaluationError(f"{args.model} on {path}: {error}") from error
+    print(verification_table(results))
+    if args.json:
+        figures = {
+            "model": args.model,
+            "network": args.network,
+            "sets": {name: result.to_dict() for name, result in results.items()},
+        }
+        write_text(args.json, json.dumps(figures, indent=2) + "\n")
+    if args.roc:
+        plot_roc(results, args.roc, title=args.model)
+
+
+def positive(text: str) -> int:
+    """A whole number of 1 or more, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {number}")
+    return number
+
+
+def _find_sets(paths: list[Path], targets: list[str] | None) -> dict[str, Path]:
+    """Paths of the .bin sets, by the name to print."""
+    from arcface_cakd.evaluation import EvaluationError
+
+    found = []
+    for path in paths:
+        if path.is_dir():
+            there = {file.stem: file for file in sorted(path.glob("*.bin"))}
+            names = targets or [name for name in TARGETS if name in there]
+            missing = [name for name in names if name not in there]
+            if missing:
+                hint = did_you_mean(missing[0], there)
+                raise EvaluationError(f"no {missing[0]}.bin in {path}; {hint}")
+            if not names:
+                known = ", ".join(there) or "none"
+                raise EvaluationError(
+                    f"none of {', '.join(TARGETS)} is in {path}: name sets with --targets; "
+                    f"there: {known}"
+                )
+            found += [there[name] for name in names]
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise EvaluationError(f"--data {path}: no such file or folder")
+    stems = [path.stem for path in found]
+    return {path.stem if stems.count(path.stem) == 1 else str(path): path for path in found}
+
+
+def _load(args: argparse.Namespace):
+    """The model, and the device to run it on."""
+    from arcface_cakd.backbones import get_model, load_weights
+    from arcface_cakd.evaluation import EvaluationError, OnnxBackbone
+
+    device = _device(args.device)
+    if Path(args.model).suffix == ".onnx":
+        return OnnxBackbone(args.model, args.device and str(device)), None
+    if not args.network:
+        raise EvaluationError(f"--network is needed for {args.model}: say which network it is of")
+    backbone = get_model(args.network, num_features=args.embedding_size)
+    load_weights(backbone, args.model)
+    return backbone, device
+
+
+def _device(name: str | None):
+    import torch
+
+    from arcface_cakd.evaluation import EvaluationError
+
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch without CUDA
+        reason = str(error).splitlines()[0]
+        raise EvaluationError(f"--device {name} cannot be used here: {reason}") from error
+    return device

@@ -1,0 +1,52 @@
+"""Pictures of evaluation."""
+
+import os
+from collections.abc import Mapping
+
+from arcface_cakd.evaluation.verification import VerificationResult
+from arcface_cakd.files import atomic_path
+
+
+def plot_roc(
+    results: Mapping[str, VerificationResult], path: str | os.PathLike, title: str | None = None
+) -> None:
+    """Draw the ROC curves of results over a logarithmic FAR axis into a picture file.
+
+    A curve is drawn solid where at least ten negative pairs are accepted, and dotted below,
+    where it is an accident of the sample.
+
+    Args:
+        results: by the name in the legend, which gets the AUC added.
+        path: of the picture; its suffix chooses the format.
+        title: above the picture.
+    """
+    # Figure itself, not pyplot, which has state and picks a window system.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for name, result in results.items():
+        curve = result.roc
+        label = f"{name} (AUC {100 * result.auc:.2f} %)"
+        (line,) = axes.step(curve.far, curve.tar, where="post", linestyle=":", linewidth=1)
+        trusted = curve.far >= curve.lowest_far
+        axes.step(
+            curve.far[trusted],
+            curve.tar[trusted],
+            where="post",
+            color=line.get_color(),
+            label=label,
+        )
+    axes.set_xscale("log")
+    axes.set_xlim(min(1 / result.negatives for result in results.values()), 1)
+    axes.set_ylim(0, 1.01)
+    axes.set_xlabel("FAR, share of negative pairs accepted (dotted: fewer than ten of them)")
+    axes.set_ylabel("TAR, share of positive pairs accepted")
+    axes.grid(which="both", alpha=0.25)
+    axes.legend(loc="lower right")
+    if title:
+        axes.set_title(title)
+    with atomic_path(path) as partial:
+        figure.savefig(partial, dpi=120)

@@ -1,0 +1,54 @@
+"""Figures as text."""
+
+from collections.abc import Mapping, Sequence
+
+from arcface_cakd.evaluation.roc import MIN_FALSE_ACCEPTS
+from arcface_cakd.evaluation.verification import VerificationResult
+
+
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as their widest cell, the first one left-aligned, the others right."""
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    lines = []
+    for row in (header, *rows):
+        first = row[0].ljust(widths[0])
+        rest = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        lines.append("  ".join([first, *rest]).rstrip())
+    return "\n".join(lines)
+
+
+def verification_table(results: Mapping[str, VerificationResult], heading: str = "set") -> str:
+    """An aligned table, one row per result, rates in percent, one column per FAR.
+
+    A FAR that none of the results supports has no column. Below the table stands how far down
+    the TAR is given, where that ends above a FAR that was asked for.
+
+    Args:
+        results: by the name of the row.
+        heading: of the column of names.
+    """
+    fars = sorted({far for result in results.values() for far in result.tar}, reverse=True)
+    header = [heading, "pairs", "accuracy %", "AUC %", "EER %"]
+    header += [f"TAR@FAR={far:g} %" for far in fars]
+    rows = []
+    for name, result in results.items():
+        row = [
+            name,
+            str(result.pairs),
+            f"{100 * result.accuracy:.2f} +- {100 * result.accuracy_std:.2f}",
+            f"{100 * result.auc:.3f}",
+            f"{100 * result.eer:.2f}",
+        ]
+        row += [f"{100 * result.tar[far]:.2f}" if far in result.tar else "-" for far in fars]
+        rows.append(row)
+    lines = [format_table(header, rows)]
+    short = {}
+    for name, result in results.items():
+        if any(figure.startswith("tar@") for figure in result.absent):
+            short.setdefault(result.negatives, []).append(name)
+    for negatives, names in short.items():
+        lines.append(
+            f"{', '.join(names)}: no TAR below FAR={MIN_FALSE_ACCEPTS / negatives:.2g}, which is "
+            f"{MIN_FALSE_ACCEPTS} false accepts among {negatives} negative pairs"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,138 @@
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from arcface_cakd import cli
+from arcface_cakd.backbones import get_model, save_weights
+from arcface_cakd.data import read_bin, write_bin
+from arcface_cakd.evaluation import embed, verification_metrics
+from arcface_cakd.export import export_onnx
+
+
+def faces(seed, pairs):
+    """Pairs of coarse images; of one identity, two noisy copies."""
+    random = np.random.default_rng(seed)
+    issame = [bool(i % 2) for i in range(pairs)]
+    encoded = []
+    for same in issame:
+        first = random.integers(0, 256, (7, 7, 3))
+        second = first if same else random.integers(0, 256, (7, 7, 3))
+        for coarse in (first, second):
+            coarse = (coarse + random.normal(0, 90, coarse.shape)).clip(0, 255).astype(np.uint8)
+            buffer = io.BytesIO()
+            Image.fromarray(coarse).resize((112, 112)).save(buffer, "PNG")
+            encoded.append(buffer.getvalue())
+    return encoded, issame
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model, its export, and sets: two of the default names, one of another."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    for seed, name in enumerate(("lfw", "agedb_30", "calfw")):
+        write_bin(folder / f"{name}.bin", *faces(seed, 24))
+    torch.manual_seed(0)
+    model = get_model("r10_narrow", num_features=16).eval()
+    save_weights(model, folder / "model.pt")
+    export_onnx(model, folder / "model.onnx")
+    return folder
+
+
+BATCH = 7
+NETWORK = ["--network", "r10_narrow", "--embedding-size", "16", "--device", "cpu"]
+
+
+def expected(folder, name):
+    model = get_model("r10_narrow", num_features=16)
+    model.load_state_dict(torch.load(folder / "model.pt"))
+    pairs = read_bin(folder / f"{name}.bin")
+    return verification_metrics(embed(model, pairs.images, BATCH), pairs.issame)
+
+
+def run(*arguments):
+    return cli.main(["evaluate", *map(str, arguments), "--batch-size", str(BATCH)])
+
+
+def test_table_and_files_hold_the_figures(folder, tmp_path, capsys):
+    files = ["--json", tmp_path / "r.json", "--roc", tmp_path / "r.png"]
+    assert run(folder / "model.pt", *NETWORK, "--data", folder, *files) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["set", "lfw", "agedb_30"]
+    figures = json.loads((tmp_path / "r.json").read_text())
+    assert figures["network"] == "r10_narrow"
+    assert list(figures["sets"]) == ["lfw", "agedb_30"]
+    for name, line in zip(figures["sets"], lines[1:], strict=False):
+        result = expected(folder, name)
+        assert figures["sets"][name] == json.loads(json.dumps(result.to_dict()))
+        assert f"{100 * result.accuracy:.2f} +- " in line
+    assert Image.open(tmp_path / "r.png").size == (840, 600)
+
+
+def test_an_onnx_file_gives_the_models_figures(folder, tmp_path, capsys):
+    data = ["--data", folder, "--targets", "calfw"]
+    assert run(folder / "model.onnx", *data, "--json", tmp_path / "onnx.json") == 0
+    found = json.loads((tmp_path / "onnx.json").read_text())["sets"]["calfw"]
+    result = expected(folder, "calfw")
+    assert (found["pairs"], found["accuracy"]) == (24, result.accuracy)
+    assert found["auc"] == pytest.approx(result.auc, abs=0.01)
+
+
+def test_bin_files_are_taken_as_they_are(folder, tmp_path, capsys):
+    twin = tmp_path / "lfw.bin"
+    twin.write_bytes((folder / "calfw.bin").read_bytes())
+    data = ["--data", folder / "calfw.bin", folder / "lfw.bin", twin]
+    assert run(folder / "model.pt", *NETWORK, *data, "--json", tmp_path / "r.json") == 0
+    sets = json.loads((tmp_path / "r.json").read_text())["sets"]
+    assert list(sets) == ["calfw", str(folder / "lfw.bin"), str(twin)]
+    assert sets["calfw"] == sets[str(twin)] != sets[str(folder / "lfw.bin")]
+
+
+def few(tmp_path):
+    write_bin(tmp_path / "few.bin", *faces(0, 4))
+    return tmp_path / "few.bin"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (lambda f, t: ["no.pt", *NETWORK, "--data", f], "no.pt"),
+        (lambda f, t: ["no.onnx", "--data", f], "no.onnx: no such file"),
+        (lambda f, t: [f / "model.pt", "--data", f], "--network is needed"),
+        (lambda f, t: [f / "model.pt", "--network", "r10_narow", "--data", f], "'r10_narrow'?"),
+        (lambda f, t: [f / "model.pt", "--network", "r10_narrow", "--data", f], "another shape"),
+        (lambda f, t: [f / "model.pt", *NETWORK, "--data", t], "none of lfw"),
+        (lambda f, t: [f / "model.pt", *NETWORK, "--data", t / "x"], "no such file or folder"),
+        (
+            lambda f, t: [f / "model.pt", *NETWORK, "--data", f, "--targets", "lwf"],
+            "did you mean 'lfw'?",
+        ),
+        (lambda f, t: [f / "model.pt", *NETWORK, "--data", f / "model.pt"], "model.pt"),
+        (lambda f, t: [f / "model.pt", *NETWORK, "--data", few(t)], "few.bin: 4 pairs"),
+        (
+            lambda f, t: [f / "model.pt", *NETWORK, "--data", f, "--device", "gpu"],
+            "--device gpu cannot be used",
+        ),
+        (
+            lambda f, t: [f / "model.onnx", "--data", f, "--json", f / "lfw.bin" / "r.json"],
+            "cannot be written",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_1(folder, tmp_path, capsys, arguments, said):
+    assert run(*arguments(folder, tmp_path)) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("arcface-cakd evaluate: error: ")
+    assert said in line
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--device"], ["--embedding-size", "-1"], ["--embedding-size", "x"]]
+)
+def test_wrong_usage_exits_2(folder, wrong):
+    with pytest.raises(SystemExit) as stopped:
+        run(folder / "model.pt", *NETWORK, "--data", folder, *wrong)
+    assert stopped.value.code == 2

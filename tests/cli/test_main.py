@@ -1,0 +1,54 @@
+import subprocess
+import sys
+
+import pytest
+
+import arcface_cakd
+from arcface_cakd import cli
+from arcface_cakd.errors import ArcfaceCakdError
+
+
+def test_python_dash_m_is_the_command():
+    shown = subprocess.run(
+        [sys.executable, "-m", "arcface_cakd", "--version"], capture_output=True, text=True
+    )
+    assert shown.stdout.strip() == f"arcface-cakd {arcface_cakd.__version__}"
+
+
+def test_wrong_usage_exits_2():
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["no-such-command"])
+    assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_has_help_with_an_example(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([command, "--help"])
+    assert stopped.value.code == 0
+    assert f"arcface-cakd {command}" in capsys.readouterr().out.split("example", 1)[1]
+
+
+@pytest.mark.parametrize(("rank", "said"), [("0", 1), ("1", 0)])
+def test_a_mistake_is_one_line_from_the_first_rank(monkeypatch, capsys, rank, said):
+    from arcface_cakd.cli import train
+
+    def fail(args):
+        raise ArcfaceCakdError("the file x is not there: make it")
+
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(train, "run", fail)
+    assert cli.main(["train", "any"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["arcface-cakd train: error: the file x is not there: make it"] * said
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = "import sys, arcface_cakd; print('torch' in sys.modules, 'timm' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert shown.stdout.split() == ["False", "False"]
+
+
+def test_the_public_names_are_there():
+    for name in arcface_cakd.__all__:
+        assert getattr(arcface_cakd, name) is not None

@@ -1,0 +1,117 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from engine.engine_helpers import make_faces
+
+from arcface_cakd.cli import main
+
+# A user's config may bring its own network, and goes through arcface_torch's keys.
+CONFIG = """
+import sys
+sys.path.insert(0, {tests!r})
+import engine.engine_helpers  # registers test_tiny
+from easydict import EasyDict as edict
+
+config = edict()
+config.rec = {rec!r}
+config.output = {output!r}
+config.network = "test_tiny"
+config.embedding_size = 16
+config.batch_size = 4
+config.num_epoch = 1
+config.lr = 0.05
+config.margin_list = (1.0, 0.0, 0.2)
+config.num_workers = 0
+config.val_targets = ["lfw"]
+config.frequent = 4
+config.dali = False
+config.save_all_states = True
+"""
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    return make_faces(tmp_path_factory.mktemp("cli") / "faces")
+
+
+@pytest.fixture
+def config(faces, tmp_path):
+    path = tmp_path / "tiny.py"
+    tests = str(Path(__file__).parents[1])
+    path.write_text(CONFIG.format(tests=tests, rec=str(faces), output=str(tmp_path / "out")))
+    return path
+
+
+def test_trains_and_writes_figures(config, tmp_path, capsys):
+    figures = tmp_path / "figures.json"
+    assert (
+        main(["train", str(config), "--set", "lr=0.01", "num_epoch=2", "--json", str(figures)]) == 0
+    )
+    written = json.loads(figures.read_text())
+    assert written["global_step"] == 18 and written["output"] == str(tmp_path / "out")
+    assert 0 <= written["accuracy"]["lfw"] <= 1
+    assert (tmp_path / "out" / "model.pt").is_file()
+    first = json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["lr"] == pytest.approx(0.01 * (1 - 3 / 18))
+    assert "lfw: accuracy" in capsys.readouterr().out
+    assert main(["train", str(config), "--set", "num_epoch=2", "--set", "resume=True"]) == 0
+
+
+@pytest.mark.parametrize(
+    "override, said",
+    [
+        ("lr=-1", "lr must be above 0"),
+        ("learning_rate=1", "learning_rate"),
+        ("network=test_tinny", "did you mean 'test_tiny'?"),
+        ("num_classes=3", "num_classes is 3"),
+        ("resume=True", "no checkpoint"),
+        ("rec=nowhere", "nowhere"),
+        ("cakd.teacher.network=swin_mini", "weights"),
+        ("cakd.techer=1", "teacher"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_1(config, tmp_path, capfd, override, said):
+    assert main(["train", str(config), "--set", override]) == 1
+    printed = capfd.readouterr().err.strip()
+    assert said in printed and "\n" not in printed
+    assert printed.startswith("arcface-cakd train: error: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_config_is_one_line(capfd):
+    assert main(["train", "no_such_recipe"]) == 1
+    printed = capfd.readouterr().err.strip()
+    assert "no_such_recipe" in printed and "\n" not in printed
+
+
+def test_help_shows_examples(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "--help"])
+    assert stopped.value.code == 0
+    assert "torchrun --nproc-per-node 2 -m arcface_cakd train" in capsys.readouterr().out
+
+
+def torchrun(*arguments):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", "2", "-m", "arcface_cakd", "train", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    root = str(Path(__file__).parents[2])
+    environment["PYTHONPATH"] = os.pathsep.join([root, environment.get("PYTHONPATH", "")])
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_under_torchrun_two_ranks_train_together(config, tmp_path):
+    done = torchrun(config, "--set", "sample_rate=0.5")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("model.pt: step 4") == 1  # 36 images in global batches of 8
+    shards = [
+        torch.load(tmp_path / "out" / f"checkpoint_gpu_{rank}.pt", weights_only=True)
+        for rank in (0, 1)
+    ]
+    assert [len(shard["state_dict_softmax_fc"]["weight"]) for shard in shards] == [3, 3]
+    assert done.stderr.count("step 4/4") == 1

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+
+from arcface_cakd.evaluation import plot_roc, verification_metrics, verification_table
+
+
+def result(noise, pairs=400, seed=0):
+    random = np.random.default_rng(seed)
+    issame = np.arange(pairs) % 2 == 0
+    first = random.normal(size=(pairs, 8))
+    second = np.where(issame[:, None], first, random.normal(size=(pairs, 8)))
+    second = second + noise * random.normal(size=second.shape)
+    return verification_metrics(np.stack([first, second], axis=1).reshape(-1, 8), issame)
+
+
+def test_the_table_is_aligned_and_holds_the_figures():
+    results = {"lfw": result(0.5), "agedb_30": result(1.5, pairs=3000)}
+    lines = verification_table(results).splitlines()
+    header, lfw, agedb = lines[:3]
+    assert len(header) == len(lfw) == len(agedb)
+    assert header.split("  ")[0] == "set"
+    assert lfw.split()[:2] == ["lfw", "400"]
+    assert f"{100 * results['lfw'].accuracy:.2f} +- {100 * results['lfw'].accuracy_std:.2f}" in lfw
+    assert f"{100 * results['agedb_30'].auc:.3f}" in agedb
+    assert f"{100 * results['agedb_30'].eer:.2f}" in agedb
+    assert "TAR@FAR=0.01 %" in header
+    assert "TAR@FAR=0.001" not in header  # neither set carries it
+    assert lfw.split()[-1] == "-"
+    assert agedb.split()[-1] == f"{100 * results['agedb_30'].tar[0.01]:.2f}"
+    assert lines[3:] == [
+        "lfw: no TAR below FAR=0.05, which is 10 false accepts among 200 negative pairs",
+        "agedb_30: no TAR below FAR=0.0067, which is 10 false accepts among 1500 negative pairs",
+    ]
+
+
+def test_the_picture_shows_the_curves(tmp_path):
+    from PIL import Image
+
+    good, poor = result(0.3), result(2.0)
+    plot_roc({"good": good}, tmp_path / "one.png")
+    plot_roc({"good": good, "poor": poor}, tmp_path / "sub" / "two.png", title="lfw")
+    one = np.asarray(Image.open(tmp_path / "one.png").convert("RGB"))
+    two = np.asarray(Image.open(tmp_path / "sub" / "two.png").convert("RGB"))
+    blue, orange = (31, 119, 180), (255, 127, 14)  # matplotlib's first two colours
+    assert (one == blue).all(axis=2).sum() > 100
+    assert (one == orange).all(axis=2).sum() == 0
+    assert (two == orange).all(axis=2).sum() > 100
+    assert sorted(p.name for p in tmp_path.rglob("*.*")) == ["one.png", "two.png"]
+
+
+def test_a_picture_of_unknown_format_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match="Format"):
+        plot_roc({"good": result(0.3)}, tmp_path / "roc.nonsense")
+    assert list(tmp_path.iterdir()) == []
