@@ -47,13 +47,18 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return args.run(args) or 0
     except ArcfaceCakdError as error:
-        if first:
-            print(f"arcface-cakd {args.command}: error: {error}", file=sys.stderr)
+        mistake = str(error)
+    except BrokenPipeError:  # `arcface-cakd ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # a full disk, a folder that may not be written
+        if error.filename is None:
+            raise
+        mistake = f"{error.filename}: {error.strerror}"
     except KeyboardInterrupt:
         if first:
             print(f"arcface-cakd {args.command}: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `arcface-cakd ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    if first:
+        print(f"arcface-cakd {args.command}: error: {mistake}", file=sys.stderr)
+    return 1

@@ -1,0 +1,193 @@
+"""Builds what a training run is made of, from its config."""
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from arcface_cakd.backbones import FaceBackbone, build_teacher, get_model
+from arcface_cakd.config import ConfigError, TrainConfig
+from arcface_cakd.data import FaceLoader, get_dataloader
+from arcface_cakd.distiller import Distiller
+from arcface_cakd.distributed import broadcast_module, rank, world_size
+from arcface_cakd.engine.schedule import Schedule
+from arcface_cakd.partial_fc import CombinedMarginLoss, PartialFC
+
+logger = logging.getLogger("arcface_cakd")
+
+
+@dataclass
+class Run:
+    """What a training run is made of.
+
+    Attributes:
+        device: where this rank computes.
+        loader: batches of this rank.
+        num_classes: identities of the margin softmax.
+        model: the student, or the Distiller around it.
+        student: what becomes ``model.pt``.
+        partial_fc: this rank's class centres and the margin softmax loss.
+        optimizer: groups ``student`` (``prompts``, ``urfm``) and, last, ``partial_fc``.
+        schedule: of the learning rates.
+        scaler: for float16, else None.
+        margin_weight: of the margin softmax loss among the terms.
+    """
+
+    device: torch.device
+    loader: FaceLoader
+    num_classes: int
+    model: FaceBackbone | Distiller
+    student: FaceBackbone
+    partial_fc: PartialFC
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    scaler: torch.amp.GradScaler | None
+    margin_weight: float = 1.0
+
+    def terms(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """The weighted scalar terms whose sum is the loss of this rank, by name.
+
+        ``margin`` is the margin softmax loss of the global batch, the same on every rank; the
+        others are means over the local batch.
+
+        Args:
+            images: (B, 3, 112, 112) float32 in [-1, 1].
+            labels: (B,) int64.
+        """
+        embeddings = self.model(images)
+        terms = {"margin": self.margin_weight * self.partial_fc(embeddings, labels)}
+        if isinstance(self.model, Distiller):
+            terms.update(self.model.terms(labels, self.partial_fc))
+        return terms
+
+
+def build_run(config: TrainConfig, device: torch.device) -> Run:
+    """Build data, networks, loss, optimiser and schedule; nothing is written.
+
+    Initial weights depend on the seed alone: a plain student and a distilled one start from the
+    same weights and the same class centres, on any rank.
+
+    Raises:
+        ConfigError: settings that do not go together, with each other, the data or the device.
+        DataError: the data cannot be read.
+        WeightsError: the teacher's or the student's weights are missing or do not fit.
+        UnknownNameError: an unknown network or loss.
+    """
+    if config.fp16 and device.type != "cuda":
+        raise ConfigError("fp16=True needs a CUDA device: set bf16=True instead, or fp16=False")
+    loader = _build_loader(config)
+    num_classes = loader.num_classes
+    model = build_model(config, num_classes).to(device).train()
+    # The seed makes initial weights equal on ranks that run the same software; this makes sure.
+    broadcast_module(model)
+    torch.manual_seed(config.seed + 1 + rank())  # from here on for dropout, each rank its own
+
+    margin = CombinedMarginLoss(
+        config.margin_scale,
+        *config.margin_list,
+        config.interclass_filtering_threshold,
+        gradient=config.margin_gradient,
+    )
+    partial_fc = PartialFC(
+        margin, config.embedding_size, num_classes, config.sample_rate, seed=config.seed
+    )
+    partial_fc.to(device).train()
+
+    optimizer = build_optimizer(config, model, partial_fc)
+    steps_per_epoch = (config.num_image or loader.num_images) // (config.batch_size * world_size())
+    if steps_per_epoch != len(loader):
+        logger.warning(
+            "num_image %d: the schedule ends after %d steps an epoch, but %s has %d images, "
+            "which are %d steps",
+            config.num_image,
+            steps_per_epoch,
+            config.rec,
+            loader.num_images,
+            len(loader),
+        )
+    return Run(
+        device=device,
+        loader=loader,
+        num_classes=num_classes,
+        model=model,
+        student=model.student if isinstance(model, Distiller) else model,
+        partial_fc=partial_fc,
+        optimizer=optimizer,
+        schedule=Schedule(
+            optimizer,
+            warmup_steps=int(steps_per_epoch * config.warmup_epoch),
+            total_steps=steps_per_epoch * config.num_epoch,
+        ),
+        scaler=_scaler() if config.fp16 else None,
+        margin_weight=1.0 if config.cakd is None else config.cakd.margin_weight,
+    )
+
+
+def build_model(config: TrainConfig, num_classes: int) -> FaceBackbone | Distiller:
+    """The student of ``config``, or the Distiller around it; initial weights by the seed."""
+    torch.manual_seed(config.seed)
+    student = get_model(
+        config.network, dropout=0.0, fp16=config.fp16, num_features=config.embedding_size
+    )
+    model: FaceBackbone | Distiller = student
+    if config.cakd is not None:
+        teacher = build_teacher(config.embedding_size, **config.cakd.teacher)
+        model = Distiller(student, teacher, config.cakd, num_classes)
+    if config.fp16:
+        model.amp_dtype = torch.float16
+    elif config.bf16:
+        model.amp_dtype = torch.bfloat16
+    return model
+
+
+def build_optimizer(
+    config: TrainConfig, model: FaceBackbone | Distiller, partial_fc: nn.Module
+) -> torch.optim.Optimizer:
+    """SGD or AdamW over named groups, the class centres' last, as arcface_torch has it."""
+    if isinstance(model, Distiller):
+        groups = model.parameter_groups(config.lr, config.weight_decay)
+    else:
+        groups = [{"name": "student", "params": [p for p in model.parameters() if p.requires_grad]}]
+    groups.append({"name": "partial_fc", "params": list(partial_fc.parameters())})
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
+    return torch.optim.SGD(
+        groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+
+
+def _build_loader(config: TrainConfig) -> FaceLoader:
+    """The batches of this rank; its ``num_classes`` is that of the margin softmax."""
+
+    def loader(num_classes: int | None) -> FaceLoader:
+        return get_dataloader(
+            config.rec,
+            config.batch_size,
+            seed=config.seed,
+            num_workers=config.num_workers,
+            rank=rank(),
+            world_size=world_size(),
+            num_classes=num_classes,
+        )
+
+    # Opened without the config's number, so that it is held against the data set's own before
+    # the run begins, and not by the first label that is too large.
+    opened = loader(None)
+    if config.num_classes in (None, opened.num_classes):
+        return opened
+    if config.num_classes < opened.num_classes:
+        raise ConfigError(
+            f"num_classes is {config.num_classes}, but {config.rec} has {opened.num_classes} "
+            "identities: raise it, or leave it out"
+        )
+    return loader(config.num_classes)
+
+
+def _scaler() -> torch.amp.GradScaler:
+    if world_size() == 1:
+        return torch.amp.GradScaler("cuda", growth_interval=100)
+    # Ranks hold different class centres: when those of one overflow, all must skip the step.
+    from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
+
+    return ShardedGradScaler("cuda", growth_interval=100)

@@ -1,0 +1,231 @@
+"""Checkpoints: all that a run needs to go on as if it had never stopped.
+
+One file per rank, ``checkpoint_gpu_<rank>.pt``, with arcface_torch's keys and more; tensors and
+builtins only, so that ``torch.load`` reads it under ``weights_only=True``.
+"""
+
+import pickle
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from arcface_cakd.config import TrainConfig
+from arcface_cakd.distiller import Distiller
+from arcface_cakd.distributed import barrier, gather_objects, rank, world_size
+from arcface_cakd.engine.builders import Run, build_model
+from arcface_cakd.engine.errors import CheckpointError
+from arcface_cakd.files import atomic_path
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run is: ``batch`` batches of ``epoch`` are done, ``step`` micro-steps in all."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+
+
+def checkpoint_path(output: str | Path, rank: int = 0) -> Path:
+    """The checkpoint of that rank in a run's output folder."""
+    return Path(output) / f"checkpoint_gpu_{rank}.pt"
+
+
+def save_checkpoint(run: Run, config: TrainConfig, position: Position, meter: dict) -> None:
+    """Write this rank's checkpoint; a collective.
+
+    No rank's file appears before all are written, so that a kill between two ranks' files,
+    which would leave them at different steps, has next to no time to happen.
+
+    Args:
+        run: what is trained.
+        config: its config.
+        position: the last micro-step that is in ``run``.
+        meter: state of the averages that the next log line reports.
+    """
+    if position.batch == len(run.loader):
+        position = Position(position.epoch + 1, 0, position.step)
+    content = {
+        "epoch": position.epoch,
+        "batch": position.batch,
+        "global_step": position.step,
+        "state_dict_backbone": run.model.state_dict(),
+        "state_dict_softmax_fc": run.partial_fc.state_dict(),
+        "state_optimizer": run.optimizer.state_dict(),
+        "state_lr_scheduler": run.schedule.state_dict(),
+        "state_scaler": None if run.scaler is None else run.scaler.state_dict(),
+        "gradients": [p.grad for p in _parameters(run)],
+        "rng": _rng_state(run),
+        "sampling": run.partial_fc.rng_state(),
+        "meter": meter,
+        "config": _fingerprint(run, config),
+    }
+    with atomic_path(checkpoint_path(config.output, rank())) as partial:
+        torch.save(content, partial)
+        barrier()
+    barrier()
+
+
+def load_checkpoint(run: Run, config: TrainConfig) -> tuple[Position, dict]:
+    """Put ``run`` where this rank's checkpoint left it; a collective.
+
+    Learning rate, schedule, loss weights and the like are those of ``config``, which may differ
+    from the stopped run's; what has been learned and drawn is the checkpoint's.
+
+    Returns:
+        the position to go on from, and the state of the meter.
+
+    Raises:
+        CheckpointError: a rank has no checkpoint or an unreadable one, the ranks' are of
+            different steps, or it is of another network, number of classes or ranks.
+    """
+    path = checkpoint_path(config.output, rank())
+    content: dict[str, Any] = {}
+    try:
+        content = _read(path)
+        _check(content, run, config, path)
+        problem, step = None, content["global_step"]
+    except CheckpointError as error:
+        problem, step = str(error), -1
+    reports = gather_objects((problem, step))
+    for problem, _ in reports:
+        if problem is not None:
+            raise CheckpointError(problem)
+    steps = [step for _, step in reports]
+    if len(set(steps)) > 1:
+        raise CheckpointError(
+            f"the checkpoints in {config.output} are of different steps (by rank: "
+            f"{', '.join(map(str, steps))}): they are not of one moment of one run; start anew"
+        )
+    run.model.load_state_dict(content["state_dict_backbone"])
+    run.partial_fc.load_state_dict(content["state_dict_softmax_fc"])
+    # The settings of the groups (learning rate, weight decay) are the config's.
+    groups = run.optimizer.state_dict()["param_groups"]
+    state = content["state_optimizer"]["state"]
+    run.optimizer.load_state_dict({"state": state, "param_groups": groups})
+    run.schedule.load_state_dict(content["state_lr_scheduler"])
+    if run.scaler is not None and content["state_scaler"] is not None:
+        run.scaler.load_state_dict(content["state_scaler"])
+    for parameter, gradient in zip(_parameters(run), content["gradients"], strict=True):
+        parameter.grad = None if gradient is None else gradient.to(parameter.device)
+    run.partial_fc.set_rng_state(content["sampling"])
+    _restore_rng(run, content["rng"])
+    position = Position(content["epoch"], content["batch"], content["global_step"])
+    return position, content["meter"]
+
+
+def load_distiller(config: TrainConfig) -> Distiller:
+    """The Distiller of a run that was trained with checkpoints, on the CPU and in eval mode.
+
+    For looking at what was learned beside the student, which ``model.pt`` leaves out.
+
+    Args:
+        config: the run's, with its ``cakd`` entry.
+
+    Raises:
+        CheckpointError: ``config.output`` holds no checkpoint that fits it.
+    """
+    path = checkpoint_path(config.output)
+    content = _read(path)
+    distiller = build_model(config, content["config"]["num_classes"])
+    _check_shapes(distiller, content["state_dict_backbone"], path)
+    distiller.load_state_dict(content["state_dict_backbone"])
+    return distiller.eval()
+
+
+def _parameters(run: Run) -> list[nn.Parameter]:
+    return [p for group in run.optimizer.param_groups for p in group["params"]]
+
+
+def _fingerprint(run: Run, config: TrainConfig) -> dict[str, Any]:
+    """What must be the same for a checkpoint to mean anything, by the config's names."""
+    return {
+        "ranks": world_size(),
+        "network": config.network,
+        "embedding_size": config.embedding_size,
+        "num_classes": run.num_classes,
+        "batch_size": config.batch_size,
+        "seed": config.seed,
+        "optimizer": config.optimizer,
+        "cakd": config.cakd is not None,
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(
+            f"there is no checkpoint {path}: save_all_states=True writes one; start anew with "
+            "resume=False"
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"checkpoint {path} cannot be read ({type(error).__name__}): it is damaged or not a "
+            "checkpoint; remove it and start anew"
+        ) from error
+    if not isinstance(content, dict) or "config" not in content:
+        raise CheckpointError(
+            f"checkpoint {path} was not written by this loop (arcface_torch's own hold too "
+            "little to go on from): start anew with resume=False"
+        )
+    return content
+
+
+def _check(content: dict[str, Any], run: Run, config: TrainConfig, path: Path) -> None:
+    now, then = _fingerprint(run, config), content["config"]
+    if then["ranks"] != now["ranks"]:
+        raise CheckpointError(
+            f"checkpoint {path} is of a run on {then['ranks']} rank(s), this one has "
+            f"{now['ranks']}: resuming on another number is not supported yet"
+        )
+    for key, value in now.items():
+        if then[key] != value:
+            raise CheckpointError(
+                f"checkpoint {path} has {key} {then[key]!r}, the config {value!r}: set it back, "
+                "or start anew with resume=False"
+            )
+    _check_shapes(run.model, content["state_dict_backbone"], path)
+    _check_shapes(run.partial_fc, content["state_dict_softmax_fc"], path)
+
+
+def _check_shapes(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    here = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    there = {name: tensor.shape for name, tensor in state.items()}
+    for name in sorted(here.keys() | there.keys()):
+        if here.get(name) != there.get(name):
+            raise CheckpointError(
+                f"checkpoint {path} does not fit the config: {name} is "
+                f"{_size(there.get(name))} there and {_size(here.get(name))} here: set the cakd "
+                "entry back, or start anew with resume=False"
+            )
+
+
+def _size(shape: torch.Size | None) -> str:
+    return "missing" if shape is None else str(tuple(shape))
+
+
+def _rng_state(run: Run) -> dict[str, Any]:
+    name, keys, *rest = np.random.get_state()
+    on_gpu = run.device.type == "cuda"
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(run.device) if on_gpu else None,
+        "python": random.getstate(),
+        # uint32 has no place in every torch version's files; the values fit int64.
+        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
+    }
+
+
+def _restore_rng(run: Run, state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    if run.device.type == "cuda" and state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"], run.device)
+    random.setstate(state["python"])
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))

@@ -1,0 +1,15 @@
+"""What stops a training run."""
+
+from arcface_cakd.errors import ArcfaceCakdError
+
+
+class EngineError(ArcfaceCakdError):
+    """A run that cannot go on; the message says where and what to do."""
+
+
+class DivergenceError(EngineError):
+    """A loss or gradient that is no longer finite; the message names the step and the term."""
+
+
+class CheckpointError(EngineError):
+    """A checkpoint that cannot be resumed from; the message names the file."""

@@ -1,0 +1,158 @@
+"""What a run says of itself while it goes: log lines, TensorBoard, metrics.jsonl."""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from arcface_cakd.files import write_text
+
+logger = logging.getLogger("arcface_cakd")
+
+METRICS = "metrics.jsonl"
+
+
+class Journal:
+    """The record of a run, kept by rank 0; on other ranks it keeps silent.
+
+    Every log line is also a line of ``metrics.jsonl``: ``step``, ``epoch``; the weighted
+    ``loss``, ``margin`` and, when distilling, the other ``terms`` by name, means over the steps
+    since the last line and over the ranks; ``lr`` of the student in that step;
+    ``images_per_second`` of all ranks, ``seconds`` of training since the last line,
+    ``seconds_left``; and where they exist ``grad_scale``, ``gradient_norms`` on the student by
+    term, and ``diagnostics``. A validation is a line with ``step``, ``epoch`` and
+    ``validation``, the accuracy by set. Resuming drops the lines after the checkpoint's step,
+    which the run is about to write again.
+
+    Args:
+        output: folder of the run, made if it is missing.
+        total_steps: micro-steps of the whole run.
+        start: micro-steps that are done; 0 starts the record anew.
+        active: whether this rank keeps it.
+
+    Attributes:
+        history: the lines of ``metrics.jsonl`` so far, as dicts.
+    """
+
+    def __init__(self, output: str | Path, total_steps: int, start: int, active: bool):
+        self.history: list[dict[str, Any]] = []
+        self._active = active
+        self._total = total_steps
+        if not active:
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._path = Path(output) / METRICS
+        if start:
+            self.history = read_history(output, last_step=start)
+        write_text(self._path, "".join(f"{json.dumps(line)}\n" for line in self.history))
+        self._board = SummaryWriter(str(Path(output) / "tensorboard"), purge_step=start + 1)
+        self._bar = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total_steps, initial=start, desc="train", unit="step")
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if self._active:
+            self._board.close()
+            if self._bar is not None:
+                self._bar.close()
+
+    def tick(self) -> None:
+        """A micro-step is done."""
+        if self._active and self._bar is not None:
+            self._bar.update()
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Record a log line; see the class for its keys."""
+        if not self._active:
+            return
+        self._write(line)
+        if self._bar is not None:
+            speed = f"{line['images_per_second']:.0f} img/s"
+            self._bar.set_postfix_str(f"loss {line['loss']:.4f}, {speed}")
+        else:
+            logger.info("%s", describe(line, self._total))
+
+    def log_validation(self, step: int, epoch: int, accuracies: dict[str, float]) -> None:
+        """Record the accuracy on each set, and report the highest so far."""
+        if not self._active or not accuracies:
+            return
+        self._write({"step": step, "epoch": epoch, "validation": accuracies})
+        highest = self.highest()
+        text = ", ".join(f"{k} {v:.4f} (highest {highest[k]:.4f})" for k, v in accuracies.items())
+        if self._bar is not None:
+            self._bar.write(f"step {step}: accuracy {text}", file=sys.stderr)
+        else:
+            logger.info("step %d: accuracy %s", step, text)
+
+    def highest(self) -> dict[str, float]:
+        """The best accuracy so far, by set."""
+        best: dict[str, float] = {}
+        for line in self.history:
+            for name, accuracy in line.get("validation", {}).items():
+                best[name] = max(accuracy, best.get(name, 0.0))
+        return best
+
+    def last_validation(self) -> dict[str, float]:
+        """The accuracies of the latest validation, by set."""
+        lines = [line["validation"] for line in self.history if "validation" in line]
+        return lines[-1] if lines else {}
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self.history.append(line)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        for name, value in _scalars(line):
+            self._board.add_scalar(name, value, line["step"])
+
+
+def read_history(output: str | Path, last_step: int | None = None) -> list[dict[str, Any]]:
+    """The lines of a run's ``metrics.jsonl``, up to and including ``last_step``.
+
+    A missing file has none, and a last line that a kill cut short is left out.
+    """
+    path = Path(output) / METRICS
+    if not path.is_file():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            break
+        if last_step is None or line["step"] <= last_step:
+            lines.append(line)
+    return lines
+
+
+def describe(line: dict[str, Any], total_steps: int) -> str:
+    """A log line for a person."""
+    parts = [f"epoch {line['epoch']}", f"step {line['step']}/{total_steps}"]
+    loss = f"loss {line['loss']:.4f}"
+    if "terms" in line:
+        terms = {"margin": line["margin"], **line["terms"]}
+        loss += " (" + " ".join(f"{name} {value:.4f}" for name, value in terms.items()) + ")"
+    parts.append(loss)
+    parts.append(f"lr {line['lr']:.2e}")
+    if "grad_scale" in line:
+        parts.append(f"grad scale {line['grad_scale']:g}")
+    parts += [f"{k} {v:.3f}" for k, v in line.get("diagnostics", {}).items()]
+    parts.append(f"{line['images_per_second']:.0f} img/s")
+    minutes, seconds = divmod(round(line["seconds_left"]), 60)
+    parts.append(f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d} left")
+    return ", ".join(parts)
+
+
+def _scalars(line: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for name, value in line.items():
+        if isinstance(value, dict):
+            yield from _scalars(value, f"{prefix}{name}/")
+        elif f"{prefix}{name}" != "step":
+            yield prefix + name, value

@@ -1,0 +1,203 @@
+"""The training loop: plain margin softmax, or distillation where there is a ``cakd`` entry."""
+
+import itertools
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from arcface_cakd.backbones import save_weights
+from arcface_cakd.config import TrainConfig
+from arcface_cakd.data import FaceLoader
+from arcface_cakd.distiller import Distiller
+from arcface_cakd.distributed import barrier, init_from_env, is_main, rank, world_size
+from arcface_cakd.engine.builders import Run, build_run
+from arcface_cakd.engine.checkpoint import Position, load_checkpoint, save_checkpoint
+from arcface_cakd.engine.divergence import DivergenceGuard
+from arcface_cakd.engine.journal import Journal
+from arcface_cakd.engine.meters import Clock, Meter
+from arcface_cakd.engine.stepping import Stepper
+from arcface_cakd.engine.validation import validate, validation_sets
+from arcface_cakd.errors import ArcfaceCakdError
+
+logger = logging.getLogger("arcface_cakd")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run ended with.
+
+    Attributes:
+        metrics: accuracy in [0, 1] by validation set, of the last validation (rank 0; empty on
+            the others, and where there are no sets).
+        output: folder of ``model.pt``, checkpoints, ``metrics.jsonl`` and ``tensorboard``.
+        global_step: micro-steps done since the run first started.
+        history: the lines of ``metrics.jsonl`` (rank 0; empty on the others).
+    """
+
+    metrics: dict[str, float]
+    output: Path
+    global_step: int
+    history: list[dict[str, Any]]
+
+
+def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainResult:
+    """Run a training, in this process or on every rank that torchrun started.
+
+    Writes to ``config.output``: ``model.pt`` (the plain student, at the end of every epoch),
+    ``metrics.jsonl`` and ``tensorboard``, and with ``save_all_states`` or ``checkpoint_every``
+    a checkpoint per rank at the end of every epoch and every ``checkpoint_every`` micro-steps.
+    A resumed run equals one that never stopped, on the CPU to the bit; one that had finished
+    returns at once.
+
+    As in arcface_torch, ``gradient_acc`` micro-steps sum their gradients, the schedule moves by
+    micro-steps, and each rank keeps its own BatchNorm statistics (rank 0's are saved).
+
+    Args:
+        config: see ``TrainConfig``.
+        stop_after_step: leave after that micro-step, with a checkpoint if the run keeps any.
+
+    Raises:
+        DivergenceError: a loss or gradient was not finite; nothing was saved after it.
+        ArcfaceCakdError: the config does not fit the data, the device, the weights or the
+            checkpoint. Nothing has been written then.
+    """
+    device = init_from_env()
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+    run = build_run(config, device)
+    sets = validation_sets(config.rec, config.val_targets) if is_main() else {}
+    start, meter = Position(), Meter()
+    if config.resume:
+        start, averages = load_checkpoint(run, config)
+        meter = Meter(averages)
+
+    output = Path(config.output)
+    batches_left = (config.num_epoch - start.epoch) * len(run.loader) - start.batch
+    last_step = total_steps = start.step + max(batches_left, 0)
+    if stop_after_step is not None:
+        last_step = min(max(stop_after_step, start.step), total_steps)
+    keeps_checkpoints = config.save_all_states or config.checkpoint_every is not None
+    stepper = Stepper(run.optimizer, config.clip_grad_norm, run.scaler)
+    guard = DivergenceGuard(device, _advice(config))
+    clock = Clock(config.batch_size * world_size())
+    position = start
+    with Journal(output, total_steps, start.step, active=is_main()) as journal:
+        batches = _batches(run.loader, start, config.num_epoch)
+        for position, images, labels in itertools.islice(batches, last_step - start.step):
+            step = position.step
+            ends_epoch = position.batch == len(run.loader)
+            logs = step % config.frequent == 0 or step == total_steps
+            validates = step % config.verbose == 0 or step == total_steps
+            checkpoints = keeps_checkpoints and (
+                ends_epoch or step == last_step or _is_due(step, config.checkpoint_every)
+            )
+
+            images = images.to(device, non_blocking=True)
+            labels = labels.to(device, non_blocking=True)
+            terms = run.terms(images, labels)
+            values = torch.stack([term.detach() for term in terms.values()])
+            guard.observe(step, tuple(terms), values)
+            # On a GPU, to look at a value is to wait for it: only where we wait anyway.
+            looks = device.type == "cpu" or logs or validates or checkpoints or ends_epoch
+            if looks:
+                guard.check()
+            insight = _insight(run, terms) if logs else {}
+
+            stepper.backward(sum(terms.values()))
+            if step % config.gradient_acc == 0:
+                norms = stepper.prepare()
+                if norms and run.scaler is None:  # a scaler skips steps that overflow
+                    guard.observe(step, tuple(norms), torch.stack(list(norms.values())))
+                    if looks:
+                        guard.check()
+                stepper.apply()
+            learning_rate = run.optimizer.param_groups[0]["lr"]
+            run.schedule.step()
+
+            meter.update(values)
+            clock.tick()
+            journal.tick()
+            if logs:
+                line = {"step": step, "epoch": position.epoch}
+                line |= _averages(meter, tuple(terms)) | {"lr": learning_rate}
+                line |= clock.read(steps_left=total_steps - step)
+                if run.scaler is not None:
+                    line["grad_scale"] = run.scaler.get_scale()
+                journal.log(line | insight)
+            with clock.paused():
+                if validates:
+                    if is_main():
+                        accuracies = validate(run.student, sets)
+                        journal.log_validation(step, position.epoch, accuracies)
+                    barrier()
+                # The checkpoint comes last: what it says is done has been written.
+                if ends_epoch and is_main():
+                    save_weights(run.student, output / "model.pt")
+                if checkpoints:
+                    save_checkpoint(run, config, position, meter.state_dict())
+    return TrainResult(journal.last_validation(), output, position.step, journal.history)
+
+
+def _batches(
+    loader: FaceLoader, start: Position, num_epoch: int
+) -> Iterator[tuple[Position, Tensor, Tensor]]:
+    """The batches from ``start`` to the end of the run, each with the position after it."""
+    step = start.step
+    for epoch in range(start.epoch, num_epoch):
+        done = start.batch if epoch == start.epoch else 0
+        loader.set_epoch(epoch, start_batch=done)
+        batches = iter(loader)
+        for batch in range(done + 1, len(loader) + 1):
+            # Starting its workers draws from torch's global random state, which would make a
+            # run that starts mid-epoch differ from one that passes by.
+            random_state = torch.get_rng_state()
+            try:
+                images, labels = next(batches)
+            except ArcfaceCakdError as error:
+                if not is_main():  # only this rank knows, and rank 0 alone speaks
+                    logger.error("rank %d: %s", rank(), error)
+                raise
+            torch.set_rng_state(random_state)
+            step += 1
+            yield Position(epoch, batch, step), images, labels
+
+
+def _is_due(step: int, every: int | None) -> bool:
+    return every is not None and step % every == 0
+
+
+def _averages(meter: Meter, names: tuple[str, ...]) -> dict[str, Any]:
+    """The loss and its terms since the last log line, ``margin`` apart from the others."""
+    terms = dict(zip(names, meter.read(), strict=True))
+    averages = {"loss": sum(terms.values()), "margin": terms.pop("margin")}
+    return averages | ({"terms": terms} if terms else {})
+
+
+def _insight(run: Run, terms: dict[str, Tensor]) -> dict[str, Any]:
+    """What distillation shows of itself, on rank 0's batch; before the backward pass."""
+    if not isinstance(run.model, Distiller):
+        return {}
+    # Scaled as in the backward pass, or small gradients would vanish in float16.
+    scale = 1.0 if run.scaler is None else run.scaler.get_scale()
+    norms = run.model.gradient_norms({name: term * scale for name, term in terms.items()})
+    return {
+        "gradient_norms": {name: norm / scale for name, norm in norms.items()},
+        "diagnostics": run.model.diagnostics(),
+    }
+
+
+def _advice(config: TrainConfig) -> str:
+    """What to change when this run diverges."""
+    ways = [f"lower lr (now {config.lr:g}) or lengthen warmup_epoch (now {config.warmup_epoch:g})"]
+    if config.fp16:
+        ways.append("set bf16=True instead of fp16=True")
+    if config.clip_grad_norm is None:
+        ways.append("set clip_grad_norm=5.0")
+    if config.cakd is not None:
+        ways.append("lower the weight of the term named")
+    return "; ".join(ways)

@@ -1,0 +1,122 @@
+"""One optimiser step: gradients summed, averaged over ranks, clipped, applied."""
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+
+from arcface_cakd.distributed import world_size
+
+BUCKET_BYTES = 25 * 2**20
+
+
+def average_gradients(parameters: Iterable[Tensor], bucket_bytes: int = BUCKET_BYTES) -> None:
+    """Replace each gradient by its mean over the ranks, in place; a collective.
+
+    Why not DistributedDataParallel: its hooks expect every backward to end in a parameter's
+    gradient, while here the distillation terms are computed outside the wrapped forward, the
+    gradient norms of single terms are taken in between, and gradients are summed over
+    micro-steps before they are exchanged. It also regroups its buckets after the first step
+    of a process, and the order in which more than two ranks add up depends on the grouping:
+    a resumed run would differ from a straight one in the last bits. Here the buckets are a
+    function of the parameters alone, and there is one exchange for each optimiser step.
+
+    Args:
+        parameters: replicated on all ranks, in the same order. One without a gradient takes
+            part as zero and stays without.
+        bucket_bytes: largest message, but for a single parameter that is larger.
+    """
+    if world_size() == 1:
+        return
+    bucket: list[Tensor] = []
+    size = 0
+    for parameter in parameters:
+        bytes_ = parameter.numel() * parameter.element_size()
+        if bucket and (size + bytes_ > bucket_bytes or parameter.dtype != bucket[0].dtype):
+            _average_bucket(bucket)
+            bucket, size = [], 0
+        bucket.append(parameter)
+        size += bytes_
+    if bucket:
+        _average_bucket(bucket)
+
+
+def _average_bucket(parameters: list[Tensor]) -> None:
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    dist.all_reduce(flat)
+    flat /= world_size()
+    parts = flat.split([p.numel() for p in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        if parameter.grad is not None:
+            parameter.grad.copy_(part.view_as(parameter))
+
+
+class Stepper:
+    """Backward passes and optimiser steps.
+
+    The groups of the optimiser are known by their ``"name"``: ``partial_fc`` holds this rank's
+    class centres, whose gradient is already that of the global batch and is never clipped, as
+    in arcface_torch; all other groups are replicated on the ranks. Of those ``student`` has a
+    clipping budget of its own, and the rest (prompts, URFM, heads) share a second one of the
+    same size, so that what distillation adds cannot shrink the student's steps.
+
+    Args:
+        optimizer: see above.
+        clip_grad_norm: largest 2-norm of each budget; None clips nothing.
+        scaler: for float16, else None.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        clip_grad_norm: float | None,
+        scaler: torch.amp.GradScaler | None = None,
+    ):
+        self.optimizer = optimizer
+        self.scaler = scaler
+        self._clip = clip_grad_norm
+        groups = {group["name"]: group["params"] for group in optimizer.param_groups}
+        self._replicated = [p for name in groups if name != "partial_fc" for p in groups[name]]
+        self._budgets = {
+            "student": groups["student"],
+            "distillation heads": [
+                p for name in groups if name not in ("student", "partial_fc") for p in groups[name]
+            ],
+        }
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of ``loss`` to what has been summed since the last ``prepare``."""
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()
+
+    def prepare(self) -> dict[str, Tensor]:
+        """Average the summed gradients over the ranks and clip them.
+
+        Returns:
+            the norm of each budget before clipping, by name; empty where nothing is clipped.
+        """
+        average_gradients(self._replicated)
+        if self._clip is None:
+            return {}
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
+        return {
+            f"gradient of the {name}": clip_grad_norm_(parameters, self._clip)
+            for name, parameters in self._budgets.items()
+            if parameters
+        }
+
+    def apply(self) -> None:
+        """Step the optimiser and forget the gradients.
+
+        With a scaler, a step whose gradients overflowed is skipped and the scale halved.
+        """
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        self.optimizer.zero_grad()
