@@ -1,0 +1,216 @@
+"""Process groups and collectives, the same code for one process and for many.
+
+Without a process group the world has one rank and every function here is a plain identity, so
+callers need no second path. With a group all ranks must call them in the same order.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from arcface_cakd.errors import ArcfaceCakdError
+
+_LAUNCH_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+class DistributedError(ArcfaceCakdError):
+    """A launch or a call that does not fit the ranks there are."""
+
+
+def _has_group() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """This process's rank; 0 without a process group."""
+    return dist.get_rank() if _has_group() else 0
+
+
+def world_size() -> int:
+    """Number of ranks; 1 without a process group."""
+    return dist.get_world_size() if _has_group() else 1
+
+
+def local_rank() -> int:
+    """This process's rank on its own machine, as torchrun says; 0 without it."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def is_main() -> bool:
+    """Whether this is rank 0: the one that writes files and speaks."""
+    return rank() == 0
+
+
+def init_from_env(backend: str | None = None) -> torch.device:
+    """Join the process group that torchrun describes, and say which device to work on.
+
+    Outside torchrun (neither RANK nor WORLD_SIZE is set) no group is made. Calling it again
+    changes nothing.
+
+    Args:
+        backend: "nccl" (each rank on its own GPU) or "gloo" (on the CPU); None takes nccl where
+            there is a GPU, else gloo.
+
+    Raises:
+        DistributedError: a half-set environment, an unknown backend, or no GPU for this rank.
+    """
+    if backend not in (None, "nccl", "gloo"):
+        raise DistributedError(f"backend must be 'nccl' or 'gloo', got {backend!r}")
+    gpus = torch.cuda.device_count()
+    if backend == "nccl" and gpus == 0:
+        raise DistributedError("backend nccl needs a GPU and this machine has none: use gloo")
+    on_gpu = backend == "nccl" or (backend is None and gpus > 0)
+    launched = "RANK" in os.environ or "WORLD_SIZE" in os.environ
+    if not launched:
+        return torch.device("cuda", 0) if on_gpu else torch.device("cpu")
+    ranks = _read_launch()
+    if on_gpu and ranks["LOCAL_RANK"] >= gpus:
+        raise DistributedError(
+            f"LOCAL_RANK is {ranks['LOCAL_RANK']} and this machine has {gpus} GPU(s): start at "
+            f"most {gpus} processes on it, or use gloo"
+        )
+    device = torch.device("cuda", ranks["LOCAL_RANK"]) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(device)
+    if not dist.is_initialized():
+        dist.init_process_group(
+            "nccl" if on_gpu else "gloo",
+            rank=ranks["RANK"],
+            world_size=ranks["WORLD_SIZE"],
+            device_id=device if on_gpu else None,
+        )
+    return device
+
+
+def _read_launch() -> dict[str, int]:
+    missing = [name for name in _LAUNCH_VARIABLES if not os.environ.get(name)]
+    if missing:
+        present = " and ".join(n for n in ("RANK", "WORLD_SIZE") if os.environ.get(n)) or "RANK"
+        raise DistributedError(
+            f"the environment sets {present} but not {', '.join(missing)}: start with torchrun, "
+            f"or unset {present} for a single process"
+        )
+    values = {}
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        text = os.environ[name]
+        if not text.isdecimal():
+            raise DistributedError(f"environment variable {name} is {text!r}, not a whole number")
+        values[name] = int(text)
+    if values["RANK"] >= values["WORLD_SIZE"]:
+        raise DistributedError(
+            f"RANK is {values['RANK']} and WORLD_SIZE {values['WORLD_SIZE']}: ranks start at 0"
+        )
+    return values
+
+
+@contextlib.contextmanager
+def process_group(backend: str | None = None) -> Iterator[torch.device]:
+    """``init_from_env`` for the length of a block; yields the device.
+
+    A block that fails leaves the group to the end of the process: its peers may be waiting in a
+    collective, and to take the group down would wait for them.
+    """
+    device = init_from_env(backend)
+    yield device
+    if _has_group():
+        dist.destroy_process_group()
+
+
+def barrier() -> None:
+    """Wait until every rank is here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+def broadcast_module(module: nn.Module) -> None:
+    """Give every rank the parameters and buffers of rank 0's ``module``, in place."""
+    if world_size() == 1:
+        return
+    with torch.no_grad():
+        for tensor in chain(module.parameters(), module.buffers()):
+            value = tensor.contiguous()  # nccl takes no other layout, such as channels_last
+            dist.broadcast(value, src=0)
+            if value is not tensor:
+                tensor.copy_(value)
+
+
+def all_reduce_mean(tensor: Tensor) -> Tensor:
+    """The mean of a floating-point tensor over the ranks, any shape, detached."""
+    total = tensor.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(total)
+        total /= world_size()
+    return total
+
+
+def gather_objects(item: Any) -> list[Any]:
+    """Every rank's ``item`` (anything that pickles), in the order of ranks, on every rank."""
+    items = [item]
+    if world_size() > 1:
+        items = [None] * world_size()
+        dist.all_gather_object(items, item)
+    return items
+
+
+def all_gather(tensor: Tensor) -> Tensor:
+    """Join the ranks' tensors (B, ...) along the first axis: (world * B, ...), without gradient.
+
+    Shape and dtype must be the same on every rank.
+    """
+    ranks = world_size()
+    tensor = tensor.detach()
+    if ranks == 1:
+        return tensor
+    joined = tensor.new_empty((ranks * tensor.shape[0], *tensor.shape[1:]))
+    dist.all_gather_into_tensor(joined, tensor.contiguous())
+    return joined
+
+
+def all_gather_with_grad(tensor: Tensor, gradient_scale: float = 1.0) -> Tensor:
+    """``all_gather`` through which gradients flow back to the rank that each slice came from.
+
+    The backward pass sums, over the ranks, each rank's gradient with respect to this rank's
+    slice: the derivative of the *sum* of the ranks' losses. What that means under
+    DistributedDataParallel, which then averages the backbone's gradients:
+
+    * each rank forms its own loss from the joined batch (relational losses, or all ranks the
+      same one): the result is the gradient of the *mean* of those losses, as a loss that sees
+      the local batch only would have. Leave ``gradient_scale`` at 1.
+    * the ranks together form *one* loss and each differentiates only its own share (the class
+      shards of Partial FC): the sum is that loss's gradient, which the averaging would divide
+      by the number of ranks. Pass ``gradient_scale=world_size()``.
+
+    The backward pass is a collective too, so every rank must back-propagate through its result.
+
+    Args:
+        tensor: (B, ...), the same shape and dtype on every rank.
+        gradient_scale: factor on the gradient.
+    """
+    if world_size() == 1 and gradient_scale == 1.0:
+        return tensor
+    return _AllGather.apply(tensor, gradient_scale)
+
+
+class _AllGather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, tensor: Tensor, gradient_scale: float) -> Tensor:
+        ctx.local_size = tensor.shape[0]
+        ctx.gradient_scale = gradient_scale
+        return all_gather(tensor)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor):
+        # Every rank reduces the whole: gloo has no reduce-scatter of its own on older versions
+        # of torch, and the batch is small beside the class centres.
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        if world_size() > 1:
+            dist.all_reduce(total)
+        local = total.narrow(0, rank() * ctx.local_size, ctx.local_size)
+        return local * ctx.gradient_scale, None

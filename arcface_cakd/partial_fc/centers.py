@@ -1,0 +1,96 @@
+"""Class centres out of the checkpoints of all ranks."""
+
+import glob
+import pickle
+import re
+from collections import Counter
+
+import torch
+from torch import Tensor
+
+from arcface_cakd.partial_fc.errors import PartialFCError
+from arcface_cakd.partial_fc.sharded import shard_of
+
+
+def load_centers(pattern: str) -> Tensor:
+    """Join the shards of class centres that a run's ranks saved.
+
+    Args:
+        pattern: a glob over the checkpoints of one run, one per rank, the rank being the last
+            number of the file name: ``work_dirs/teacher/checkpoint_gpu_*.pt``. Each holds
+            ``state_dict_softmax_fc`` with ``weight``, as arcface_torch's do.
+
+    Returns:
+        (num_classes, E) on the CPU, in the order of classes.
+
+    Raises:
+        PartialFCError: no file, a rank missing or twice, a file that is no such checkpoint, or
+            shards that are not of one run.
+    """
+    files = _by_rank(pattern)
+    shards, steps = [], []
+    for path in files:
+        checkpoint = _read(path)
+        shards.append(checkpoint["state_dict_softmax_fc"]["weight"])
+        steps.append(checkpoint.get("global_step"))
+    for path, shard, step in zip(files, shards, steps, strict=True):
+        if shard.shape[1] != shards[0].shape[1] or step != steps[0]:
+            raise PartialFCError(
+                f"class centres {path}: width {shard.shape[1]} at step {step}, but {files[0]} "
+                f"has width {shards[0].shape[1]} at step {steps[0]}: give the files of one run"
+            )
+    sizes = [len(shard) for shard in shards]
+    expected = [shard_of(sum(sizes), rank, len(sizes))[1] for rank in range(len(sizes))]
+    if sizes != expected:
+        raise PartialFCError(
+            f"class centres {pattern}: shards of {', '.join(map(str, sizes))} classes are not "
+            "those of one run, which differ by at most one, larger ones first"
+        )
+    return torch.cat(shards)
+
+
+def _by_rank(pattern: str) -> list[str]:
+    """The files of a glob in the order of their ranks, every rank there once."""
+    paths = glob.glob(pattern)
+    if not paths:
+        raise PartialFCError(
+            f"class centres {pattern}: no such file; they are in the checkpoint_gpu_<rank>.pt "
+            "that save_all_states = True writes"
+        )
+    ranks = {}
+    for path in paths:
+        number = re.search(r"(\d+)\D*$", path.replace("\\", "/").rsplit("/", 1)[-1])
+        if number is None:
+            raise PartialFCError(f"class centres {path}: no rank in the file's name")
+        ranks[path] = int(number[1])
+    rank, count = Counter(ranks.values()).most_common(1)[0]
+    if count > 1:
+        raise PartialFCError(
+            f"class centres {pattern}: {count} files for rank {rank}: give the files of one run"
+        )
+    missing = sorted(set(range(max(ranks.values()) + 1)) - set(ranks.values()))
+    if missing:
+        raise PartialFCError(
+            f"class centres {pattern}: the file of rank {missing[0]} is missing; its classes are "
+            "needed too"
+        )
+    return sorted(paths, key=ranks.__getitem__)
+
+
+def _read(path: str) -> dict:
+    try:
+        # Mapped, because the backbone and the optimiser's state beside it are not wanted.
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise PartialFCError(f"class centres {path}: not a checkpoint ({reason})") from error
+    softmax = checkpoint.get("state_dict_softmax_fc") if isinstance(checkpoint, dict) else None
+    if not isinstance(softmax, dict) or "weight" not in softmax:
+        raise PartialFCError(
+            f"class centres {path}: holds no state_dict_softmax_fc with a weight; give the "
+            "checkpoint_gpu_<rank>.pt of a run"
+        )
+    weight = softmax["weight"]
+    if not isinstance(weight, Tensor) or weight.dim() != 2:
+        raise PartialFCError(f"class centres {path}: weight is not a matrix (classes, width)")
+    return checkpoint

@@ -1,0 +1,80 @@
+"""Several ranks on one machine, for tests."""
+
+import datetime
+import os
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import ProcessException
+
+
+class RankFailed(AssertionError):
+    """A rank raised; the text is its traceback."""
+
+
+def run_ranks(function, world_size, tmp_path, *args, timeout=120):
+    """Run ``function(*args)`` on every rank of a gloo group; what each rank returned, in order.
+
+    Args:
+        function: a module-level function of the test module, as new processes import it.
+        world_size: number of processes.
+        tmp_path: folder for the file:// store and the results.
+        args: what pickles.
+        timeout: seconds after which the ranks are killed and the test fails.
+
+    Raises:
+        RankFailed: with the traceback of the rank that failed first.
+        TimeoutError: the ranks did not finish in time.
+    """
+    folder = Path(tempfile.mkdtemp(dir=tmp_path, prefix="ranks_"))
+    # The server imports these once and its children start from there; the second is what takes
+    # seconds in the first DistributedDataParallel of a process.
+    mp.get_context("forkserver").set_forkserver_preload(["torch", "torch._dynamo"])
+    context = mp.start_processes(
+        _run_rank,
+        (function, world_size, folder, timeout, args),
+        nprocs=world_size,
+        join=False,
+        start_method="forkserver",
+    )
+    deadline = time.monotonic() + timeout
+    try:
+        while not context.join(timeout=max(0.0, deadline - time.monotonic())):
+            if time.monotonic() >= deadline:
+                raise TimeoutError(f"{function.__name__}: {world_size} ranks took over {timeout} s")
+    except ProcessException as error:
+        # The cause comes first; its peers fail after it, when their connections break.
+        causes = sorted(folder.glob("*.error"), key=lambda path: path.stat().st_mtime_ns)
+        message = causes[0].read_text(encoding="utf-8") if causes else str(error)
+        raise RankFailed(message) from None
+    finally:
+        for process in context.processes:
+            if process.is_alive():
+                process.kill()
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(world_size)]
+
+
+def _run_rank(rank, function, world_size, folder, timeout, args):
+    torch.set_num_threads(1)
+    # What torchrun would set, less the address: the group meets at a file.
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK=str(rank))
+    dist.init_process_group(
+        "gloo",
+        init_method=(folder / "store").as_uri(),
+        rank=rank,
+        world_size=world_size,
+        timeout=datetime.timedelta(seconds=timeout),
+    )
+    try:
+        result = function(*args)
+    except BaseException:
+        cause = f"rank {rank} of {world_size}:\n{traceback.format_exc()}"
+        (folder / f"{rank}.error").write_text(cause, encoding="utf-8")
+        raise
+    torch.save(result, folder / f"{rank}.pt")
+    dist.destroy_process_group()

@@ -1,0 +1,173 @@
+import pytest
+import torch
+import torch.distributed as dist
+from _processes import RankFailed, run_ranks
+from torch import nn
+
+from arcface_cakd import distributed
+from arcface_cakd.distributed import DistributedError
+
+LAUNCH = {
+    "RANK": "0",
+    "WORLD_SIZE": "1",
+    "LOCAL_RANK": "0",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "0",  # any free port
+}
+
+
+def local_part(rank, batch=3):
+    return torch.randn(batch, 2, 4, generator=torch.Generator().manual_seed(rank)).double()
+
+
+def rank_loss(joined, rank):
+    """A loss that differs between ranks and couples all slices."""
+    factors = torch.linspace(-1, 1, joined.numel(), dtype=joined.dtype).view_as(joined) + rank
+    return (joined * factors).sin().sum() * joined.square().mean()
+
+
+def odd_module(seed):
+    torch.manual_seed(seed)
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    module[1].running_mean.normal_()
+    module[1].num_batches_tracked.fill_(seed)
+    return module.to(memory_format=torch.channels_last)
+
+
+def on_each_rank():
+    rank = distributed.rank()
+    part = local_part(rank).requires_grad_()
+    results = {
+        "place": (rank, distributed.world_size(), distributed.local_rank(), distributed.is_main()),
+        "gathered": distributed.all_gather(part),
+        "strided": distributed.all_gather(local_part(rank).transpose(0, 2)),
+        "labels": distributed.all_gather(torch.tensor([rank, 7])),
+        "objects": distributed.gather_objects({"rank": rank}),
+    }
+    for scale in (1.0, 5.0):
+        part.grad = None
+        joined = distributed.all_gather_with_grad(part, gradient_scale=scale)
+        assert torch.equal(joined, results["gathered"])
+        rank_loss(joined, rank).backward()
+        results[f"gradient {scale}"] = part.grad
+
+    number = torch.tensor([rank, 10.0 * rank], requires_grad=True)
+    results["mean"] = distributed.all_reduce_mean(number)
+    assert number.tolist() == [rank, 10.0 * rank] and not results["mean"].requires_grad
+
+    module = odd_module(seed=rank)
+    distributed.broadcast_module(module)
+    results["module"] = module.state_dict()
+    results["layout"] = module[0].weight.is_contiguous(memory_format=torch.channels_last)
+    distributed.barrier()
+    return results
+
+
+@pytest.fixture(scope="module", params=[1, 2, 3])
+def world(request, tmp_path_factory):
+    """What each rank returned; the world of one rank has no process group."""
+    if request.param == 1:
+        return [on_each_rank()]
+    return run_ranks(on_each_rank, request.param, tmp_path_factory.mktemp("world"))
+
+
+def test_every_rank_knows_its_place(world):
+    size = len(world)
+    assert [r["place"] for r in world] == [(k, size, k, k == 0) for k in range(size)]
+
+
+def test_all_gather_joins_in_order_of_ranks(world):
+    parts = [local_part(rank) for rank in range(len(world))]
+    for result in world:
+        assert torch.equal(result["gathered"], torch.cat(parts))
+        assert torch.equal(result["strided"], torch.cat([p.transpose(0, 2) for p in parts]))
+        assert result["labels"].tolist() == [n for rank in range(len(world)) for n in (rank, 7)]
+        assert result["objects"] == [{"rank": rank} for rank in range(len(world))]
+
+
+@pytest.mark.parametrize("scale", [1.0, 5.0])
+def test_gradient_is_that_of_the_sum_of_losses(world, scale):
+    parts = [local_part(rank).requires_grad_() for rank in range(len(world))]
+    total = sum(rank_loss(torch.cat(parts), rank) for rank in range(len(world)))
+    for result, expected in zip(world, torch.autograd.grad(total, parts), strict=True):
+        torch.testing.assert_close(
+            result[f"gradient {scale}"], scale * expected, rtol=1e-12, atol=1e-12
+        )
+
+
+def test_all_reduce_mean(world):
+    middle = (len(world) - 1) / 2
+    assert all(result["mean"].tolist() == [middle, 10 * middle] for result in world)
+
+
+def test_broadcast_gives_all_ranks_the_first_ones_state(world):
+    expected = odd_module(seed=0).state_dict()
+    for result in world:
+        assert result["layout"]
+        for key, value in expected.items():
+            assert torch.equal(result["module"][key], value), key
+
+
+def second_rank_fails():
+    if distributed.rank() == 1:
+        raise ValueError("the cause")
+    dist.barrier()
+
+
+def test_failing_rank_is_named(tmp_path):
+    with pytest.raises(RankFailed, match=r"(?s)rank 1 of 2:.*ValueError: the cause"):
+        run_ranks(second_rank_fails, 2, tmp_path)
+
+
+def set_launch(monkeypatch, **changes):
+    for name, value in (LAUNCH | changes).items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+
+
+def test_without_torchrun_there_is_no_group(monkeypatch):
+    set_launch(monkeypatch, **dict.fromkeys(LAUNCH))
+    with distributed.process_group("gloo") as device:
+        assert device == torch.device("cpu")
+        assert not dist.is_initialized()
+    assert (distributed.rank(), distributed.world_size(), distributed.local_rank()) == (0, 1, 0)
+
+
+def test_group_lives_as_long_as_its_block(monkeypatch):
+    set_launch(monkeypatch)
+    with distributed.process_group("gloo") as device:
+        assert dist.is_initialized() and dist.get_backend() == "gloo"
+        assert distributed.init_from_env("gloo") == device == torch.device("cpu")
+        assert distributed.all_gather(torch.tensor([3])).tolist() == [3]
+    assert not dist.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("changes", "backend", "message"),
+    [
+        ({"WORLD_SIZE": None}, "gloo", "sets RANK but not WORLD_SIZE: start with torchrun"),
+        ({"RANK": None}, "gloo", "sets WORLD_SIZE but not RANK: start with torchrun"),
+        ({"MASTER_PORT": None, "MASTER_ADDR": None}, "gloo", "not MASTER_ADDR, MASTER_PORT"),
+        ({"RANK": "first"}, "gloo", "RANK is 'first', not a whole number"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "gloo", "RANK is 2 and WORLD_SIZE 2"),
+        ({}, "mpi", "'nccl' or 'gloo', got 'mpi'"),
+    ],
+)
+def test_broken_launches_get_one_line(monkeypatch, changes, backend, message):
+    set_launch(monkeypatch, **changes)
+    with pytest.raises(DistributedError, match=message) as error:
+        distributed.init_from_env(backend)
+    assert "\n" not in str(error.value)
+    assert not dist.is_initialized()
+
+
+def test_more_ranks_than_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(DistributedError, match="this machine has none: use gloo"):
+        distributed.init_from_env("nccl")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    set_launch(monkeypatch, RANK="2", WORLD_SIZE="3", LOCAL_RANK="2")
+    with pytest.raises(DistributedError, match=r"LOCAL_RANK is 2 .* 2 GPU\(s\)"):
+        distributed.init_from_env()
