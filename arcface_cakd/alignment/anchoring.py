@@ -16,9 +16,9 @@ class Anchoring(nn.Module):
     """Ties the teacher-side mapping to the teacher's knowledge (a choice of this project).
 
     From the teacher's local features a small head must predict the teacher's own embedding:
-    mean over the batch of 1 - cos(head(h_T), embedding), the embedding unprompted and detached.
-    Without it constant local features minimise both alignment losses, because the mapping is
-    learned on both sides.
+    mean over the batch of 1 - cos(head(MSA(h_T)), embedding), the embedding unprompted and
+    detached, so that mapping and MSA both keep what the teacher knows. Without it constant local
+    features minimise both alignment losses, because the mapping is learned on both sides.
 
     The head is a global depthwise sum, a weight for each centre and channel, then a linear map:
     no centre can be left out of the embedding at no cost, and no capacity hides what h has lost.
@@ -49,7 +49,7 @@ class Anchoring(nn.Module):
         """The loss, not weighted: a scalar in [0, 2].
 
         Args:
-            h: (B, L, d), the teacher's local features.
+            h: (B, L, d), ``Alignment.anchored``.
             embedding: (B, E_T), the unprompted teacher's; no gradient reaches it.
         """
         pooled = (self.norm(h) * self.pool).sum(1)

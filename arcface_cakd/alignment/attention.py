@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -41,7 +42,11 @@ def multi_head_attention(
 
 
 class MultiHeadSelfAttention(nn.Module):
-    """MSA over local features, with a LayerNorm before it (ours: it frees the maps of h's scale).
+    """MSA over local features, with a LayerNorm before it and one after it (both ours).
+
+    The first frees the maps of h's scale. The second gives what L_feat compares unit variance,
+    without a learnable scale: it can neither be shrunk to please the loss, nor, in a module that
+    the loss trains from the student's side alone, grow without bound.
 
     Args:
         dim: width d, a multiple of ``num_heads``.
@@ -54,9 +59,14 @@ class MultiHeadSelfAttention(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
+        for layer in (self.qkv, self.out):
+            # Biases would be a constant that all faces share.
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """(B, L, d) -> MSA(h) (B, L, d) and its softmax maps (B, heads, L, L)."""
         query, key, value = self.qkv(self.norm(h)).chunk(3, dim=-1)
         attended, maps = multi_head_attention(query, key, value, self.num_heads)
-        return at_least_float32(self.out(attended)), maps
+        attended = at_least_float32(self.out(attended))
+        return F.layer_norm(attended, attended.shape[-1:]), maps

@@ -38,7 +38,8 @@ class PairEncoding(nn.Module):
     """A term of each logit, c_head[ I( D(place of centre i, place of patch j) ) ].
 
     A choice of this project: the anchor's term alone folds into the learnable query, so that
-    nothing would know where a patch is.
+    nothing would know where a patch is. Each head starts with a receptive field of its own size
+    around the centre's place, see ``receptive_fields``.
 
     Args:
         distance: (L, N) distances from the local centres to the patches, in units.
@@ -49,10 +50,30 @@ class PairEncoding(nn.Module):
     def __init__(self, distance: Tensor, num_heads: int, pif: PIFSettings | None = None):
         super().__init__()
         self.pif = pif or PIFSettings.spread(distance)
-        self.table = nn.Parameter(torch.empty(num_heads, self.pif.rows))
-        nn.init.normal_(self.table)
         self.register_buffer("index", self.pif(distance), persistent=False)
+        fields = receptive_fields(distance, self.index, self.pif.rows, num_heads)
+        self.table = nn.Parameter(fields.to(torch.get_default_dtype()))
 
     def forward(self, num_prompts: int = 0) -> Tensor:
         """(heads, L, N + num_prompts); prompts have no place and get zero."""
         return F.pad(self.table[:, self.index], (0, num_prompts))
+
+
+def receptive_fields(distance: Tensor, index: Tensor, rows: int, num_heads: int) -> Tensor:
+    """Entries, (heads, rows), with which logits fall linearly with distance (ours).
+
+    By 2 per unit in the first head (or the only one) and 1/4 in the last, in a geometric
+    progression, as ALiBi has it (Press et al., ICLR 2022). A row's distance is the mean of those
+    that fall into it. From random tables every centre would start with the mean of the face, and
+    all of them alike.
+
+    Args:
+        distance: any shape, floating point, in units.
+        index: int64 of the same shape, the row of each distance.
+    """
+    index, distance = index.flatten(), distance.flatten()
+    # A row that no distance falls into is never looked up: it stays zero.
+    pairs = torch.bincount(index, minlength=rows).clamp_min(1)
+    mean = distance.new_zeros(rows).index_add_(0, index, distance) / pairs
+    slopes = torch.logspace(1, -2, num_heads, base=2, dtype=mean.dtype, device=mean.device)
+    return -slopes[:, None] * mean

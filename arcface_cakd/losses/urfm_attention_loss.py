@@ -19,7 +19,7 @@ def urfm_attention_loss(student: Tensor, teacher: Tensor) -> Tensor:
 class URFMAttentionLoss(DistillationLoss):
     """L_attn = sum over keys of (Attn_T - Attn_S)^2, mean over batch, heads and centres.
 
-    Zhao et al., ACM MM 2023, section 3.2, has the mean square, over the keys too. The sum is a
+    Zhao et al., ACM MM 2023, has the mean square, over the keys too. The sum is a
     choice of this project: L times the paper's. A mean over softmax maps, whose entries are near
     1 / L, starts between 1e-3 and 1e-5, where much of its gradient vanishes in float16.
 

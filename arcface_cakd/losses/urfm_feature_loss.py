@@ -18,7 +18,7 @@ def urfm_feature_loss(student: Tensor, teacher: Tensor) -> Tensor:
 class URFMFeatureLoss(DistillationLoss):
     """L_feat = MSE(MSA(h_T), MSA(h_S)), mean over batch, centres and channels.
 
-    Zhao et al., ACM MM 2023, section 3.2. Its weight in the paper could not be recovered. What
+    Zhao et al., ACM MM 2023. Its weight in the paper could not be recovered. What
     the loss may move on the teacher's side is decided by ``cakd.urfm.stop_gradient``.
 
     Args:

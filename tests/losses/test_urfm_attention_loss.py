@@ -38,6 +38,6 @@ def test_module_compares_the_maps():
     h, attended = torch.randn(2, 2, 4, 8).unbind()
     maps = torch.rand(2, 3, 4, 4)
     sides = [LocalFeatures(h + k, attended + k, maps * (1 + k), maps + k) for k in (0, 1)]
-    value = loss(None, None, LossBatch(labels=None, alignment=Alignment(*sides)))
+    value = loss(None, None, LossBatch(labels=None, alignment=Alignment(*sides, anchored=None)))
     assert value.item() == pytest.approx(4 * maps.square().mean().item(), rel=1e-5)
     assert loss.needs == {"tokens", "alignment"}

@@ -30,6 +30,6 @@ def test_module_compares_what_was_attended():
     loss = LOSSES.get("urfm_feature")(FeatureDims(8, 8, 3, 3))
     h, attended, attention, lookup = torch.randn(4, 2, 3, 4, 4).unbind()
     sides = [LocalFeatures(h + k, attended * (1 + k), attention + k, lookup) for k in (0, 1)]
-    value = loss(None, None, LossBatch(labels=None, alignment=Alignment(*sides)))
+    value = loss(None, None, LossBatch(labels=None, alignment=Alignment(*sides, anchored=None)))
     assert value.item() == pytest.approx(attended.square().mean().item(), rel=1e-5)
     assert loss.needs == {"tokens", "alignment"}
