@@ -65,15 +65,17 @@ def receptive_fields(distance: Tensor, index: Tensor, rows: int, num_heads: int)
     By 2 per unit in the first head (or the only one) and 1/4 in the last, in a geometric
     progression, as ALiBi has it (Press et al., ICLR 2022). A row's distance is the mean of those
     that fall into it. From random tables every centre would start with the mean of the face, and
-    all of them alike.
+    all of them alike. The farthest row is zero, as the entry of prompts is: were the nearest
+    one, the prompts, which say the same of every face, would start with most of the attention.
 
     Args:
         distance: any shape, floating point, in units.
         index: int64 of the same shape, the row of each distance.
     """
     index, distance = index.flatten(), distance.flatten()
-    # A row that no distance falls into is never looked up: it stays zero.
-    pairs = torch.bincount(index, minlength=rows).clamp_min(1)
-    mean = distance.new_zeros(rows).index_add_(0, index, distance) / pairs
+    # A row that no distance falls into is never looked up, and is left at zero.
+    count = torch.bincount(index, minlength=rows)
+    mean = distance.new_zeros(rows).index_add_(0, index, distance) / count.clamp_min(1)
     slopes = torch.logspace(1, -2, num_heads, base=2, dtype=mean.dtype, device=mean.device)
-    return -slopes[:, None] * mean
+    nearness = (mean.max() - mean).masked_fill(count == 0, 0)
+    return slopes[:, None] * nearness

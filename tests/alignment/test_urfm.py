@@ -281,7 +281,7 @@ def test_heads_start_with_receptive_fields_of_their_own_size(kind, heads):
         }
         for head in range(heads):
             slope = 2.0 if heads == 1 else 2 * (1 / 8) ** (head / (heads - 1))
-            expected = [-slope * means[r] for r in rows]
+            expected = [slope * (max(means.values()) - means[r]) for r in rows]
             np.testing.assert_allclose(bias[head, :, :-2].ravel(), expected, rtol=1e-5, atol=1e-6)
         table = mapping.pair_encoding.table.detach()
         used = table[:, sorted(means)]

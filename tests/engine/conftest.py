@@ -1,14 +1,5 @@
 import pytest
-import torch
 from engine.engine_helpers import make_faces
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -1,3 +1,5 @@
+"""What holds for every test: one thread, since small tensors gain nothing from two, and a seed."""
+
 import pytest
 import torch
 
