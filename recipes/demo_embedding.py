@@ -1,0 +1,12 @@
+"""Demo: the student distilled through the embedding alone (1 - cosine)."""
+
+from demo_student import config
+from easydict import EasyDict as edict
+
+config.output = "cakd_demo/embedding"
+config.cakd = edict(
+    teacher=edict(network="swin_mini", weights="cakd_demo/teacher/model.pt"),
+    prompts=None,
+    urfm=None,
+    losses=[edict(name="embedding_cosine", weight=10.0)],
+)

@@ -1,0 +1,39 @@
+import numpy as np
+import pytest
+import torch
+
+from arcface_cakd import report
+from arcface_cakd.alignment import LocalFeatures
+
+
+def test_the_centres_of_landmarks_are_the_nearest_ones():
+    for side in (5, 7, 8):
+        found = report.landmark_centers(side * side)
+        step = 112 / side
+        for index, (x, y) in zip(found, report.ARCFACE_TEMPLATE, strict=True):
+            # On a regular grid the nearest centre is that of the cell that holds the point.
+            assert index == int(y // step) * side + int(x // step)
+
+
+@pytest.mark.parametrize("prompts", [0, 3])
+@pytest.mark.parametrize("patch", [(0, 0), (3, 5), (6, 2)])
+def test_attention_on_the_crop_shows_the_patch_that_a_centre_looks_at(prompts, patch):
+    lookup = torch.rand(2, 4, 9, 49 + prompts, generator=torch.Generator().manual_seed(0))
+    lookup[1, :, 5, patch[0] * 7 + patch[1]] += 3
+    lookup[..., 49:] += 9  # prompts have no place on the crop
+    empty = torch.zeros(0)
+    maps = report.attention_on_crop(LocalFeatures(empty, empty, empty, lookup), (7, 7), [2, 5])
+    assert maps.shape == (2, 2, 112, 112)
+    np.testing.assert_allclose(maps.max(axis=(2, 3)), 1.0, rtol=1e-6)
+    y, x = np.unravel_index(maps[1, 1].argmax(), (112, 112))
+    assert (y // 16, x // 16) == patch
+
+
+def test_loss_curves_become_a_picture(tmp_path):
+    lines = [
+        {"step": i, "epoch": 0, "loss": 2.0 / i, "margin": 1.0 / i, "terms": {"anchoring": 0.5 / i}}
+        for i in range(1, 5)
+    ]
+    lines.append({"step": 4, "epoch": 0, "validation": {"lfw": 0.7}})
+    report.plot_loss_curves({"plain": lines, "other": lines[:2]}, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
