@@ -1,5 +1,6 @@
 """The composition root: student, frozen teacher, prompts, URFM and losses as one module."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +10,7 @@ from arcface_cakd.alignment import URFM, Alignment, Anchoring, LocalFeatures, ef
 from arcface_cakd.backbones import FaceBackbone, load_weights
 from arcface_cakd.config import CakdConfig, ConfigError
 from arcface_cakd.features import FaceFeatures
-from arcface_cakd.losses import FeatureDims, LossBatch, Preservation
+from arcface_cakd.losses import DistillationLoss, FeatureDims, LossBatch, Preservation
 from arcface_cakd.partial_fc import ArcFace, PartialFC, load_centers
 from arcface_cakd.prompting import AdaptablePrompts
 from arcface_cakd.registry import LOSSES
@@ -53,7 +54,7 @@ class Distiller(nn.Module):
     Args:
         student: the network to train.
         teacher: the network to learn from; it is frozen here, whatever it was.
-        config: the validated ``cakd`` entry.
+        config: the ``cakd`` entry, validated (``CakdConfig``) or as an edict.
         num_classes: identities of the training set, for losses that need it.
 
     Raises:
@@ -64,10 +65,12 @@ class Distiller(nn.Module):
         self,
         student: FaceBackbone,
         teacher: FaceBackbone,
-        config: CakdConfig,
+        config: CakdConfig | Mapping,
         num_classes: int | None = None,
     ):
         super().__init__()
+        if not isinstance(config, CakdConfig):
+            config = CakdConfig.from_entry(config)
         self.config = config
         self.student = student
         if config.student_weights is not None:
@@ -88,6 +91,11 @@ class Distiller(nn.Module):
         self._weights: dict[str, float] = {}
         for entry in config.losses:
             loss = LOSSES.get(entry.name)(dims, **entry.settings)
+            if not isinstance(loss, DistillationLoss):
+                raise ConfigError(
+                    f"loss {entry.name!r} is a {type(loss).__name__}, not a DistillationLoss: "
+                    "derive it from arcface_cakd.losses.DistillationLoss"
+                )
             if "alignment" in loss.needs and config.urfm is None:
                 raise ConfigError(
                     f"loss {entry.name!r} compares local features, but cakd.urfm is None: "
@@ -116,13 +124,7 @@ class Distiller(nn.Module):
         if config.preservation is not None:
             self.preservation = Preservation(**config.preservation)
             if self.preservation.needs_centers:
-                if config.teacher["centers"] is None:
-                    raise ConfigError(
-                        "cakd.preservation of kind 'margin' needs the teacher's class centres: "
-                        "set cakd.teacher.centers to its checkpoint_gpu_*.pt"
-                    )
-                centers = load_centers(config.teacher["centers"])
-                self._frozen += (PartialFC.from_centers(ArcFace(), centers),)
+                self._frozen += (_teacher_partial_fc(config, teacher, num_classes),)
         self._pending: _Forward | None = None
         self._last: _Snapshot | None = None
 
@@ -302,3 +304,24 @@ class Distiller(nn.Module):
             cosine = nn.functional.cosine_similarity(last.prompted, plain)
             figures["prompted_cosine"] = float(cosine.mean())
         return figures
+
+
+def _teacher_partial_fc(
+    config: CakdConfig, teacher: FaceBackbone, num_classes: int | None
+) -> PartialFC:
+    """The teacher's frozen class centres under ArcFace, to keep its prompts discriminative."""
+    pattern = config.teacher["centers"]
+    if pattern is None:
+        raise ConfigError(
+            "cakd.preservation of kind 'margin' needs the teacher's class centres: "
+            "set cakd.teacher.centers to its checkpoint_gpu_*.pt"
+        )
+    centers = load_centers(pattern)
+    expected = (num_classes or len(centers), teacher.embedding_size)
+    if tuple(centers.shape) != expected:
+        raise ConfigError(
+            f"cakd.teacher.centers {pattern}: {tuple(centers.shape)} class centres, but the "
+            f"training set and the teacher's embedding need {expected}: give the centres that "
+            "the teacher learned on this training set"
+        )
+    return PartialFC.from_centers(ArcFace(), centers)

@@ -8,17 +8,18 @@ from torch.nn import functional as F
 from arcface_cakd.backbones import get_model
 from arcface_cakd.config import CakdConfig, ConfigError
 from arcface_cakd.distiller import Distiller
+from arcface_cakd.registry import LOSSES
 
 TEACHER = {"network": "swin_mini", "weights": "random"}
 SMALL_URFM = {"num_centers": 9, "dim": 16, "num_heads": 2}
 
 
-def make(seed=0, student_width=32, teacher_width=32, **entry):
+def make(seed=0, student_width=32, teacher_width=32, num_classes=None, **entry):
     torch.manual_seed(seed)
     student = get_model("r10_narrow", num_features=student_width)
     teacher = get_model("swin_mini", num_features=teacher_width)
     entry = {"teacher": TEACHER, "prompts": {"num_tokens": 2}, "urfm": SMALL_URFM, **entry}
-    return Distiller(student, teacher, CakdConfig.from_entry(entry)).train()
+    return Distiller(student, teacher, CakdConfig.from_entry(entry), num_classes).train()
 
 
 @pytest.fixture
@@ -248,6 +249,27 @@ def test_margin_preservation_needs_the_teachers_centres(images, tmp_path):
     )
     kept.backward()
     assert all(p.grad.abs().sum() > 0 for p in distiller.prompts.parameters())
+
+
+@pytest.mark.parametrize("shape", [(3, 16), (5, 32)])
+def test_centres_of_another_training_set_or_teacher_are_refused(tmp_path, shape):
+    state = {"state_dict_softmax_fc": {"weight": torch.randn(shape)}}
+    torch.save(state, tmp_path / "checkpoint_gpu_0.pt")
+    teacher = {**TEACHER, "centers": str(tmp_path / "checkpoint_gpu_*.pt")}
+    with pytest.raises(ConfigError, match=r"class centres, but .* need \(3, 32\)"):
+        make(teacher=teacher, preservation={"kind": "margin"}, num_classes=3)
+
+
+def test_it_takes_the_entry_as_a_user_writes_it():
+    student, teacher = get_model("r10_narrow"), get_model("swin_mini")
+    entry = {"teacher": TEACHER, "urfm": None, "prompts": None}
+    assert Distiller(student, teacher, entry).config == CakdConfig.from_entry(entry)
+
+
+def test_what_is_no_loss_is_refused(monkeypatch):
+    monkeypatch.setattr(LOSSES, "_components", {**LOSSES._components, "odd": lambda dims: dims})
+    with pytest.raises(ConfigError, match="'odd' is a FeatureDims, not a DistillationLoss"):
+        make(losses=[{"name": "odd"}])
 
 
 def test_the_student_starts_from_given_weights(tmp_path):

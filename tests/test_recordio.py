@@ -173,6 +173,23 @@ def test_a_reader_may_go_to_another_process(tmp_path, method):
     assert reader.read_idx(8) == items[8]  # and is still good here
 
 
+def _read_next(reader, queue):
+    queue.put(reader.read())
+
+
+def test_a_forked_reader_starts_at_the_beginning(tmp_path):
+    items = dict(enumerate(payloads(3, 3)))
+    reader = MXIndexedRecordIO(*write(tmp_path, items), "r")
+    reader.read_idx(1)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    process = context.Process(target=_read_next, args=(reader, queue))
+    process.start()
+    assert queue.get(timeout=60) == items[0]
+    process.join(60)
+    assert reader.read() == items[2]  # and goes on here
+
+
 def test_pickling_leaves_the_index_behind(tmp_path):
     reader = MXIndexedRecordIO(*write(tmp_path, {k: b"x" for k in range(10_000)}), "r")
     text = pickle.dumps(reader)

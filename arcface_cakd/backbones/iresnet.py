@@ -1,7 +1,7 @@
 """IResNet: ``r18``, ``r34``, ``r50``, ``r100``, as arcface_torch has them, and a narrow one.
 
-The residual unit is that of Deng et al., "ArcFace", CVPR 2019, arXiv 1801.07698, section 3.1.
-State-dict keys, parameter order, initial distributions and outputs are arcface_torch's.
+The networks of Deng et al., "ArcFace", CVPR 2019, arXiv 1801.07698. State-dict keys, parameter
+order, initial distributions and outputs are arcface_torch's.
 """
 
 import torch

@@ -33,6 +33,8 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
         raise WeightsError(f"weights {path}: no such file; give the model.pt of a finished run")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError as error:
+        raise WeightsError(f"weights {path} cannot be read: {error.strerror}") from error
     except Exception as error:  # a damaged pickle raises nearly anything
         reason = " ".join(str(error).split())[:120]
         raise WeightsError(

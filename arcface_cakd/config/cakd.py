@@ -124,7 +124,7 @@ class CakdConfig:
 
 
 def _loss_entry(given: Any, where: str) -> LossEntry:
-    if not isinstance(given, Mapping) or "name" not in given:
+    if not isinstance(given, Mapping) or not isinstance(given.get("name"), str):
         raise ConfigError(f"{where} must be an edict with a name, got {given!r}")
     settings = dict(given)
     name = settings.pop("name")

@@ -174,8 +174,18 @@ def _describe(annotation: Any) -> str:
             names += [repr(choice) for choice in typing.get_args(candidate)]
         elif candidate in (None, type(None)):
             names.append("None")
+        elif candidate is tuple or typing.get_origin(candidate) is tuple:
+            names.append(_describe_list(typing.get_args(candidate)))
         elif dataclasses.is_dataclass(candidate):
             names.append("edict(" + ", ".join(settings_of(candidate)) + ")")
         else:
             names.append(getattr(candidate, "__name__", str(candidate)))
     return " or ".join(names)
+
+
+def _describe_list(items: tuple) -> str:
+    """What a user should write where a tuple is declared."""
+    if not items:
+        return "list"
+    number = "" if Ellipsis in items else f"{len(items)} "
+    return f"list of {number}{_describe(items[0])}"

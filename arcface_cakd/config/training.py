@@ -136,7 +136,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
     cakd = given.pop("cakd", None)
     if cakd is not None:
         given["cakd"] = CakdConfig.from_entry(cakd)
-    config = TrainConfig(**check_settings(TrainConfig, given, str(path)))
+    config = TrainConfig(**check_settings(TrainConfig, given, f"{path}: config"))
     if config.fp16 and config.bf16:
         raise ConfigError(f"{path}: fp16 and bf16 are both set; choose one")
     if config.output is None:
@@ -152,7 +152,7 @@ def _execute(path: Path) -> dict[str, Any]:
     sys.path.insert(0, folder)
     try:
         names = runpy.run_path(str(path))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         message = f"config {path} does not run: {type(error).__name__}: {error}"
         raise ConfigError(" ".join(message.split())) from error
     finally:
@@ -176,7 +176,8 @@ def _override(config: dict, text: str, known: set[str]) -> None:
         raise ConfigError(
             f"--set {text}: unknown key {steps[0]!r}; {did_you_mean(steps[0], known)}"
         )
-    with contextlib.suppress(ValueError, SyntaxError):  # else a plain string, as a path is
+    # What is no literal is a plain string, as a path is.
+    with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         value = ast.literal_eval(value)
     place: Any = config
     for done, step in enumerate(steps, start=1):

@@ -1,19 +1,29 @@
-"""Data sets: training images, verification sets, packing."""
+"""Data sets: training images, verification sets, packing.
 
-from arcface_cakd.data.bins import VerificationSet, read_bin, write_bin
-from arcface_cakd.data.errors import DataError
-from arcface_cakd.data.images import decode_image
-from arcface_cakd.data.loader import FaceLoader, get_dataloader
-from arcface_cakd.data.packing import pack_folder, write_identity_records
+The names below load on first use: what only draws or packs pictures does without PyTorch.
+"""
 
-__all__ = [
-    "DataError",
-    "FaceLoader",
-    "VerificationSet",
-    "decode_image",
-    "get_dataloader",
-    "pack_folder",
-    "read_bin",
-    "write_bin",
-    "write_identity_records",
-]
+import importlib
+
+_PUBLIC = {
+    "DataError": "errors",
+    "FaceLoader": "loader",
+    "VerificationSet": "bins",
+    "decode_image": "images",
+    "get_dataloader": "loader",
+    "pack_folder": "packing",
+    "read_bin": "bins",
+    "write_bin": "bins",
+    "write_identity_records": "packing",
+}
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name):
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(f"arcface_cakd.data.{_PUBLIC[name]}"), name)
+    raise AttributeError(f"module 'arcface_cakd.data' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)

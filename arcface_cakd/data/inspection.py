@@ -148,14 +148,15 @@ def _size(encoded: bytes) -> str:
 
 def _verify_records(path: Path) -> Iterator[Damage | None]:
     reader = _open(path)
-    identities = None
+    images, identities = set(), None
     try:
-        images, _ = image_keys(reader)
-        identities = read_property(path.parent)
-        images = set(images.tolist())
+        images = set(image_keys(reader)[0].tolist())
     except (DataError, RecordIOError) as error:
         yield _damage(path, getattr(error, "key", 0), None, error)
-        images = set()
+    try:
+        identities = read_property(path.parent)
+    except DataError as error:
+        yield _damage(path.parent / "property", None, None, error)
     for key in track(reader.keys, f"verifying {path.name}", unit="records"):
         try:
             payload = reader.read_idx(key)
@@ -187,14 +188,19 @@ def _verify_folder(path: Path) -> Iterator[Damage | None]:
     for file in track(files, f"verifying {path.name}", unit="images"):
         try:
             decode_crop(file.read_bytes(), strict=True)
-        except DataError as error:
+        except (DataError, OSError) as error:
             yield _damage(file, None, None, error)
         else:
             yield None
 
 
 def _damage(path: Path, key, offset: int | None, error: Exception) -> Damage:
-    problem = error.problem if isinstance(error, RecordIOError) else str(error)
+    if isinstance(error, RecordIOError):
+        problem = error.problem
+    elif isinstance(error, OSError):
+        problem = f"cannot be read: {error.strerror}"
+    else:
+        problem = str(error).removeprefix(f"{path}: ")  # the place is told apart
     return {"path": str(path), "key": key, "byte": offset, "problem": problem}
 
 

@@ -120,10 +120,12 @@ class _opened:
         self.encoded = encoded
 
     def __enter__(self):
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
 
         try:
             self.image = Image.open(io.BytesIO(self.encoded))
+        except UnidentifiedImageError as error:  # whose own text is a memory address
+            raise ValueError("its bytes are of no known image format") from error
         except Exception as error:
             self.__exit__(type(error), error, None)
         return self.image

@@ -17,7 +17,7 @@ class MXRecordIO:
     """A record file, read or written in sequence.
 
     A reader is memory-mapped. It may be handed to other processes, by fork or pickle; there it
-    opens the file again when it is first used, at the beginning.
+    starts again at the beginning.
 
     A writer's file appears at ``uri`` whole, at ``close()``; until then it grows beside it. A
     writer that is dropped without ``close()``, or whose ``with`` block raises, leaves nothing
@@ -139,6 +139,8 @@ class MXRecordIO:
     def _readable(self):
         if self.writable or not self.is_open:
             raise RecordIOError("not open for reading", self.uri)
+        if self.pid != os.getpid():  # forked or unpickled
+            self.pid, self._position = os.getpid(), 0
         if self._buffer is None:  # unpickled
             self._buffer = _map(self.uri)
         return self._buffer

@@ -1,5 +1,6 @@
 """Weights are read whole and fitting, or not at all; teachers come frozen."""
 
+import errno
 import os
 import pickle
 import random
@@ -180,6 +181,17 @@ class TestLoad:
         for name in ("a.pt", "b.pt"):
             refused(model(), tmp_path / name)
         assert not (tmp_path / "harm").exists()
+
+    def test_a_file_that_may_not_be_read_is_not_called_damaged(self, monkeypatch, tmp_path):
+        save_weights(nn.Linear(2, 2), tmp_path / "w.pt")
+
+        def refuse(*_, **__):
+            raise PermissionError(errno.EACCES, "Permission denied", "w.pt")
+
+        monkeypatch.setattr(torch, "load", refuse)
+        assert refused(nn.Linear(2, 2), tmp_path / "w.pt").endswith(
+            "cannot be read: Permission denied"
+        )
 
     @pytest.mark.parametrize("zipped", [True, False])
     def test_cut_files(self, zipped, tmp_path):

@@ -64,7 +64,7 @@ def test_values_are_converted():
         ({"needed": 1, "kind": "c"}, "x.kind must be 'a' or 'b' or None, got 'c'"),
         ({"needed": 1, "limit": -1.0}, "x.limit must be at least 0, got -1.0"),
         ({"needed": 1, "limit": float("nan")}, "x.limit must be float or None, got nan"),
-        ({"needed": 1, "margins": (1.0,)}, "x.margins must be tuple, got (1.0,)"),
+        ({"needed": 1, "margins": (1.0,)}, "x.margins must be list of 2 float, got (1.0,)"),
         ({"needed": 1, "flag": 1}, "x.flag must be bool, got 1"),
         (
             {"needed": 1, "constants": {"alpa": 1}},

@@ -111,6 +111,10 @@ def fails_with(message, path, overrides=()):
         (REC + "config.sample_rate = 0", "sample_rate must be above 0 and at most 1, got 0"),
         (REC + "config.fp16 = config.bf16 = True", "fp16 and bf16 are both set"),
         ("1 / 0", "does not run: ZeroDivisionError: division by zero"),
+        ("import sys; sys.exit(3)", "does not run: SystemExit: 3"),
+        (REC + "config.batch_size = 1", "run.py: config.batch_size must be at least 2, got 1"),
+        (REC + "config.margin_list = (1, 2)", "margin_list must be list of 3 float, got (1, 2)"),
+        (REC + "config.val_targets = 'lfw'", "val_targets must be list of str, got 'lfw'"),
         ("config = 3", "defines no `config = edict(...)`"),
     ],
 )
@@ -123,6 +127,7 @@ def test_a_mistake_in_the_file_is_one_line(write, body, message):
     [
         ("lr", "--set lr: write key=value"),
         ("lrr=1", "--set lrr=1: unknown key 'lrr'; did you mean 'lr'?"),
+        ("lr={[]: 1}", "lr must be float, got '{[]: 1}'"),
         ("seed.x=1", "--set seed.x=1: seed is not an entry"),
         ("margin_list.3=1", "--set margin_list.3=1: margin_list has entries 0 to 2"),
     ],
@@ -146,6 +151,7 @@ def test_a_mistake_in_set_is_one_line(write, override, message):
             "cakd.losses[0].weight must be at least 0, got -1",
         ),
         (TEACHER + ", losses=['urfm_feature']", "cakd.losses[0] must be an edict with a name"),
+        (TEACHER + ", losses=[edict(name=['x'])]", "cakd.losses[0] must be an edict with a name"),
         (TEACHER + ", urfm=edict(dims=3)", "cakd.urfm has no setting 'dims'; did you mean 'dim'?"),
         (TEACHER + ", urfm=None, anchoring=edict()", "but cakd.urfm is None"),
         (TEACHER + ", prompts=None, preservation=edict()", "but cakd.prompts is None"),

@@ -1,8 +1,10 @@
 """``arcface-cakd data``, as typed."""
 
+import errno
 import json
 import sys
 import types
+from pathlib import Path
 
 import pytest
 from _record_sets import jpeg, write_records
@@ -97,6 +99,36 @@ def test_verify_names_every_damaged_record(tmp_path, capsys):
         (lfw, 1, None),
     ]
     assert "label 7 is not one of 0 to 2" in capsys.readouterr().out
+
+
+def test_a_wrong_property_hides_no_other_damage(tmp_path, capsys):
+    write_records(tmp_path, {0: (0.0, jpeg(0)), 1: (1.0, b"no image")})
+    (tmp_path / "property").write_text("2,96,96")
+    assert data("verify", tmp_path, "--json", tmp_path / "damage.json") == 1
+    damaged = json.loads((tmp_path / "damage.json").read_text())["damaged"]
+    assert [(d["path"], d["key"]) for d in damaged] == [
+        (str(tmp_path / "property"), None),
+        (str(tmp_path / "train.rec"), 1),
+    ]
+    assert damaged[0]["problem"].startswith("must say 'identities,112,112'")
+
+
+def test_verify_goes_on_behind_a_file_that_cannot_be_read(tmp_path, monkeypatch):
+    for key, name in enumerate("abc"):
+        (tmp_path / "faces" / name).mkdir(parents=True)
+        (tmp_path / "faces" / name / "1.jpg").write_bytes(jpeg(key))
+    read_bytes = Path.read_bytes
+
+    def refuse(path):
+        if path.parent.name == "b":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert data("verify", tmp_path / "faces", "--json", tmp_path / "damage.json") == 1
+    report = json.loads((tmp_path / "damage.json").read_text())
+    assert report["items"] == 3
+    assert [d["problem"] for d in report["damaged"]] == ["cannot be read: Permission denied"]
 
 
 def test_a_mistake_is_one_line_and_exit_code_1(faces, tmp_path, capsys):
