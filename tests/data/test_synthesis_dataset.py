@@ -1,6 +1,8 @@
 """Made data sets: deterministic, whole or absent, balanced, and of people kept apart."""
 
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -45,6 +47,12 @@ def test_the_same_bytes_whatever_the_number_of_workers(made, tmp_path):
     synthesize(tmp_path / "set", PEOPLE, PICTURES, 7, pairs=PAIRS, workers=2)
     assert contents(tmp_path / "set") == contents(made)
     assert set(contents(made)) == FILES
+
+
+def test_workers_do_without_pytorch():
+    # Each worker would load it anew: seconds, and half a gigabyte.
+    code = "import sys, arcface_cakd.data.synthesis.dataset; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_other_seeds_give_other_people_and_pictures():

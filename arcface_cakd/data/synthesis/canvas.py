@@ -1,12 +1,13 @@
 """The crop while a face is painted on it: what each pixel sees, and what is put there."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from arcface_cakd.data.synthesis.shapes import F32
 from arcface_cakd.landmarks import CROP_SIZE
 
-F32 = np.float32
 Window = tuple[slice, slice]
 _ROWS, _COLUMNS = np.mgrid[0:CROP_SIZE, 0:CROP_SIZE].astype(F32)
 
@@ -29,15 +30,13 @@ _COARSE_NOISE = _noise_table(_NOISE_SIZE, 10)
 def noise(x, y, pattern: int, fine: bool) -> np.ndarray:
     """Smooth noise of unit variance; its grain is about 2 (fine) or 10 units of x and y."""
     table = _FINE_NOISE if fine else _COARSE_NOISE
-    column = x.astype(np.intp)
-    column += pattern * 97 & 1023
-    column &= _NOISE_SIZE - 1
-    place = y.astype(np.intp)
-    place += pattern * 57 >> 3 & 1023
-    place &= _NOISE_SIZE - 1
+    # A column past the last is the first of the next row, where the noise is nearly the same.
+    place = y.astype(np.int32)
     place *= _NOISE_SIZE
-    place += column
-    return table.take(place)
+    place += x.astype(np.int32)
+    place += (pattern * 57 >> 3 & 1023) * _NOISE_SIZE + (pattern * 97 & 1023)
+    place &= table.size - 1
+    return table.take(place.astype(np.intp), mode="wrap")
 
 
 def crop_grid() -> tuple[np.ndarray, np.ndarray]:
@@ -45,18 +44,31 @@ def crop_grid() -> tuple[np.ndarray, np.ndarray]:
     return _COLUMNS, _ROWS
 
 
+def around(points: np.ndarray, margin: float) -> Window | None:
+    """The part of the crop within ``margin`` pixels of the box of ``points`` (n, 2), if any."""
+    left, top = (points.min(axis=0) - margin).tolist()
+    right, bottom = (points.max(axis=0) + margin).tolist()
+    rows = slice(max(math.ceil(top), 0), min(math.floor(bottom) + 1, CROP_SIZE))
+    columns = slice(max(math.ceil(left), 0), min(math.floor(right) + 1, CROP_SIZE))
+    if rows.start >= rows.stop or columns.start >= columns.stop:
+        return None
+    return rows, columns
+
+
 @dataclass
 class Surface:
-    """What each pixel of the crop sees of the head.
+    """What each pixel of a part (h, w) of the crop sees of the head.
 
     Attributes:
-        x, y, z: (112, 112) head coordinates in millimetres.
+        region: the part, which holds all of the head that shows.
+        x, y, z: (h, w) head coordinates in millimetres.
         normal: three arrays, unit normals in head coordinates.
-        cover: (112, 112) in [0, 1], how much of a pixel the head fills.
+        cover: (h, w) in [0, 1], how much of a pixel the head fills.
         grain: millimetres of surface, along x, that a pixel spans: what lines must not be
             thinner than.
     """
 
+    region: Window
     x: np.ndarray
     y: np.ndarray
     z: np.ndarray
@@ -71,7 +83,7 @@ class Surface:
         self._y = np.ascontiguousarray(self.y[every])
 
     def window(self, left: float, right: float, top: float, bottom: float) -> Window | None:
-        """The part of the crop that shows a part of the face, or None where none does.
+        """The part of the region that shows a part of the face, or None where none does.
 
         Looked up on every other pixel, with a margin of one, because it is asked for often.
         """
@@ -79,26 +91,29 @@ class Surface:
         shown &= self._x < right
         shown &= self._y > top
         shown &= self._y < bottom
-        rows, columns = shown.any(1).nonzero()[0], shown.any(0).nonzero()[0]
-        if len(rows) == 0:
+        # find and rfind of bytes beat numpy's nonzero on arrays this short.
+        rows = np.logical_or.reduce(shown, axis=1).tobytes()
+        first = rows.find(1)
+        if first < 0:
             return None
-        first, last = 2 * rows[0], 2 * rows[-1] + 2
-        left_most, right_most = 2 * columns[0], 2 * columns[-1] + 2
-        return slice(max(first - 1, 0), last), slice(max(left_most - 1, 0), right_most)
+        columns = np.logical_or.reduce(shown, axis=0).tobytes()
+        return (
+            slice(max(2 * first - 1, 0), 2 * rows.rfind(1) + 2),
+            slice(max(2 * columns.find(1) - 1, 0), 2 * columns.rfind(1) + 2),
+        )
 
 
 class Canvas:
     """Skin as it is painted, before light falls on it.
 
     Attributes:
-        albedo: (3, 112, 112) sRGB.
-        gloss: (112, 112) strength of the highlights.
-        shade: (112, 112) factor for what light hardly reaches.
-        glint: (112, 112) added after shading: reflections of the lamp in the eyes.
+        albedo: (3, h, w) sRGB.
+        gloss: (h, w) strength of the highlights.
+        shade: (h, w) factor for what light hardly reaches.
+        glint: (h, w) added after shading: reflections of the lamp in the eyes.
     """
 
-    def __init__(self, colour):
-        shape = (CROP_SIZE, CROP_SIZE)
+    def __init__(self, colour, shape: tuple[int, int]):
         self.albedo = np.empty((3, *shape), F32)
         self.albedo[:] = np.array(colour, F32)[:, None, None]
         self.gloss = np.full(shape, 0.16, F32)
@@ -109,25 +124,17 @@ class Canvas:
         """Lay a colour, or colours (3, h, w), over a window; ``mask`` (h, w) in [0, 1]."""
         mix(self.albedo[(slice(None), *window)], mask, colour)
 
+    def darken(self, window: Window, amount: np.ndarray) -> None:
+        """Take a share ``amount`` (h, w) of the light from a window; the array is used up."""
+        np.subtract(1, amount, out=amount)
+        self.shade[window] *= amount
+
 
 def mix(image: np.ndarray, mask: np.ndarray, colour) -> None:
     """Lay ``colour`` over ``image`` (3, h, w) in place, by ``mask`` (h, w) in [0, 1]."""
     colour = np.asarray(colour, F32)
-    for channel in range(3):
-        part = image[channel]
-        part += mask * (colour[channel] - part)
-
-
-def edge(distance, grain):
-    """Coverage in [0, 1] of a shape, from the signed distance into it and a pixel's width."""
-    covered = distance / grain
-    covered += F32(0.5)
-    return np.minimum(np.maximum(covered, 0), 1)
-
-
-def line(distance, thickness: float, grain):
-    """Coverage of a soft line of about ``thickness``; thinner than a pixel it grows fainter."""
-    sigma = F32(0.5 * thickness)
-    blurred = np.sqrt(sigma * sigma + F32(0.16) * grain * grain)
-    u = distance / blurred
-    return np.exp(F32(-0.5) * u * u) * np.minimum(sigma / blurred * F32(1.3), 1)
+    if colour.ndim == 1:
+        colour = colour[:, None, None]
+    change = colour - image
+    change *= mask
+    image += change

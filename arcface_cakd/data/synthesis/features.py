@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from arcface_cakd.data.synthesis.canvas import F32, Canvas, Surface, edge, line, noise
-from arcface_cakd.data.synthesis.head import Head, bump, smooth
+from arcface_cakd.data.synthesis.canvas import Canvas, Surface, noise
+from arcface_cakd.data.synthesis.head import Head
 from arcface_cakd.data.synthesis.identity import Identity
 from arcface_cakd.data.synthesis.nuisance import Expression
+from arcface_cakd.data.synthesis.shapes import F32, bump, edge, hill, length, line, smooth
 
 LASH = (0.06, 0.045, 0.04)
 SCLERA = (0.90, 0.88, 0.86)
@@ -20,88 +21,49 @@ def paint_face(
     _beard(canvas, surface, head, person)
     _nose(canvas, surface, head, person)
     _mouth(canvas, surface, head, person, expression)
-    for side in (-1, 1):
-        _eye(canvas, surface, person, expression, side)
-        _brow(canvas, surface, person, expression, side)
+    _eyes(canvas, surface, person, expression)
+    _brows(canvas, surface, person, expression)
     _spots(canvas, surface, person)
-
-
-def relief_slopes(surface: Surface, head: Head, person: Identity) -> tuple[np.ndarray, np.ndarray]:
-    """dz/dx and dz/dy (112, 112) of what stands out of the skull: nose, brows, sockets, lips.
-
-    The nose is where rays meet it, too; the rest is low and only turns the normals.
-    """
-    b, looks = person.bones, person.looks
-    dx, dy = np.zeros_like(surface.x), np.zeros_like(surface.x)
-    window = surface.window(-30, 30, -15, b.nose_y + 20)
-    if window:
-        x, y = surface.x[window], surface.y[window]
-        step = F32(0.5)
-        here = head.nose(x, y)
-        dx[window] += (head.nose(x + step, y) - here) / step
-        dy[window] += (head.nose(x, y + step) - here) / step
-    mouth, fat = head.mouth_y, looks.weight
-    # x, y, half-width, half-height, height; both sides where x is not 0
-    hills = [
-        (b.eye_x * 0.78, b.brow_y + 4, 21, 9, b.brow_ridge),
-        (b.eye_x, -2, 19, 13, -b.socket - 1.5),
-        (b.eye_x, 1, 12, 9, 2.6),
-        (b.cheek_width * 0.62, 30, 20, 15, b.cheekbone + 0.4 * max(fat, 0.0)),
-        (b.cheek_width * 0.62, 60, 18, 20, 0.35 * fat - 1.0),
-        (b.nose_wings - 4.0, b.nose_y + 3, 6.5, 7.0, 5.0),
-        (0, b.nose_y - 1, 1.15 * b.nose_tip, 9.0, 2.5),
-        (0, mouth, 30, 19, 4.0),
-        (0, mouth - 0.6 * b.upper_lip, 0.75 * head.mouth_width, 4.5, 1.5),
-        (0, mouth + 0.55 * b.lower_lip, 0.6 * head.mouth_width, 5.5, 2.2),
-        (0, mouth + b.lower_lip + 5, 20, 5.5, -2.4),
-        (0, head.chin_y - 15, 17, 13, 4.5),
-        (0, b.nose_y + 17, 4.0, 9.0, -b.philtrum),
-        (0, head.chin_y - 15, 4.0, 6.0, -0.9 * max(b.chin_cleft, 0.0)),
-    ]
-    for at_x, at_y, half_width, half_height, height in hills:
-        if abs(height) < 0.05:
-            continue
-        for side in (-1, 1) if at_x else (1,):
-            window = surface.window(
-                side * at_x - 1.9 * half_width,
-                side * at_x + 1.9 * half_width,
-                at_y - 1.9 * half_height,
-                at_y + 1.9 * half_height,
-            )
-            if window is None:
-                continue
-            u = (surface.x[window] - F32(side * at_x)) * F32(1 / half_width)
-            v = (surface.y[window] - F32(at_y)) * F32(1 / half_height)
-            hill = F32(-2 * height) * np.exp(-(u * u + v * v))
-            dx[window] += hill * u * F32(1 / half_width)
-            dy[window] += hill * v * F32(1 / half_height)
-    return dx, dy
 
 
 def _skin(canvas: Canvas, surface: Surface, head: Head, person: Identity) -> None:
     b, looks = person.bones, person.looks
     x, y = surface.x, surface.y
     ax = np.abs(x)
-    red = bump(ax, 0.6 * b.cheek_width, 19.0) * bump(y, 42.0, 19.0)
-    red += bump(x, 0.0, b.nose_wings) * bump(y, b.nose_y, 12.0)
-    red = red * F32(0.75 * looks.ruddy) + F32(0.14 * looks.mottle) * noise(
-        1.2 * x, 1.2 * y, looks.pattern, fine=False
-    )
-    pores = 1 + F32(0.016) * noise(2.0 * x, 2.0 * y, looks.pattern + 5, fine=True)
+    red = hill(ax, y, (0.6 * b.cheek_width, 42.0), (19.0, 19.0))
+    window = surface.window(-2 * b.nose_wings, 2 * b.nose_wings, b.nose_y - 24, b.nose_y + 24)
+    if window:
+        red[window] += hill(x[window], y[window], (0.0, b.nose_y), (b.nose_wings, 12.0))
+    red *= F32(0.75 * looks.ruddy)
+    mottle = noise(1.2 * x, 1.2 * y, looks.pattern, fine=False)
+    mottle *= F32(0.14 * looks.mottle)
+    red += mottle
+    pores = noise(2.0 * x, 2.0 * y, looks.pattern + 5, fine=True)
+    pores *= F32(0.016)
+    pores += 1
     for channel, amount in enumerate((0.03, -0.12, -0.11)):
-        canvas.albedo[channel] *= pores + F32(amount) * red
+        tint = F32(amount) * red
+        tint += pores
+        canvas.albedo[channel] *= tint
     window = surface.window(-70, 70, -14, 66)
     if window and looks.freckles > 0:
         dots = noise(x[window], y[window], looks.pattern + 11, fine=True)
-        where = bump(ax[window], 22.0, 26.0) * bump(y[window], 26.0, 20.0)
+        where = hill(ax[window], y[window], (22.0, 26.0), (26.0, 20.0))
         mask = smooth((dots - F32(0.9)) / F32(0.9)) * where * F32(0.75 * looks.freckles)
         canvas.mix(window, mask, np.array(looks.skin) * (0.66, 0.5, 0.42))
     # Light hardly reaches the inner corners of the eyes, the underside of the jaw and the nose.
-    canvas.shade *= 1 - F32(0.035 * b.socket + 0.06) * bump(ax, b.eye_x - 9, 13.0) * bump(
-        y, -5.0, 10.0
-    )
-    canvas.shade *= 1 - F32(0.18) * bump(x, 0.0, b.nose_wings) * bump(y, b.nose_y + 12, 5.0)
-    canvas.shade *= 1 - F32(0.45) * smooth((y - F32(head.chin_y - 9)) / F32(12.0))
+    window = surface.window(-b.eye_x - 17, b.eye_x + 17, -25, 15)
+    if window:
+        corner = hill(ax[window], y[window], (b.eye_x - 9, -5.0), (13.0, 10.0))
+        canvas.darken(window, F32(0.035 * b.socket + 0.06) * corner)
+    window = surface.window(-2 * b.nose_wings, 2 * b.nose_wings, b.nose_y + 2, b.nose_y + 22)
+    if window:
+        under = hill(x[window], y[window], (0.0, b.nose_y + 12), (b.nose_wings, 5.0))
+        canvas.darken(window, F32(0.18) * under)
+    window = surface.window(-200, 200, head.chin_y - 9, 400)
+    if window:
+        jaw = smooth((y[window] - F32(head.chin_y - 9)) / F32(12.0))
+        canvas.darken(window, F32(0.45) * jaw)
 
 
 def _years(canvas, surface, head: Head, person: Identity, expression: Expression) -> None:
@@ -113,30 +75,29 @@ def _years(canvas, surface, head: Head, person: Identity, expression: Expression
         wx, wy, wg = x[window], y[window], grain[window]
         start, end = b.nose_wings + 2.5, head.mouth_width + 7.0
         along = (wy - F32(b.nose_y)) / F32(head.mouth_y + 6 - b.nose_y)
-        path = start + (end - start) * np.clip(along, 0, 1) ** F32(0.8)
+        path = start + (end - start) * along.clip(0, 1) ** F32(0.8)
         fade = smooth(along * 4) * smooth((1.15 - along) * 2.5)
-        canvas.shade[window] *= 1 - F32(0.36 * fold) * fade * line(wx - path, 3.4, wg)
+        canvas.darken(window, F32(0.36 * fold) * fade * line(wx - path, 3.4, wg))
     window = surface.window(-b.eye_x - 22, b.eye_x + 22, 2, 24)
     if window and looks.bags + looks.wrinkles > 0.05:
         wx, wy = x[window] - F32(b.eye_x), y[window]
         low = b.eye_lower + 5.0 - 0.012 * wx * wx
         bag = line(wy - low, 3.2, grain[window]) * bump(wx, 0.0, b.eye_width * 1.1)
-        canvas.shade[window] *= 1 - F32(0.30 * looks.bags + 0.14 * looks.wrinkles) * bag
+        canvas.darken(window, F32(0.30 * looks.bags + 0.14 * looks.wrinkles) * bag)
     if looks.wrinkles > 0.05:
         window = surface.window(-48, 48, -70, b.brow_y - 4)
         if window:
             wy = y[window] + F32(0.004) * x[window] ** 2 + F32(b.brow_asymmetry)
             ridge = np.cos(wy * F32(2 * np.pi / 9.5)) ** 8 * bump(x[window], 0.0, 30.0)
             ridge *= smooth((b.brow_y - 4 - y[window]) / 6.0)
-            canvas.shade[window] *= 1 - F32(0.22 * looks.wrinkles) * ridge
-        for side in (-1, 1):
-            outer = side * (b.eye_x + b.eye_width + 8)
-            window = surface.window(outer - 9, outer + 9, -12, 14)
-            if window:
-                wx = np.abs(surface.x[window] - F32(outer)) * F32(0.05)
-                fan = np.cos(y[window] * (F32(1.2) - wx)) ** 4
-                fan *= bump(surface.x[window], outer, 6.0) * bump(y[window], 0.0, 8.0)
-                canvas.shade[window] *= 1 - F32(0.24 * looks.wrinkles) * fan
+            canvas.darken(window, F32(0.22 * looks.wrinkles) * ridge)
+        outer = b.eye_x + b.eye_width + 8
+        window = surface.window(-outer - 9, outer + 9, -12, 14)
+        if window:
+            wx = np.abs(x[window] - F32(outer)) * F32(0.05)
+            fan = np.cos(y[window] * (F32(1.2) - wx)) ** 4
+            fan *= hill(x[window], y[window], (outer, 0.0), (6.0, 8.0))
+            canvas.darken(window, F32(0.24 * looks.wrinkles) * fan)
 
 
 def _beard(canvas, surface, head: Head, person: Identity) -> None:
@@ -154,7 +115,7 @@ def _beard(canvas, surface, head: Head, person: Identity) -> None:
     jaw = np.maximum(
         jaw, smooth((ax - F32(0.78 * b.cheek_width) + ragged) / 12) * smooth((y - 14) / 20)
     )
-    around = 1 - edge(1 - np.hypot(x / (head.mouth_width + 4), (y - head.mouth_y) / 14.0), 0.3)
+    around = 1 - edge(1 - length(x / (head.mouth_width + 4), (y - head.mouth_y) / 14.0), 0.3)
     beard = F32(looks.beard) * jaw * around
     lip_top = head.mouth_y - b.upper_lip - F32(2.0)
     droop = F32(0.008) * ax * ax
@@ -162,10 +123,10 @@ def _beard(canvas, surface, head: Head, person: Identity) -> None:
         (y - b.nose_y - 11 - 0.2 * ax + ragged) / 4.5
     )
     strip *= smooth((head.mouth_width + 4 - ax) / 8)
-    mask = np.clip(np.maximum(beard, F32(looks.moustache) * strip), 0, 1)
-    mask = mask * (F32(0.82) + F32(0.10) * np.clip(strands, -1.4, 1.4))
-    canvas.mix(window, np.clip(mask, 0, 1), np.array(looks.brow) * 1.1)
-    canvas.gloss[window] *= 1 - F32(0.8) * np.clip(mask, 0, 1)
+    mask = np.maximum(beard, F32(looks.moustache) * strip).clip(0, 1)
+    mask *= F32(0.82) + F32(0.10) * strands.clip(-1.4, 1.4)
+    canvas.mix(window, mask, np.array(looks.brow) * 1.1)
+    canvas.gloss[window] *= 1 - F32(0.8) * mask
 
 
 def _nose(canvas, surface, head: Head, person: Identity) -> None:
@@ -178,12 +139,12 @@ def _nose(canvas, surface, head: Head, person: Identity) -> None:
     nostril_x = 0.52 * b.nose_wings
     u = (ax - F32(nostril_x)) / F32(b.nostril * 1.45)
     v = (y - F32(b.nose_y + 6.5) - F32(0.18) * (ax - nostril_x)) / F32(b.nostril * 0.8)
-    hole = edge((1 - np.sqrt(u * u + v * v)) * F32(b.nostril * 0.8), grain)
+    hole = edge((1 - length(u, v)) * F32(b.nostril * 0.8), grain)
     canvas.mix(window, F32(0.80) * hole, np.array(person.looks.skin) * (0.24, 0.15, 0.13))
-    wing = np.hypot((ax - F32(b.nose_wings - 5.5)) / 5.5, (y - F32(b.nose_y + 1.5)) / 8.0)
+    wing = length((ax - F32(b.nose_wings - 5.5)) / 5.5, (y - F32(b.nose_y + 1.5)) / 8.0)
     crease = line((wing - 1) * 6, 1.8, grain) * smooth((ax - b.nose_wings + 4.0) / 3)
-    canvas.shade[window] *= 1 - F32(0.36) * crease
-    canvas.gloss[window] *= 1 + F32(0.8) * bump(x, 0, 7.0) * bump(y, b.nose_y - 3, 7.0)
+    canvas.darken(window, F32(0.36) * crease)
+    canvas.gloss[window] *= 1 + F32(0.8) * hill(x, y, (0.0, b.nose_y - 3), (7.0, 7.0))
 
 
 def _mouth(canvas, surface, head: Head, person: Identity, expression: Expression) -> None:
@@ -193,19 +154,20 @@ def _mouth(canvas, surface, head: Head, person: Identity, expression: Expression
     if window is None:
         return
     x, y, grain = surface.x[window], surface.y[window], surface.grain[window]
-    s = np.clip(x / F32(width), -1.3, 1.3)
-    inside = np.clip(1 - s * s, 0, 1)
+    s = (x / F32(width)).clip(-1.3, 1.3)
+    away = np.abs(s)
+    inside = (1 - s * s).clip(0, 1)
     rise = F32(head.mouth_rise)
-    seam = centre - rise * s * s * np.clip(np.abs(s), 0, 1)
+    seam = centre - rise * s * s * away.clip(0, 1)
     gap = F32(11.0 * expression.mouth_open + 1.2 * max(expression.smile - 0.45, 0.0) * 4)
     upper_lip = b.upper_lip * (1 - 0.22 * expression.smile)
     lower_lip = b.lower_lip * (1 - 0.12 * expression.smile)
-    bow = 1 - F32(b.cupid) * bump(s, 0.0, 0.14) + F32(0.4 * b.cupid) * bump(np.abs(s), 0.28, 0.2)
+    bow = 1 - F32(b.cupid) * bump(s, 0.0, 0.14) + F32(0.4 * b.cupid) * bump(away, 0.28, 0.2)
     open_top = seam - F32(0.25) * gap * inside
     open_bottom = seam + F32(0.75) * gap * inside
     top = open_top - F32(upper_lip) * inside ** F32(0.8) * bow
     bottom = open_bottom + F32(lower_lip) * inside ** F32(0.62)
-    within = edge((1 - np.abs(s)) * width + 1, grain)
+    within = edge((1 - away) * width + 1, grain)
     upper = edge(y - top, grain * 1.2) * edge(seam - y, grain) * within
     lower = edge(bottom - y, grain * 1.6) * edge(y - seam, grain) * within
     texture = 1 + F32(0.05) * noise(3.0 * x, 0.6 * y, looks.pattern + 2, fine=True)
@@ -213,90 +175,97 @@ def _mouth(canvas, surface, head: Head, person: Identity, expression: Expression
     canvas.mix(window, F32(0.86) * upper, [c * texture for c in 0.84 * lip])
     canvas.mix(window, F32(0.80) * lower, [c * texture for c in 1.02 * lip])
     canvas.gloss[window] += F32(0.22) * lower + F32(0.08) * upper
-    cavity = edge(y - open_top, grain) * edge(open_bottom - y, grain) * within
-    cavity *= np.clip(gap * inside / F32(1.0), 0, 1)
-    canvas.mix(window, cavity, (0.20, 0.06, 0.06))
-    teeth_low = open_top + F32(min(0.72 * float(gap), 7.0)) * inside
-    teeth = cavity * edge(teeth_low - y, grain) * smooth((F32(0.86) - np.abs(s)) / F32(0.2))
-    gaps = 1 - F32(0.10) * np.cos(x * F32(2 * np.pi / 7.5)) ** 12
-    canvas.mix(window, F32(0.92) * teeth, [c * gaps for c in (0.86, 0.83, 0.77)])
-    closed = 1 - np.clip(gap * inside / F32(2.0), 0, 1)
+    if gap > 0:
+        cavity = edge(y - open_top, grain) * edge(open_bottom - y, grain) * within
+        cavity *= (gap * inside).clip(0, 1)
+        canvas.mix(window, cavity, (0.20, 0.06, 0.06))
+        teeth_low = open_top + F32(min(0.72 * float(gap), 7.0)) * inside
+        teeth = cavity * edge(teeth_low - y, grain) * smooth((F32(0.86) - away) / F32(0.2))
+        gaps = 1 - F32(0.10) * np.cos(x * F32(2 * np.pi / 7.5)) ** 12
+        canvas.mix(window, F32(0.92) * teeth, [c * gaps for c in (0.86, 0.83, 0.77)])
+    closed = 1 - (gap * inside / F32(2.0)).clip(0, 1)
     crack = line(y - seam, 1.9, grain) * within * closed
     canvas.mix(window, F32(0.72) * crack, lip * (0.34, 0.25, 0.25))
-    corner = bump(np.abs(x), width + 0.5, 2.6) * bump(y, centre - head.mouth_rise, 2.6)
-    canvas.shade[window] *= 1 - F32(0.40) * corner
+    corner = hill(np.abs(x), y, (width + 0.5, centre - head.mouth_rise), (2.6, 2.6))
+    canvas.darken(window, F32(0.40) * corner)
     under = bump(x, 0, 0.62 * width) * line(y - bottom - 3.5, 4.0, grain)
-    canvas.shade[window] *= 1 - F32(0.24) * under
+    canvas.darken(window, F32(0.24) * under)
 
 
-def _eye(canvas, surface, person: Identity, expression: Expression, side: int) -> None:
+def _eyes(canvas, surface, person: Identity, expression: Expression) -> None:
     b, looks = person.bones, person.looks
     half = b.eye_width
-    centre = side * b.eye_x
-    window = surface.window(centre - half - 9, centre + half + 9, -18, 14)
+    outer = b.eye_x + half + 9
+    window = surface.window(-outer, outer, -18, 14)
     if window is None:
         return
-    x, grain = (surface.x[window] - F32(centre)) * side, surface.grain[window]
+    # Both eyes at once: x grows outwards from the middle of each.
+    side, grain = np.sign(surface.x[window]), surface.grain[window]
+    x = np.abs(surface.x[window]) - F32(b.eye_x)
     y = surface.y[window] + F32(b.eye_tilt) * x
     fine = np.minimum(grain, F32(3.0))
     s = x / F32(half)
-    inside = np.clip(1 - s * s, 0, 1)
-    peak = 1 + F32(b.eye_peak) * s
+    away = np.abs(s)
+    inside = (1 - s * s).clip(0, 1)
+    peak = (1 + F32(b.eye_peak) * s) * inside ** F32(0.75)
     openness = expression.eye_open
     squint = 1 - 0.25 * expression.smile
-    top = -F32(b.eye_upper * openness) * inside ** F32(0.75) * peak
+    top = F32(-b.eye_upper * openness) * peak
     bottom = F32(b.eye_lower * squint * min(openness, 1.0)) * inside
-    rest = -F32(b.eye_upper) * inside ** F32(0.75) * peak
-    opening = edge(y - top, fine) * edge(bottom - y, fine) * edge((1 - np.abs(s)) * half, fine)
+    rest = F32(-b.eye_upper) * peak
+    opening = edge(y - top, fine) * edge(bottom - y, fine) * edge((1 - away) * half, fine)
 
     lid = edge(rest - F32(b.crease) - y, fine * 2)  # above the fold
     between = (1 - lid) * edge(top - y, fine) * bump(s, 0, 0.9)
-    canvas.shade[window] *= 1 - F32(0.10 - 0.012 * b.crease) * between
-    fold = line(y - rest + F32(b.crease), 1.5, fine) * smooth((F32(1.25) - np.abs(s)) / F32(0.4))
-    canvas.shade[window] *= 1 - F32(0.5) * fold
+    canvas.darken(window, F32(0.10 - 0.012 * b.crease) * between)
+    fold = line(y - rest + F32(b.crease), 1.5, fine) * smooth((F32(1.25) - away) / F32(0.4))
+    canvas.darken(window, F32(0.5) * fold)
 
     canvas.mix(window, opening, SCLERA)
     canvas.mix(window, opening * bump(s, -1.0, 0.16), np.array(looks.lip))
     gaze_x, gaze_y = expression.gaze
-    u, v = x - F32(side * gaze_x), surface.y[window] - F32(gaze_y)
-    radius = np.sqrt(u * u + v * v)
+    u, v = x - F32(gaze_x) * side, surface.y[window] - F32(gaze_y)
+    radius = length(u, v)
     iris = opening * edge(F32(b.iris_radius) - radius, fine)
-    pale = 0.75 + 0.5 * np.clip(v / F32(b.iris_radius), -0.6, 1)
+    pale = 0.75 + 0.5 * (v / F32(b.iris_radius)).clip(-0.6, 1)
     canvas.mix(window, iris, [pale * F32(c) for c in looks.iris])
     rim = line(radius - F32(b.iris_radius - 0.5), 1.5, fine) * opening
     canvas.mix(window, F32(0.65) * rim, (0.07, 0.06, 0.06))
     pupil = edge(F32(0.44 * b.iris_radius) - radius, fine) * opening
     canvas.mix(window, pupil, (0.015, 0.012, 0.012))
-    canvas.shade[window] *= 1 - F32(0.45) * opening * np.clip(1 - (y - top) / F32(3.6), 0, 1)
+    canvas.darken(window, F32(0.45) * opening * (1 - (y - top) / F32(3.6)).clip(0, 1))
     canvas.gloss[window] *= 1 - opening
-    glint = np.hypot(u * side + F32(1.9), v + F32(1.9))
+    glint = length(u * side + F32(1.9), v + F32(1.9))
     canvas.glint[window] += F32(0.85) * edge(F32(1.35) - glint, fine) * opening
 
     thick = 1.3 + 1.6 * b.lashes
     reach = smooth((F32(1.12) - np.abs(s + F32(0.04))) / F32(0.2))
     upper = line(y - top + F32(0.3 * thick), thick, fine) * reach
-    canvas.mix(window, F32(0.93) * np.clip(upper * 1.15, 0, 1), LASH)
-    lower = line(y - bottom, 1.0, fine) * smooth((F32(1.0) - np.abs(s)) / F32(0.2))
+    canvas.mix(window, F32(0.93) * (upper * 1.15).clip(0, 1), LASH)
+    lower = line(y - bottom, 1.0, fine) * smooth((F32(1.0) - away) / F32(0.2))
     canvas.mix(window, F32(0.25 + 0.4 * b.lashes) * lower, np.array(looks.skin) * 0.35)
 
 
-def _brow(canvas, surface, person: Identity, expression: Expression, side: int) -> None:
+def _brows(canvas, surface, person: Identity, expression: Expression) -> None:
     b, looks = person.bones, person.looks
-    centre = b.brow_y - expression.brows + 0.5 * side * b.brow_asymmetry
-    x_range = sorted((side * (b.brow_inner - 5), side * (b.brow_outer + 6)))
-    window = surface.window(*x_range, centre - 20, centre + 15)
+    outer = b.brow_outer + 6
+    middle, askew = b.brow_y - expression.brows, 0.5 * b.brow_asymmetry
+    window = surface.window(-outer, outer, middle - 20 - abs(askew), middle + 15 + abs(askew))
     if window is None:
         return
-    x, y, grain = surface.x[window] * side, surface.y[window], surface.grain[window]
+    side, grain = np.sign(surface.x[window]), surface.grain[window]
+    x, y = np.abs(surface.x[window]), surface.y[window]
+    centre = F32(middle) + F32(askew) * side
     s = (x - F32(b.brow_inner)) / F32(b.brow_outer - b.brow_inner)  # 0 inside to 1 outside
     arch = F32(b.brow_arch) * bump(s, 0.62, 0.42)
     path = centre - arch - F32(b.brow_tilt) * (x - F32(b.eye_x))
-    strands = noise(1.1 * (x + y), 0.8 * y, looks.pattern + 7 + side, fine=True)
-    thickness = F32(b.brow_thickness) * (1 - F32(b.brow_taper) * np.clip(s, 0, 1) ** 2)
+    # 97 apart in the noise, so that the brows do not mirror each other.
+    strands = noise(1.1 * (x + y) + F32(97.0) * side, 0.8 * y, looks.pattern + 7, fine=True)
+    thickness = F32(b.brow_thickness) * (1 - F32(b.brow_taper) * np.square(s.clip(0, 1)))
     ends = smooth((s + F32(0.06)) / F32(0.14)) * smooth((F32(1.05) - s) / F32(0.2))
     hair = edge(thickness * F32(0.62) - np.abs(y - path) + F32(0.45) * strands, grain * 1.5) * ends
-    density = F32(0.82) + F32(0.13) * np.clip(strands, -1.5, 1.3)
-    canvas.mix(window, np.clip(hair * density, 0, 1), looks.brow)
+    density = F32(0.82) + F32(0.13) * strands.clip(-1.5, 1.3)
+    canvas.mix(window, (hair * density).clip(0, 1), looks.brow)
     canvas.gloss[window] *= 1 - F32(0.8) * hair
 
 
@@ -310,6 +279,6 @@ def _spots(canvas, surface, person: Identity) -> None:
         cosine, sine = F32(np.cos(spot.angle)), F32(np.sin(spot.angle))
         along, across = x * cosine + y * sine, y * cosine - x * sine
         beyond = np.maximum(np.abs(along) - F32(0.5 * spot.length), 0)
-        distance = F32(spot.radius) - np.hypot(beyond, across)
+        distance = F32(spot.radius) - length(beyond, across)
         mask = F32(spot.strength) * edge(distance, np.maximum(surface.grain[window], 1.0))
         canvas.mix(window, mask, spot.colour)

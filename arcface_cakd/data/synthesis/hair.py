@@ -2,19 +2,23 @@
 
 import numpy as np
 
-from arcface_cakd.data.synthesis.canvas import F32, edge, noise
+from arcface_cakd.data.synthesis.canvas import around, noise
 from arcface_cakd.data.synthesis.head import (
     CHEEK_Y,
     FACE_DEPTH,
+    STEP,
     YS,
     Head,
+    Pose,
     Profile,
     cast,
+    look_up,
     normals,
+    rays,
     row,
-    smooth,
 )
 from arcface_cakd.data.synthesis.identity import Hair
+from arcface_cakd.data.synthesis.shapes import F32, edge, smooth
 
 LONG = 60.0  # hair that falls below this y hangs down beside the face
 
@@ -23,21 +27,31 @@ class HairShell:
     """Hair of one person on one day, as the rays of a crop meet it.
 
     Attributes:
-        front: (112, 112) in [0, 1], hair before the head.
-        back: (112, 112) in [0, 1], hair that shows behind head and neck.
-        colour: (3, 112, 112) sRGB with strands, not yet shaded.
+        region: the part (h, w) of the crop that holds all of it, or None where none shows; then
+            there are no other attributes.
+        front: (h, w) in [0, 1], hair before the head.
+        back: (h, w) in [0, 1], hair that shows behind head and neck.
+        colour: (3, h, w) sRGB with strands, not yet shaded.
         normal: three arrays of unit normals.
     """
 
-    def __init__(self, hair: Hair, head: Head, toss, origin, direction, millimetres: float):
+    def __init__(self, hair: Hair, head: Head, toss, pose: Pose):
         volume = max(hair.volume + toss[1], 0.8)
+        millimetres = pose.millimetres
         profile = _shell(hair, head, volume)
+        lowest = max(hair.length, 12.0, hair.hairline + toss[0] + 120 * hair.sweep)
+        lowest += 10 + 24 * hair.curl  # of which strands hang out of the edge
+        extent = profile.extent(pose, lowest)
+        self.region = around(extent, 2 + 12 * hair.curl / millimetres)
+        if self.region is None:
+            return
+        origin, direction = rays(pose, self.region)
         t, inside = cast(profile, origin, direction)
         x, y, z = (o + t * F32(d) for o, d in zip(origin, direction, strict=True))
         self.normal = normals(profile, x, y, z)
         facing = sum(n * F32(d) for n, d in zip(self.normal, direction, strict=True))
         grain = F32(millimetres) / np.maximum(facing, F32(0.35))
-        azimuth = z / profile.depth[row(y)]  # its cosine: 1 in front, 0 at the ears
+        azimuth = z * look_up(profile.shallow, row(y))  # its cosine: 1 in front, 0 at the ears
 
         coarse = noise(0.8 * x, 0.8 * y, int(hair.phase), fine=False)
         strands = _strands(hair, x, y, azimuth)
@@ -54,15 +68,16 @@ class HairShell:
         self.colour = np.array(hair.colour, F32)[:, None, None] * (
             1 + F32(0.24 - 0.2 * hair.colour[1]) * strands
         )
-        root = 1 - F32(0.35) * np.clip(1 - (lower - y) / F32(9.0), 0, 1)
+        root = 1 - F32(0.35) * (1 - (lower - y) * F32(1 / 9.0)).clip(0, 1)
         self.colour *= root
 
 
 def _shell(hair: Hair, head: Head, volume: float) -> Profile:
     # The skull, blown up about the cheeks so that hair stands as high as it stands out.
     shrunk = CHEEK_Y + (YS - CHEEK_Y) * (1 - volume / 135.0)
-    width = np.interp(shrunk, YS, head.profile.width) + volume * 0.7
-    depth = np.interp(shrunk, YS, head.profile.depth) + volume * 0.7
+    at = row(shrunk + F32(0.5 * STEP))
+    width = look_up(head.profile.width, at) + F32(0.7 * volume)
+    depth = look_up(head.profile.depth, at) + F32(0.7 * volume)
     if hair.length > LONG:
         hang = YS > CHEEK_Y - 20
         fall = np.sqrt(np.clip(1 - np.clip((YS - CHEEK_Y) / (hair.length + 25), 0, 1) ** 6, 0, 1))

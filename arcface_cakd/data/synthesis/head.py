@@ -10,12 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from arcface_cakd.data.synthesis.canvas import Window
 from arcface_cakd.data.synthesis.identity import Bones
 from arcface_cakd.data.synthesis.nuisance import Expression
-from arcface_cakd.landmarks import ARCFACE_TEMPLATE, estimate_similarity, transform_points
+from arcface_cakd.data.synthesis.shapes import F32, bump, positive, smooth
+from arcface_cakd.landmarks import (
+    ARCFACE_TEMPLATE,
+    estimate_similarity,
+    invert_affine,
+    transform_points,
+)
 
-F32 = np.float32
-Y_FIRST, Y_LAST, STEP = -150.0, 260.0, 0.25
+Y_FIRST, Y_LAST, STEP = -150.0, 260.0, 0.5
 YS = np.arange(Y_FIRST, Y_LAST, STEP, dtype=F32)
 FACE_DEPTH = 88.0
 CHEEK_Y = 18.0
@@ -25,28 +31,48 @@ THINNEST = 0.5
 
 @dataclass(frozen=True)
 class Profile:
-    """Half-widths and half-depths over ``YS``, with their inverses and derivatives."""
+    """Half-widths and half-depths over ``YS``, their inverses and logarithmic derivatives."""
 
     width: np.ndarray
     depth: np.ndarray
     narrow: np.ndarray
     shallow: np.ndarray
-    width_slope: np.ndarray
-    depth_slope: np.ndarray
+    widening: np.ndarray
+    deepening: np.ndarray
 
     @classmethod
     def of(cls, width: np.ndarray, depth: np.ndarray) -> "Profile":
         width = np.maximum(width, THINNEST).astype(F32)
         depth = np.maximum(depth, THINNEST).astype(F32)
-        slope = np.clip(np.gradient(width, STEP), -3, 3).astype(F32)
-        depth_slope = np.clip(np.gradient(depth, STEP), -3, 3).astype(F32)
-        return cls(width, depth, 1 / width, 1 / depth, slope, depth_slope)
+        narrow, shallow = 1 / width, 1 / depth
+        return cls(width, depth, narrow, shallow, _slope(width) * narrow, _slope(depth) * shallow)
+
+    def extent(self, pose: "Pose", lowest: float = Y_LAST) -> np.ndarray:
+        """(2, 2) least and greatest x, y in crop pixels of all that lies above y = ``lowest``."""
+        right, down, forward = (pose.camera[:, :2] @ pose.turn[:2]).T.astype(F32)[:, :, None]
+        shown = (self.width > THINNEST) & (F32(lowest) > YS)
+        reach = np.sqrt(
+            np.square(right * self.width[shown]) + np.square(forward * self.depth[shown])
+        )
+        middle = down * YS[shown] + pose.camera[:, 2:].astype(F32)
+        return np.stack([(middle - reach).min(axis=1), (middle + reach).max(axis=1)])
+
+
+def _slope(values: np.ndarray) -> np.ndarray:
+    slope = np.zeros_like(values)
+    slope[1:-1] = (values[2:] - values[:-2]) * F32(0.5 / STEP)
+    return slope.clip(-3, 3, out=slope)
 
 
 def row(y):
-    """Index into the tables for heights ``y``."""
-    steps = (y - F32(Y_FIRST)) * F32(1 / STEP)
-    return np.minimum(np.maximum(steps, 0), len(YS) - 1).astype(np.intp)
+    """Index into the tables for heights ``y``; beyond their ends, too: see ``look_up``."""
+    # By way of int32, since numpy converts floats to int64 one by one.
+    return ((y - F32(Y_FIRST)) * F32(1 / STEP)).astype(np.int32).astype(np.intp)
+
+
+def look_up(table: np.ndarray, at) -> np.ndarray:
+    """The table's values at rows, its first and last value beyond its ends."""
+    return table.take(at, mode="clip")
 
 
 class Head:
@@ -97,23 +123,24 @@ class Head:
         height = height + b.nose_hump * bump(along, 0.55, 0.16)
         height = height * (1.0 - smooth(under))
         width = b.nose_bridge + (b.nose_tip - b.nose_bridge) * along**2 + 3.0 * under
-        kernel = np.hanning(33).astype(F32)  # rounds the tip over 8 mm
+        kernel = np.hanning(8 / STEP + 1).astype(F32)  # rounds the tip over 8 mm
         height = np.convolve(height, kernel / kernel.sum(), mode="same")
         return height.astype(F32), (1.0 / width**2).astype(F32)
 
     def nose(self, x, y):
         """Height in mm of the nose over the skull at (x, y), bent sideways as the bones say."""
-        centred = x - F32(self.bones.nose_bend / 40.0) * np.minimum(np.maximum(y, 0), 40)
+        centred = x - F32(self.bones.nose_bend / 40.0) * y.clip(0, 40)
         squared = centred * centred
         at = row(y + F32(0.035) * squared)  # the tip hangs lower than the wings
-        return self._nose_height.take(at) * np.exp(-squared * self._nose_narrow.take(at))
+        squared = squared * look_up(self._nose_narrow, at)
+        return look_up(self._nose_height, at) * np.exp(-squared)
 
     def front(self, x, y):
         """z in mm of the surface that the viewer sees at yaw 0, skull and nose."""
         at = row(y)
-        across = x * self.profile.narrow.take(at)
-        inside = np.maximum(1.0 - across * across, 0.0)
-        return self.profile.depth.take(at) * np.sqrt(inside) + self.nose(x, y)
+        across = x * look_up(self.profile.narrow, at)
+        inside = positive(1.0 - across * across)
+        return look_up(self.profile.depth, at) * np.sqrt(inside) + self.nose(x, y)
 
     def landmarks(self) -> np.ndarray:
         """(5, 3) float64 head coordinates of eyes, nose tip and mouth corners, in mm."""
@@ -186,52 +213,80 @@ def align(head: Head, pose: tuple[float, float, float], jitter) -> Pose:
     return Pose(turn, camera, transform_points(camera, seen))
 
 
+def rays(pose: Pose, region: Window) -> tuple[list[np.ndarray], np.ndarray]:
+    """The rays of a region's pixels: origins (three arrays) and direction (3,), as for ``cast``."""
+    rows, columns = (np.arange(part.start, part.stop, dtype=F32) for part in region)
+    from_pixels = pose.turn[:2].T @ invert_affine(pose.camera)
+    origin = [
+        np.add.outer(F32(down) * rows + F32(start), F32(right) * columns)
+        for right, down, start in from_pixels
+    ]
+    return origin, pose.turn[2]
+
+
 def cast(profile: Profile, origin, direction) -> tuple[np.ndarray, np.ndarray]:
     """Meet rays with the outside of a stack of ellipses, from the viewer's side.
 
     Args:
-        origin: three arrays of one shape, in head coordinates; the rays are origin + t direction.
+        origin: three arrays (h, w) in head coordinates; the rays are origin + t direction.
         direction: unit vector towards the viewer.
 
     Returns:
         ``t`` of the nearest hit (of the closest approach where a ray misses), and by how many
         millimetres the ray passes inside the outline (negative outside).
     """
+    # With no pitch one step is exact; with pitch the ellipse depends on t, so it is sought
+    # again: at first on every other pixel.
+    height, width = origin[0].shape
+    sparse = [o[::2, ::2].copy() for o in origin]
+    t, _ = _approach(profile, sparse, direction, F32(FACE_DEPTH * 0.9))
+    for _ in range(2):
+        t += F32(0.7) * (_approach(profile, sparse, direction, t)[0] - t)
+    t = t.repeat(2, axis=0)[:height].repeat(2, axis=1)[:, :width]
+    new, inside = _approach(profile, origin, direction, t)
+    return t + F32(0.7) * (new - t), inside
+
+
+def _approach(profile: Profile, origin, direction, t) -> tuple[np.ndarray, np.ndarray]:
+    """As ``cast``, with each ray's ellipse taken from the height that it has at ``t``."""
     x0, y0, z0 = origin
     dx, dy, dz = (F32(v) for v in direction)
-    t = np.full_like(x0, FACE_DEPTH * 0.9)
-    # With no pitch one step is exact; with pitch the ellipse depends on t, so it is sought again.
-    for attempt in range(1 if abs(dy) < 1e-6 else 3):
-        at = row(y0 + t * dy)
-        narrow, shallow = profile.narrow.take(at), profile.shallow.take(at)
-        ax, az, bx, bz = dx * narrow, dz * shallow, x0 * narrow, z0 * shallow
-        inverse = 1 / (ax * ax + az * az)
-        b = ax * bx + az * bz
-        closest = bx * bx + bz * bz - b * b * inverse  # squared, in units of the ellipse
-        new = np.sqrt(np.maximum(1 - closest, 0) * inverse) - b * inverse
-        t = new if attempt == 0 else t + F32(0.7) * (new - t)
-    inside = (1 - np.sqrt(np.maximum(closest, 0))) / np.maximum(narrow, shallow)
-    return t, inside
+    at = row(y0 + t * dy)
+    narrow, shallow = look_up(profile.narrow, at), look_up(profile.shallow, at)
+    ax, az, bx, bz = dx * narrow, dz * shallow, x0 * narrow, z0 * shallow
+    inverse = 1 / (ax * ax + az * az)
+    b = ax * bx
+    b += az * bz
+    towards = b * inverse
+    # The squared distance of the closest approach, in units of the ellipse.
+    closest = bx * bx
+    closest += bz * bz
+    closest -= b * towards
+    closest = positive(closest)
+    new = np.sqrt(positive(1 - closest) * inverse)
+    new -= towards
+    inside = 1 - np.sqrt(closest, out=closest)
+    inside /= np.maximum(narrow, shallow)
+    return new, inside
 
 
 def normals(profile: Profile, x, y, z) -> list[np.ndarray]:
     """Outward unit normals of a stack of ellipses at points of its surface."""
     at = row(y)
-    narrow, shallow = profile.narrow.take(at), profile.shallow.take(at)
-    nx, nz = x * narrow * narrow, z * shallow * shallow
-    ny = x * nx * narrow * profile.width_slope.take(at)
-    ny = -(ny + z * nz * shallow * profile.depth_slope.take(at))
-    scale = 1 / np.sqrt(nx * nx + ny * ny + nz * nz + F32(1e-12))
-    return [nx * scale, ny * scale, nz * scale]
+    nx = x * np.square(look_up(profile.narrow, at))
+    nz = z * np.square(look_up(profile.shallow, at))
+    ny = x * nx
+    ny *= look_up(profile.widening, at)
+    ny += z * nz * look_up(profile.deepening, at)
+    np.negative(ny, out=ny)
+    return unit(nx, ny, nz)
 
 
-def bump(x, centre: float, width: float):
-    """Gaussian of height 1."""
-    u = (x - centre) * (1.0 / width)
-    return np.exp(-u * u)
-
-
-def smooth(x):
-    """The cubic step from 0 at x <= 0 to 1 at x >= 1."""
-    x = np.minimum(np.maximum(x, 0.0), 1.0)
-    return x * x * (3.0 - 2.0 * x)
+def unit(x, y, z) -> list[np.ndarray]:
+    """Vectors of length 1, as three arrays."""
+    squared = x * x
+    squared += y * y
+    squared += z * z
+    squared += F32(1e-12)
+    scale = 1 / np.sqrt(squared, out=squared)
+    return [x * scale, y * scale, z * scale]

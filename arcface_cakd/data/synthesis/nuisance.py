@@ -233,7 +233,9 @@ def _sample_cover(rng) -> Cover:
 
 def _normal(rng, sd: float, size: int | None = None):
     """Normal, cut at two standard deviations, so that no picture is beyond use."""
-    return np.clip(rng.normal(0.0, 1.0, size), -2.0, 2.0) * sd
+    if size is None:
+        return min(max(rng.standard_normal(), -2.0), 2.0) * sd
+    return rng.standard_normal(size).clip(-2.0, 2.0) * sd
 
 
 def _floats(values) -> tuple[float, ...]:

@@ -2,17 +2,23 @@
 
 import numpy as np
 
-from arcface_cakd.data.synthesis.canvas import F32, Canvas, Surface, crop_grid, edge, mix, noise
-from arcface_cakd.data.synthesis.head import Head, bump
+from arcface_cakd.data.synthesis.canvas import Canvas, Surface, around, crop_grid, mix, noise
+from arcface_cakd.data.synthesis.head import Head, Pose, rays
 from arcface_cakd.data.synthesis.nuisance import Cover, Glasses
+from arcface_cakd.data.synthesis.shapes import F32, bump, edge, length, positive
 
 
-def draw_glasses(
-    image: np.ndarray, glasses: Glasses, head: Head, origin, direction, millimetres: float
-) -> None:
+def draw_glasses(image: np.ndarray, glasses: Glasses, head: Head, pose: Pose) -> None:
     """Draw glasses on linear ``image`` (3, 112, 112), fitted to the head's eyes, in place."""
-    b = head.bones
+    b, millimetres = head.bones, pose.millimetres
     eye_z = float(head.front(np.array(b.eye_x), np.array(0.0)))
+    reach = b.eye_x + 1.5 + glasses.half_width + glasses.rim
+    corners = [[x, y, z] for x in (-reach, reach) for y in (-24, 28) for z in (0, eye_z + 15)]
+    region = around(pose.project(np.array(corners)), 2)
+    if region is None:
+        return
+    image = image[(slice(None), *region)]
+    origin, direction = rays(pose, region)
     plane = F32(eye_z + 15.0)
     t = (plane - origin[2]) / F32(direction[2])
     x, y = origin[0] + t * F32(direction[0]), origin[1] + t * F32(direction[1]) - F32(2.0)
@@ -21,9 +27,7 @@ def draw_glasses(
     radius = glasses.roundness * min(half_width, glasses.half_height)
     across = np.abs(np.abs(x) - F32(centre)) - F32(half_width - radius)
     up = np.abs(y) - F32(glasses.half_height - radius)
-    outside = np.hypot(np.maximum(across, 0), np.maximum(up, 0)) + np.minimum(
-        np.maximum(across, up), 0
-    )
+    outside = length(positive(across), positive(up)) + np.minimum(np.maximum(across, up), 0)
     distance = F32(radius) - outside  # into the lens
     colour = np.array(glasses.colour, F32) ** 2
     lens = edge(distance, millimetres)
@@ -82,7 +86,7 @@ def draw_cover(image: np.ndarray, cover: Cover) -> None:
         across = v - (which + F32(0.5)) * finger
         tip = F32(-0.6 * width) + F32(0.10 * width) * np.abs(which + F32(0.5)) ** 2
         beyond = np.maximum(tip - u, 0)
-        distance = F32(0.5) * finger - np.hypot(beyond, across)
+        distance = F32(0.5) * finger - length(beyond, across)
         light = 1 - F32(2.2) * (across / finger) ** 2 * F32(0.8)
         light *= 1 - F32(0.12) * np.exp(-(((u - tip - F32(0.35 * width)) / F32(1.2)) ** 2))
     mix(image, edge(distance, 1.5), colour * light)

@@ -3,14 +3,26 @@
 import numpy as np
 
 from arcface_cakd.data.synthesis.camera import expose
-from arcface_cakd.data.synthesis.canvas import F32, Canvas, Surface, crop_grid, edge, mix
-from arcface_cakd.data.synthesis.features import paint_face, relief_slopes
+from arcface_cakd.data.synthesis.canvas import Canvas, Surface, Window, around, crop_grid, mix
+from arcface_cakd.data.synthesis.features import paint_face
 from arcface_cakd.data.synthesis.hair import LONG, HairShell
-from arcface_cakd.data.synthesis.head import Head, Pose, align, bump, cast, normals, row, smooth
+from arcface_cakd.data.synthesis.head import (
+    Head,
+    Pose,
+    align,
+    cast,
+    look_up,
+    normals,
+    rays,
+    row,
+    unit,
+)
 from arcface_cakd.data.synthesis.identity import Identity
 from arcface_cakd.data.synthesis.nuisance import Backdrop, Light, Nuisance
 from arcface_cakd.data.synthesis.occlusion import draw_cover, draw_glasses, paint_mask
-from arcface_cakd.landmarks import CROP_SIZE, invert_affine
+from arcface_cakd.data.synthesis.relief import relief_slopes
+from arcface_cakd.data.synthesis.shapes import F32, bump, edge, positive, smooth
+from arcface_cakd.landmarks import CROP_SIZE
 
 NOSE_STEPS = 10
 
@@ -23,11 +35,42 @@ def render(person: Identity, nuisance: Nuisance) -> tuple[np.ndarray, np.ndarray
     """
     head = Head(person.bones, person.looks.weight, nuisance.expression)
     pose = align(head, nuisance.pose, nuisance.jitter)
-    origin, direction = _rays(pose)
-    surface = _meet(head, pose, origin, direction)
     light = _Lamp(nuisance.light, pose)
+    image = _backdrop(nuisance.backdrop)
+    image *= np.array(nuisance.light.tint, F32)[:, None, None] * F32(nuisance.light.exposure**0.5)
 
-    canvas = Canvas(person.looks.skin)
+    hair = person.looks.hair
+    shell = HairShell(hair, head, nuisance.hair_toss, pose)
+    lit_hair = None
+    if shell.region is not None:
+        lit_hair = light.fall(shell.colour, shell.normal, None, None)
+        mix(image[(slice(None), *shell.region)], shell.back, F32(0.30) * lit_hair)
+    _neck(image, pose, head, person, nuisance, light)
+    ears = [_Ear(side, head, pose) for side in (-1, 1)]
+    for ear in ears:
+        if not ear.near:
+            ear.draw(image, person, light)
+    _face(image, head, pose, person, nuisance, light)
+    if hair.length > LONG:
+        _draw_near(ears, image, person, light)
+    if lit_hair is not None:
+        mix(image[(slice(None), *shell.region)], shell.front, lit_hair)
+    if hair.length <= LONG:
+        _draw_near(ears, image, person, light)
+    if nuisance.glasses is not None:
+        draw_glasses(image, nuisance.glasses, head, pose)
+    if nuisance.cover is not None:
+        draw_cover(image, nuisance.cover)
+    return expose(image, nuisance.camera), pose.landmarks.astype(np.float32)
+
+
+def _face(
+    image, head: Head, pose: Pose, person: Identity, nuisance: Nuisance, light: "_Lamp"
+) -> None:
+    surface = _meet(head, pose)
+    if surface is None:
+        return
+    canvas = Canvas(person.looks.skin, surface.x.shape)
     paint_face(canvas, surface, head, person, nuisance.expression)
     slopes = relief_slopes(surface, head, person)
     normal = _tilt(surface.normal, *slopes)
@@ -35,66 +78,47 @@ def render(person: Identity, nuisance: Nuisance) -> tuple[np.ndarray, np.ndarray
         paint_mask(canvas, surface, head, nuisance.cover)
     skin = light.fall(canvas.albedo, normal, canvas.gloss, canvas.shade)
     skin += canvas.glint * F32(nuisance.light.exposure)
-
-    hair = person.looks.hair
-    shell = HairShell(hair, head, nuisance.hair_toss, origin, direction, pose.millimetres)
-    image = _backdrop(nuisance.backdrop)
-    image *= np.array(nuisance.light.tint, F32)[:, None, None] * F32(nuisance.light.exposure**0.5)
-    lit_hair = light.fall(shell.colour, shell.normal, None, None)
-    mix(image, shell.back, F32(0.30) * lit_hair)
-    _neck(image, pose, head, person, nuisance, light)
-    ears = [_Ear(side, head, pose) for side in (-1, 1)]
-    for ear in ears:
-        if not ear.near:
-            ear.draw(image, person, light)
-    mix(image, surface.cover, skin)
-    if hair.length > LONG:
-        _draw_near(ears, image, person, light)
-    mix(image, shell.front, lit_hair)
-    if hair.length <= LONG:
-        _draw_near(ears, image, person, light)
-    if nuisance.glasses is not None:
-        draw_glasses(image, nuisance.glasses, head, origin, direction, pose.millimetres)
-    if nuisance.cover is not None:
-        draw_cover(image, nuisance.cover)
-    return expose(image, nuisance.camera), pose.landmarks.astype(np.float32)
+    mix(image[(slice(None), *surface.region)], surface.cover, skin)
 
 
-def _rays(pose: Pose) -> tuple[list[np.ndarray], np.ndarray]:
-    """Origins (three arrays) and direction (3,) in head coordinates of the pixels' rays."""
-    columns, rows = crop_grid()
-    inverse = invert_affine(pose.camera)
-    u = F32(inverse[0, 0]) * columns + F32(inverse[0, 1]) * rows + F32(inverse[0, 2])
-    v = F32(inverse[1, 0]) * columns + F32(inverse[1, 1]) * rows + F32(inverse[1, 2])
-    origin = [F32(pose.turn[0, i]) * u + F32(pose.turn[1, i]) * v for i in range(3)]
-    return origin, pose.turn[2]
-
-
-def _meet(head: Head, pose: Pose, origin, direction) -> Surface:
+def _meet(head: Head, pose: Pose) -> Surface | None:
+    """What the crop shows of the head, or None where it shows nothing of it."""
+    nose = _nose_box(head, pose)
+    region = around(np.concatenate([head.profile.extent(pose), nose]), 2)
+    if region is None:
+        return None
+    origin, direction = rays(pose, region)
     t, inside = cast(head.profile, origin, direction)
     cover = edge(inside, F32(pose.millimetres))
     x, y, z = (o + t * F32(d) for o, d in zip(origin, direction, strict=True))
     normal = normals(head.profile, x, y, z)
     facing = sum(n * F32(d) for n, d in zip(normal, direction, strict=True))
     grain = F32(pose.millimetres) / np.maximum(facing, F32(0.4))
-    _meet_nose(head, pose, origin, direction, t, cover)
-    x, y, z = (o + t * F32(d) for o, d in zip(origin, direction, strict=True))
-    return Surface(x, y, z, normal, cover, grain)
+    window = around(nose, 2)
+    if window is not None:
+        rows, columns = (
+            slice(part.start - whole.start, part.stop - whole.start)
+            for part, whole in zip(window, region, strict=True)
+        )
+        _meet_nose(head, (rows, columns), origin, direction, t, cover)
+        x, y, z = (o + t * F32(d) for o, d in zip(origin, direction, strict=True))
+    return Surface(region, x, y, z, normal, cover, grain)
 
 
-def _meet_nose(head: Head, pose: Pose, origin, direction, t, cover) -> None:
-    """Move hits to the nose, in place, where it stands before what the ray met first."""
+def _nose_box(head: Head, pose: Pose) -> np.ndarray:
+    """Crop pixels (n, 2) between which the nose lies."""
     b = head.bones
-    height = b.nose_forward * 1.1
     corners = np.array(
         [[x, y, 0.0] for x in (-21, 21) for y in (-12, 0.5 * b.nose_y, b.nose_y + 14)]
+        + [[b.nose_bend, b.nose_y, 3.0]]
     )
-    corners[:, 2] = head.front(corners[:, 0], corners[:, 1])
-    tip = np.array([[b.nose_bend, b.nose_y, head.front(0.0, b.nose_y) + 3]])
-    seen = pose.project(np.concatenate([corners, tip]))
-    low = np.clip(np.floor(seen.min(0)) - 2, 0, CROP_SIZE - 1).astype(int)
-    high = np.clip(np.ceil(seen.max(0)) + 3, 1, CROP_SIZE).astype(int)
-    window = slice(low[1], high[1]), slice(low[0], high[0])
+    corners[:, 2] += head.front(corners[:, 0], corners[:, 1])
+    return pose.project(corners)
+
+
+def _meet_nose(head: Head, window: Window, origin, direction, t, cover) -> None:
+    """Move hits to the nose, in place, where it stands before what the ray met first."""
+    height = head.bones.nose_forward * 1.1
     x0, y0, z0 = (o[window] for o in origin)
     dx, dy, dz = (F32(d) for d in direction)
     start = t[window]
@@ -117,10 +141,8 @@ def _meet_nose(head: Head, pose: Pose, origin, direction, t, cover) -> None:
 def _tilt(normal, slope_x, slope_y):
     """Normals of a surface with a relief on it, whose height along z has the given slopes."""
     nx, ny, nz = normal
-    front = np.maximum(nz, 0)
-    nx, ny = nx - front * slope_x, ny - front * slope_y
-    scale = 1 / np.sqrt(nx * nx + ny * ny + nz * nz + F32(1e-6))
-    return [nx * scale, ny * scale, nz * scale]
+    front = positive(nz)
+    return unit(nx - front * slope_x, ny - front * slope_y, nz)
 
 
 class _Lamp:
@@ -132,30 +154,36 @@ class _Lamp:
         self.light = light
         self._up = [F32(-v) for v in pose.turn[1]]
         self._towards = [F32(v) for v in pose.turn.T @ towards]
+        self._tint = np.array(light.tint, F32)[:, None, None] * F32(light.exposure)
         self._half = [F32(v) for v in pose.turn.T @ (half / np.linalg.norm(half))]
 
     def fall(self, albedo, normal, gloss, shade) -> np.ndarray:
         """Linear radiance (3, ...) of sRGB ``albedo`` under this light."""
         light = self.light
         facing = _dot(normal, self._towards)
-        sky = F32(light.ambient) * (F32(0.82) + F32(0.22) * _dot(normal, self._up))
-        radiance = np.empty_like(albedo)
+        sky = _dot(normal, self._up)
+        sky *= F32(0.22 * light.ambient)
+        sky += F32(0.82 * light.ambient)
+        radiance = albedo * albedo
         for channel, wrap in enumerate((0.32, 0.22, 0.17)):
-            lit = np.maximum((facing + F32(wrap)) * F32(light.key / (1 + wrap)), 0) + sky
+            lit = facing + F32(wrap)
+            lit *= F32(light.key / (1 + wrap))
+            lit = positive(lit)
+            lit += sky
             if shade is not None:
                 lit *= shade
-            base = albedo[channel]
-            radiance[channel] = base * base * lit
-        mirror = np.maximum(_dot(normal, self._half), 0)
-        mirror = mirror * mirror
-        mirror = mirror * mirror
-        broad = mirror
-        mirror = mirror * mirror
-        sharp = mirror * mirror * mirror
-        shine = F32(light.key) * (F32(0.75) * sharp + F32(0.12) * broad)
-        radiance += (F32(0.05) if gloss is None else gloss) * shine
-        tint = np.array(light.tint, F32) * F32(light.exposure)
-        radiance *= tint[(slice(None),) + (None,) * (albedo.ndim - 1)]
+            radiance[channel] *= lit
+        mirror = positive(_dot(normal, self._half))
+        mirror *= mirror
+        broad = mirror * mirror
+        sharp = broad * broad
+        sharp *= sharp * sharp
+        broad *= F32(0.12 * light.key)
+        sharp *= F32(0.75 * light.key)
+        sharp += broad
+        sharp *= F32(0.05) if gloss is None else gloss
+        radiance += sharp
+        radiance *= self._tint
         return radiance
 
 
@@ -172,8 +200,9 @@ def _backdrop(backdrop: Backdrop) -> np.ndarray:
         distance = np.abs(np.arange(CROP_SIZE, dtype=F32)[:, None] - centres)
         near = np.exp(-((distance / F32(CROP_SIZE / count * 0.6)) ** (8 if backdrop.sharp else 2)))
         weights.append(near / (near.sum(1, keepdims=True) + F32(1e-6)))
-    image = np.einsum("yr,xc,rck->kyx", *weights, colours, optimize=True)
-    return np.ascontiguousarray(image * image)
+    image = weights[0] @ colours.transpose(2, 0, 1) @ weights[1].T
+    image *= image
+    return image
 
 
 def _neck(
@@ -183,24 +212,24 @@ def _neck(
     scale = 1 / pose.millimetres
     top = pose.project(np.array([[0.0, 60.0, -20.0]]))[0]
     first = int(np.clip(top[1], 0, CROP_SIZE - 1))
-    columns, rows = (grid[first:] for grid in crop_grid())
+    columns = np.arange(CROP_SIZE, dtype=F32)
+    rows = np.arange(first, CROP_SIZE, dtype=F32)[:, None]
     image = image[:, first:]
     half = 0.70 * head.bones.cheek_width * scale
-    u = np.clip((columns - F32(top[0])) / F32(half), -1.6, 1.6)
+    u = ((columns - F32(top[0])) / F32(half)).clip(-1.6, 1.6)
     below = rows - F32(top[1])
-    mask = edge((1 - np.abs(u) + F32(0.0025) * np.maximum(below - 20, 0)) * F32(half), 1.0)
+    mask = edge((1 - np.abs(u) + F32(0.0025) * positive(below - 20)) * F32(half), 1.0)
     mask *= below > 0
     nz = np.sqrt(np.maximum(1 - u * u, F32(0.05)))
-    normal = [u * F32(v) for v in pose.turn[0]]
-    normal = [n + nz * F32(v) for n, v in zip(normal, pose.turn[2], strict=True)]
-    skin = np.broadcast_to(np.array(person.looks.skin, F32)[:, None, None], image.shape)
+    normal = [(u * F32(a) + nz * F32(b))[None] for a, b in zip(*pose.turn[[0, 2]], strict=True)]
+    skin = np.broadcast_to(np.array(person.looks.skin, F32)[:, None, None], (3, 1, CROP_SIZE))
     chin = pose.project(np.array([[0.0, head.chin_y, 40.0]]))[0, 1]
     shadow = F32(0.42) + F32(0.35) * smooth((rows - F32(chin)) / F32(26.0))
-    mix(image, mask, light.fall(skin, normal, None, shadow))
-    collar = edge(rows - F32(chin + 17) + F32(7.0) * np.clip(1 - u * u, 0, 1), 1.5)
-    cloth = np.array(nuisance.backdrop.clothes, F32)[:, None, None] ** 2
+    mix(image, mask, light.fall(skin, normal, None, None) * shadow)
+    collar = edge(rows - F32(chin + 17) + F32(7.0) * (1 - u * u).clip(0, 1), 1.5)
+    cloth = np.array(nuisance.backdrop.clothes, F32) ** 2 * np.array(light.light.tint, F32)
     fold = F32(0.75) + F32(0.25) * np.cos(u * F32(2.2))
-    mix(image, collar, cloth * fold * np.array(light.light.tint, F32)[:, None, None])
+    mix(image, collar, cloth[:, None, None] * fold)
 
 
 class _Ear:
@@ -208,7 +237,7 @@ class _Ear:
 
     def __init__(self, side: int, head: Head, pose: Pose):
         b = head.bones
-        width = float(head.profile.width[row(np.array(b.ear_y))])
+        width = float(look_up(head.profile.width, row(np.array(b.ear_y))))
         base = np.array([side * (width - 3.0), b.ear_y, -4.0])
         out = np.array([side * (b.ear_out + 4.0), -1.0, -15.0])
         along = np.array([0.0, b.ear_length, -4.0]) * 0.95
@@ -222,28 +251,24 @@ class _Ear:
     def draw(self, image, person: Identity, light: _Lamp) -> None:
         if self._area < 12:  # square pixels: edge-on or behind the head
             return
-        low = np.clip(self._base - 26, 0, CROP_SIZE).astype(int)
-        high = np.clip(self._base + 27, 0, CROP_SIZE).astype(int)
-        if (high <= low).any():
+        corners = np.array([[-0.6, -1.0], [1.3, -1.0], [-0.6, 1.0], [1.3, 1.0]])
+        window = around(self._base + corners @ self._axes.T, 2)
+        if window is None:
             return
-        window = slice(low[1], high[1]), slice(low[0], high[0])
         columns, rows = crop_grid()
         inverse = np.linalg.inv(self._axes)
         x, y = columns[window] - F32(self._base[0]), rows[window] - F32(self._base[1])
         out = F32(inverse[0, 0]) * x + F32(inverse[0, 1]) * y
         along = F32(inverse[1, 0]) * x + F32(inverse[1, 1]) * y
-        along = np.clip(along, -1.2, 1.2)
-        u = np.clip((out - F32(0.35)) / (F32(0.70) - F32(0.22) * along), -1.5, 1.5)
+        along = along.clip(-1.2, 1.2)
+        u = ((out - F32(0.35)) / (F32(0.70) - F32(0.22) * along)).clip(-1.5, 1.5)
         r = np.sqrt(u * u + along * along * F32(1.1))
         grain = F32(2.4 / np.sqrt(self._area))
         mask = edge(1 - r, grain)
         hollow = smooth((F32(0.80) - r) / F32(0.25)) * (F32(0.75) + F32(0.4) * along)
         hollow -= F32(0.5) * bump(r, 0.45, 0.13) * (along < 0.3)
-        skin = (
-            np.array(person.looks.skin, F32)[:, None, None]
-            * np.array([1.0, 0.90, 0.88], F32)[:, None, None]
-        )
-        skin = np.broadcast_to(skin, (3, *r.shape))
+        skin = np.array(person.looks.skin, F32) * np.array([1.0, 0.90, 0.88], F32)
+        skin = np.broadcast_to(skin[:, None, None], (3, *r.shape))
         normal = [F32(n) + u * F32(0.5 * self._side * (i == 0)) for i, n in enumerate(self._normal)]
         lit = light.fall(skin, normal, None, 1 - F32(0.45) * hollow)
         mix(image[(slice(None), *window)], mask, lit)
