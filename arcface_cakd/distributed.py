@@ -19,6 +19,10 @@ from arcface_cakd.errors import ArcfaceCakdError
 _LAUNCH_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
+# How gloo's and nccl's errors begin or go on when a peer is gone; they have no class of their own.
+_LOST_PEER = ("gloo/transport", "ncclRemoteError")
+
+
 class DistributedError(ArcfaceCakdError):
     """A launch or a call that does not fit the ranks there are."""
 
@@ -115,9 +119,20 @@ def process_group(backend: str | None = None) -> Iterator[torch.device]:
 
     A block that fails leaves the group to the end of the process: its peers may be waiting in a
     collective, and to take the group down would wait for them.
+
+    Raises:
+        DistributedError: this rank lost another one, which failed; or see ``init_from_env``.
     """
     device = init_from_env(backend)
-    yield device
+    try:
+        yield device
+    except RuntimeError as error:
+        if world_size() > 1 and any(sign in str(error) for sign in _LOST_PEER):
+            raise DistributedError(
+                f"rank {rank()} lost its connection to another rank, which failed or was killed: "
+                "see what that one said"
+            ) from error
+        raise
     if _has_group():
         dist.destroy_process_group()
 
@@ -156,6 +171,29 @@ def gather_objects(item: Any) -> list[Any]:
         items = [None] * world_size()
         dist.all_gather_object(items, item)
     return items
+
+
+@contextlib.contextmanager
+def failing_together() -> Iterator[None]:
+    """A block that fails on every rank if a user's mistake stops it on one.
+
+    Without it the others would wait for that one, and rank 0, which alone speaks, would not know
+    what to say. The block must hold no collective; its end is one.
+
+    Raises:
+        DistributedError: the block failed on other ranks only; the message is the first one's.
+    """
+    mistake = None
+    try:
+        yield
+    except (ArcfaceCakdError, OSError) as error:
+        mistake = error
+    texts = gather_objects(None if mistake is None else str(mistake))
+    if mistake is not None:
+        raise mistake
+    for number, text in enumerate(texts):
+        if text is not None:
+            raise DistributedError(f"rank {number}: {text}")
 
 
 def all_gather(tensor: Tensor) -> Tensor:

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -6,6 +8,7 @@ from torch import nn
 
 from arcface_cakd import distributed
 from arcface_cakd.distributed import DistributedError
+from arcface_cakd.errors import ArcfaceCakdError
 
 LAUNCH = {
     "RANK": "0",
@@ -117,6 +120,42 @@ def second_rank_fails():
 def test_failing_rank_is_named(tmp_path):
     with pytest.raises(RankFailed, match=r"(?s)rank 1 of 2:.*ValueError: the cause"):
         run_ranks(second_rank_fails, 2, tmp_path)
+
+
+def lose_a_rank():
+    os.environ.update(MASTER_ADDR="localhost", MASTER_PORT="1")  # the group has met already
+    with distributed.process_group():
+        if distributed.rank() == 1:
+            os._exit(0)
+        distributed.all_gather(torch.ones(2))
+
+
+def test_a_lost_peer_is_a_mistake_in_one_line(tmp_path):
+    with pytest.raises(RankFailed, match="DistributedError: rank 0 lost its connection"):
+        run_ranks(lose_a_rank, 2, tmp_path)
+
+
+def set_up(failing):
+    """What a rank says of a block that fails on the ranks given."""
+    try:
+        with distributed.failing_together():
+            if distributed.rank() in failing:
+                raise ArcfaceCakdError(f"no data on rank {distributed.rank()}")
+    except ArcfaceCakdError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize(
+    ("failing", "said"),
+    [
+        ((), [None, None]),
+        ((1,), ["rank 1: no data on rank 1", "no data on rank 1"]),
+        ((0, 1), ["no data on rank 0", "no data on rank 1"]),
+    ],
+)
+def test_a_mistake_on_one_rank_stops_all(tmp_path, failing, said):
+    assert run_ranks(set_up, 2, tmp_path, failing) == said
 
 
 def set_launch(monkeypatch, **changes):

@@ -34,8 +34,10 @@ def test_the_config_loads(tmp_path):
 
 
 def test_every_network_and_loss_of_our_own_is_named():
-    for name in (*BACKBONES.names(), *LOSSES.names()):
-        assert f"`{name}`" in README, name
+    for registry in (BACKBONES, LOSSES):
+        for name in registry.names():
+            if registry.get(name).__module__.startswith("arcface_cakd."):  # not another test's
+                assert f"`{name}`" in README, name
 
 
 def test_ci_runs_the_test_command():

@@ -5,6 +5,7 @@ A command is a module of this package with ``HELP`` (one line), ``configure(pars
 """
 
 import argparse
+import errno
 import importlib
 import logging
 import os
@@ -12,6 +13,8 @@ import sys
 
 from arcface_cakd import __version__
 from arcface_cakd.errors import ArcfaceCakdError
+
+_DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 COMMANDS = ("demo", "train", "evaluate", "export", "data")
 
@@ -42,7 +45,8 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     # Under torchrun every rank runs this; one of them speaks.
-    first = int(os.environ.get("RANK", "0")) == 0
+    rank = os.environ.get("RANK", "")
+    first = not rank.isdecimal() or int(rank) == 0
     logging.getLogger("arcface_cakd").setLevel(logging.INFO if first else logging.ERROR)
     try:
         return args.run(args) or 0
@@ -52,9 +56,12 @@ def main(argv: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:  # a full disk, a folder that may not be written
-        if error.filename is None:
+        if error.filename is not None:
+            mistake = f"{error.filename}: {error.strerror}"
+        elif error.errno in _DISK_IS_FULL:  # a write knows no file name
+            mistake = f"cannot write: {error.strerror}: free space where the output goes"
+        else:
             raise
-        mistake = f"{error.filename}: {error.strerror}"
     except KeyboardInterrupt:
         if first:
             print(f"arcface-cakd {args.command}: interrupted", file=sys.stderr)

@@ -46,11 +46,14 @@ def run(args: argparse.Namespace) -> None:
     from arcface_cakd.data import read_bin
     from arcface_cakd.evaluation import (
         EvaluationError,
+        check_picture,
         evaluate_set,
         plot_roc,
         verification_table,
     )
 
+    if args.roc:
+        check_picture(args.roc)
     sets = _find_sets([Path(path) for path in args.data], args.targets)
     backbone, device = _load(args)
     results = {}

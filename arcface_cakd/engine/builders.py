@@ -1,8 +1,10 @@
 """Builds what a training run is made of, from its config."""
 
 import logging
+import random
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -10,7 +12,7 @@ from arcface_cakd.backbones import FaceBackbone, build_teacher, get_model
 from arcface_cakd.config import ConfigError, TrainConfig
 from arcface_cakd.data import FaceLoader, get_dataloader
 from arcface_cakd.distiller import Distiller
-from arcface_cakd.distributed import broadcast_module, rank, world_size
+from arcface_cakd.distributed import rank, world_size
 from arcface_cakd.engine.schedule import Schedule
 from arcface_cakd.partial_fc import CombinedMarginLoss, PartialFC
 
@@ -66,7 +68,7 @@ class Run:
 
 
 def build_run(config: TrainConfig, device: torch.device) -> Run:
-    """Build data, networks, loss, optimiser and schedule; nothing is written.
+    """Build data, networks, loss, optimiser and schedule; nothing is written, no collective.
 
     Initial weights depend on the seed alone: a plain student and a distilled one start from the
     same weights and the same class centres, on any rank.
@@ -84,9 +86,7 @@ def build_run(config: TrainConfig, device: torch.device) -> Run:
     memory_format = torch.channels_last if device.type == "cpu" else torch.contiguous_format
     model = build_model(config, num_classes).train()
     model.to(device=device, memory_format=memory_format)
-    # The seed makes initial weights equal on ranks that run the same software; this makes sure.
-    broadcast_module(model)
-    torch.manual_seed(config.seed + 1 + rank())  # from here on for dropout, each rank its own
+    _seed_everything(config.seed + 1 + rank())  # from here on for dropout, each rank its own
 
     margin = CombinedMarginLoss(
         config.margin_scale,
@@ -161,6 +161,13 @@ def build_optimizer(
     return torch.optim.SGD(
         groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
+
+
+def _seed_everything(seed: int) -> None:
+    """Also the generators that only a user's own component may draw from."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
 
 
 def _build_loader(config: TrainConfig) -> FaceLoader:

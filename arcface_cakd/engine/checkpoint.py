@@ -47,6 +47,9 @@ def save_checkpoint(run: Run, config: TrainConfig, position: Position, meter: di
         config: its config.
         position: the last micro-step that is in ``run``.
         meter: state of the averages that the next log line reports.
+
+    Raises:
+        CheckpointError: the file cannot be written, as on a full disk; the former one stays.
     """
     if position.batch == len(run.loader):
         position = Position(position.epoch + 1, 0, position.step)
@@ -65,8 +68,15 @@ def save_checkpoint(run: Run, config: TrainConfig, position: Position, meter: di
         "meter": meter,
         "config": _fingerprint(run, config),
     }
-    with atomic_path(checkpoint_path(config.output, rank())) as partial:
-        torch.save(content, partial)
+    path = checkpoint_path(config.output, rank())
+    with atomic_path(path) as partial:
+        try:
+            torch.save(content, partial)
+        except RuntimeError as error:  # how torch reports a write that failed
+            raise CheckpointError(
+                f"checkpoint {path} cannot be written ({' '.join(str(error).split())[:100]}): "
+                "free space on its disk, then set resume=True to go on from the one before"
+            ) from error
         barrier()
     barrier()
 

@@ -14,7 +14,15 @@ from arcface_cakd.backbones import save_weights
 from arcface_cakd.config import TrainConfig
 from arcface_cakd.data import FaceLoader
 from arcface_cakd.distiller import Distiller
-from arcface_cakd.distributed import barrier, init_from_env, is_main, rank, world_size
+from arcface_cakd.distributed import (
+    barrier,
+    broadcast_module,
+    failing_together,
+    init_from_env,
+    is_main,
+    rank,
+    world_size,
+)
 from arcface_cakd.engine.builders import Run, build_run
 from arcface_cakd.engine.checkpoint import Position, load_checkpoint, save_checkpoint
 from arcface_cakd.engine.divergence import DivergenceGuard
@@ -69,8 +77,11 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
     device = init_from_env()
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
-    run = build_run(config, device)
-    sets = validation_sets(config.rec, config.val_targets) if is_main() else {}
+    with failing_together():
+        run = build_run(config, device)
+        sets = validation_sets(config.rec, config.val_targets) if is_main() else {}
+    # The seed makes initial weights equal on ranks that run the same software; this makes sure.
+    broadcast_module(run.model)
     start, meter = Position(), Meter()
     if config.resume:
         start, averages = load_checkpoint(run, config)
@@ -84,9 +95,9 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
     keeps_checkpoints = config.save_all_states or config.checkpoint_every is not None
     stepper = Stepper(run.optimizer, config.clip_grad_norm, run.scaler)
     guard = DivergenceGuard(device, _advice(config))
-    clock = Clock(config.batch_size * world_size())
     position = start
     with Journal(output, total_steps, start.step, active=is_main()) as journal:
+        clock = Clock(config.batch_size * world_size())
         batches = _batches(run.loader, start, config.num_epoch)
         for position, images, labels in itertools.islice(batches, last_step - start.step):
             step = position.step
@@ -119,7 +130,7 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
             learning_rate = run.optimizer.param_groups[0]["lr"]
             run.schedule.step()
 
-            meter.update(values)
+            meter.update(tuple(terms), values)
             clock.tick()
             journal.tick()
             if logs:

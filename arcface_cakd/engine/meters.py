@@ -14,12 +14,15 @@ class Meter:
     """Mean of each term since the last reading, summed on the device without waiting for it."""
 
     def __init__(self, state: dict[str, Any] | None = None):
+        self._names: tuple[str, ...] = tuple(state["names"]) if state else ()
         self._sum: Tensor | None = state["sum"] if state else None
         self._count: int = state["count"] if state else 0
 
-    def update(self, values: Tensor) -> None:
-        """Add one step's terms, a vector that means the same at every step."""
+    def update(self, names: tuple[str, ...], values: Tensor) -> None:
+        """Add one step's terms; starts over where a resumed run has other terms."""
         values = values.detach().double()
+        if names != self._names:
+            self._names, self._sum, self._count = names, None, 0
         self._sum = values if self._sum is None else self._sum.to(values.device) + values
         self._count += 1
 
@@ -30,7 +33,7 @@ class Meter:
         return mean.tolist()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sum": self._sum, "count": self._count}
+        return {"names": list(self._names), "sum": self._sum, "count": self._count}
 
 
 class Clock:

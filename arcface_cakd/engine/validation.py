@@ -6,7 +6,7 @@ from pathlib import Path
 
 from arcface_cakd.backbones import FaceBackbone
 from arcface_cakd.data import VerificationSet, read_bin
-from arcface_cakd.evaluation import embed, verification_metrics
+from arcface_cakd.evaluation import EvaluationError, check_pairs, embed, verification_metrics
 
 logger = logging.getLogger("arcface_cakd")
 
@@ -18,12 +18,20 @@ def validation_sets(rec: str, names: Iterable[str]) -> dict[str, VerificationSet
 
     Raises:
         DataError: a set is there and cannot be read.
+        EvaluationError: a set is there and its pairs cannot be judged. Said before the run, for
+            the first validation may come after hours.
     """
     sets, missing = {}, []
     for name in names:
         path = Path(rec) / f"{name}.bin"
         if path.is_file():
             sets[name] = read_bin(path)
+            try:
+                check_pairs(sets[name].issame)
+            except EvaluationError as error:
+                raise EvaluationError(
+                    f"{path}: {error}; leave {name} out of val_targets, or make the set anew"
+                ) from error
         else:
             missing.append(path.name)
     if missing:

@@ -3,11 +3,12 @@
 from arcface_cakd.evaluation.embedding import embed
 from arcface_cakd.evaluation.errors import EvaluationError
 from arcface_cakd.evaluation.onnx_backbone import OnnxBackbone
-from arcface_cakd.evaluation.plots import plot_roc
+from arcface_cakd.evaluation.plots import check_picture, plot_roc
 from arcface_cakd.evaluation.roc import RocCurve, roc_curve
 from arcface_cakd.evaluation.table import format_table, verification_table
 from arcface_cakd.evaluation.verification import (
     VerificationResult,
+    check_pairs,
     evaluate_set,
     pair_distances,
     verification_metrics,
@@ -18,6 +19,8 @@ __all__ = [
     "OnnxBackbone",
     "RocCurve",
     "VerificationResult",
+    "check_pairs",
+    "check_picture",
     "embed",
     "evaluate_set",
     "format_table",

@@ -2,9 +2,26 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
+from arcface_cakd.evaluation.errors import EvaluationError
 from arcface_cakd.evaluation.verification import VerificationResult
 from arcface_cakd.files import atomic_path
+
+
+def check_picture(path: str | os.PathLike) -> None:
+    """Say whether the suffix of a picture's path names a format that can be written.
+
+    Raises:
+        EvaluationError: it names none.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    known = FigureCanvasAgg.get_supported_filetypes()
+    if Path(path).suffix[1:].lower() not in known:
+        raise EvaluationError(
+            f"picture {path} must end in .{', .'.join(sorted(known))}: that chooses its format"
+        )
 
 
 def plot_roc(
@@ -19,7 +36,11 @@ def plot_roc(
         results: by the name in the legend, which gets the AUC added.
         path: of the picture; its suffix chooses the format.
         title: above the picture.
+
+    Raises:
+        EvaluationError: see ``check_picture``.
     """
+    check_picture(path)
     # Figure itself, not pyplot, which has state and picks a window system.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

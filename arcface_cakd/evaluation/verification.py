@@ -119,12 +119,7 @@ def verification_metrics(
             f"{2 * len(distances)} embeddings make {len(distances)} pairs, but issame has shape "
             f"{issame.shape}"
         )
-    if folds < 2 or len(issame) < folds:
-        raise EvaluationError(f"{len(issame)} pairs do not make {folds} folds (2 or more)")
-    if issame.all() or not issame.any():
-        kind = "one identity" if issame.all() else "two identities"
-        raise EvaluationError(f"all {len(issame)} pairs show {kind}: nothing to tell apart")
-
+    check_pairs(issame, folds)
     sizes = np.full(folds, len(issame) // folds)
     sizes[: len(issame) % folds] += 1
     fold = np.repeat(np.arange(folds), sizes)
@@ -163,6 +158,23 @@ def verification_metrics(
         absent=absent,
         roc=curve,
     )
+
+
+def check_pairs(issame: np.ndarray, folds: int = 10) -> None:
+    """Say whether the protocol can judge such pairs, before anything is computed.
+
+    Args:
+        issame: (P,) bool, whether pair i shows one identity.
+        folds: of the protocol.
+
+    Raises:
+        EvaluationError: pairs of one kind only, fewer pairs than folds.
+    """
+    if folds < 2 or len(issame) < folds:
+        raise EvaluationError(f"{len(issame)} pairs do not make {folds} folds (2 or more)")
+    if issame.all() or not issame.any():
+        kind = "one identity" if issame.all() else "two identities"
+        raise EvaluationError(f"all {len(issame)} pairs show {kind}: nothing to tell apart")
 
 
 def pair_distances(embeddings: np.ndarray) -> np.ndarray:

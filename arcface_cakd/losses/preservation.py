@@ -20,8 +20,8 @@ class Preservation(nn.Module):
 
     Args:
         kind: ``"embedding"``, mean of 1 - cos(prompted, unprompted), which costs a second
-            forward of the teacher; or ``"margin"``, the margin loss (ArcFace, s = 64, m = 0.5) of the
-            prompted embeddings over the teacher's own class centres, which it needs.
+            forward of the teacher; or ``"margin"``, ArcFace (s = 64, m = 0.5) of the prompted
+            embeddings over the teacher's own class centres, which it needs.
         weight: weight of the term.
 
     Attributes:

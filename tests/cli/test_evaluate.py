@@ -116,9 +116,11 @@ def few(tmp_path):
             lambda f, t: [f / "model.pt", *NETWORK, "--data", f, "--device", "gpu"],
             "--device gpu cannot be used",
         ),
+        (lambda f, t: ["no.pt", *NETWORK, "--data", f, "--roc", t / "roc"], "must end in ."),
+        (lambda f, t: ["no.pt", *NETWORK, "--data", f, "--roc", "roc.xyz"], "must end in ."),
         (
             lambda f, t: [f / "model.onnx", "--data", f, "--json", f / "lfw.bin" / "r.json"],
-            "cannot be written",
+            "lfw.bin: File exists",
         ),
     ],
 )

@@ -43,6 +43,26 @@ def test_a_mistake_is_one_line_from_the_first_rank(monkeypatch, capsys, rank, sa
     assert lines == ["arcface-cakd train: error: the file x is not there: make it"] * said
 
 
+@pytest.mark.parametrize("rank", ["", "worker-1"])
+def test_a_rank_that_is_no_number_does_not_stop_the_command(monkeypatch, capsys, rank):
+    monkeypatch.setenv("RANK", rank)
+    assert cli.main(["train", "no_such_config"]) == 1
+    assert "no_such_config" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line(monkeypatch, capsys):
+    from arcface_cakd.cli import train
+
+    def fail(args):
+        with open("/dev/full", "w") as file:
+            file.write("x" * 100_000)
+
+    monkeypatch.setattr(train, "run", fail)
+    assert cli.main(["train", "any"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "No space left on device" in line
+
+
 def test_importing_the_package_imports_nothing_heavy():
     code = "import sys, arcface_cakd; print('torch' in sys.modules, 'timm' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -91,11 +91,21 @@ def test_a_log_line_says_speed_loss_terms_and_time_left():
 
 
 def test_a_meter_is_the_mean_since_the_last_reading_also_when_restored():
+    names = ("margin", "embedding_cosine")
     meter = Meter()
-    meter.update(torch.tensor([1.0, 10.0]))
+    meter.update(names, torch.tensor([1.0, 10.0]))
     assert meter.read() == [1.0, 10.0]
-    meter.update(torch.tensor([2.0, 10.0]))
-    meter.update(torch.tensor([3.0, 40.0]))
+    meter.update(names, torch.tensor([2.0, 10.0]))
+    meter.update(names, torch.tensor([3.0, 40.0]))
     meter = Meter(meter.state_dict())
-    meter.update(torch.tensor([4.0, 40.0]))
+    meter.update(names, torch.tensor([4.0, 40.0]))
     assert meter.read() == pytest.approx([3.0, 30.0])
+
+
+@pytest.mark.parametrize("others", [("margin",), ("margin", "urfm_feature")])
+def test_a_meter_never_adds_one_term_to_another(others):
+    meter = Meter()
+    meter.update(("margin", "embedding_cosine"), torch.tensor([1.0, 10.0]))
+    meter = Meter(meter.state_dict())
+    meter.update(others, torch.full((len(others),), 5.0))
+    assert meter.read() == [5.0] * len(others)

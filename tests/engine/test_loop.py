@@ -1,19 +1,22 @@
 import dataclasses
 import json
 import logging
+import random
+import shutil
 
+import numpy as np
 import pytest
 import torch
-from engine.engine_helpers import TinyFace, small_cakd, small_config
+from engine.engine_helpers import TinyFace, made_face, png, small_cakd, small_config
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
 from arcface_cakd.backbones import get_model, load_weights
 from arcface_cakd.config import ConfigError
-from arcface_cakd.data import read_bin
+from arcface_cakd.data import read_bin, write_bin
 from arcface_cakd.engine import DivergenceError, train, validate, validation_sets
 from arcface_cakd.engine.builders import Run, build_run
 from arcface_cakd.errors import ArcfaceCakdError
-from arcface_cakd.evaluation import embed, verification_metrics
+from arcface_cakd.evaluation import EvaluationError, embed, verification_metrics
 
 CPU = torch.device("cpu")
 
@@ -59,7 +62,7 @@ def test_distillation_logs_terms_gradient_norms_and_diagnostics(faces, tmp_path)
     assert line["loss"] == pytest.approx(line["margin"] + sum(line["terms"].values()))
     assert line["gradient_norms"].keys() == names | {"margin"}
     assert line["gradient_norms"]["embedding_cosine"] > 0
-    assert line["diagnostics"].keys() == {"teacher_rank", "prompted_cosine"}
+    assert line["diagnostics"].keys() == {"teacher_rank", "attended_rank", "prompted_cosine"}
 
 
 def test_the_margin_weight_scales_the_margin_loss(faces, tmp_path):
@@ -250,6 +253,28 @@ def test_sets_that_are_missing_are_named_once(faces, caplog):
     assert list(sets) == ["lfw"]
     (record,) = caplog.records
     assert "cfp_fp.bin, agedb_30.bin" in record.getMessage()
+
+
+def test_a_set_that_cannot_be_judged_stops_the_run_before_it_starts(faces, tmp_path):
+    shutil.copytree(faces, tmp_path / "faces")
+    pairs = [png(made_face(number, 0)) for number in range(8)]
+    write_bin(tmp_path / "faces" / "lfw.bin", pairs, [True, False] * 2)
+    config = small_config(tmp_path / "faces", tmp_path / "out", val_targets=("lfw",))
+    with pytest.raises(EvaluationError, match=r"lfw\.bin: 4 pairs do not make 10 folds"):
+        train(config)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_seed_reaches_every_generator(faces, tmp_path):
+    """A checkpoint holds their states, and a component of the user's may draw from them."""
+    drawn = []
+    for seed in (3, 3, 4):
+        random.seed()
+        np.random.seed()
+        build_run(small_config(faces, tmp_path, seed=seed), CPU)
+        drawn.append((float(torch.rand(())), random.random(), np.random.rand()))
+    assert drawn[0] == drawn[1]
+    assert all(same != other for same, other in zip(drawn[0], drawn[2], strict=True))
 
 
 def test_num_classes_error_is_a_config_error(faces, tmp_path):

@@ -48,7 +48,7 @@ def test_ranks_equal_one_process_that_takes_their_shares_in_turn(faces, tmp_path
 
     student = TinyFace(config.embedding_size, dropout=0.0)
     student.load_state_dict(results[0]["initial"])
-    student.train()
+    student.train().to(memory_format=torch.channels_last)  # as on a CPU: the same rounding
     # BatchNorm sees one rank's share at a time.
     embeddings = torch.cat([student(result["images"]) for result in results]).double()
     centers = torch.cat([result["centers"] for result in results]).double().requires_grad_()

@@ -117,6 +117,28 @@ def test_more_epochs_stretch_the_schedule(faces, tmp_path):
     assert rates[10] == pytest.approx(config.lr * (1 - 9 / 27))
 
 
+def test_other_losses_start_their_averages_anew(faces, tmp_path):
+    """Step 2 is in the middle of a log line's window, whose sums are of the former losses."""
+    settings = dict(num_epoch=1, save_all_states=True)
+    config = small_config(faces, tmp_path, cakd=small_cakd(), **settings)
+    train(config, stop_after_step=2)
+    fewer = small_cakd(losses=[dict(name="embedding_cosine")])
+    resumed = train(dataclasses.replace(config, cakd=fewer, resume=True), stop_after_step=4)
+    assert resumed.history[-1]["terms"].keys() == {"embedding_cosine", "anchoring"}
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_line(faces, tmp_path, monkeypatch):
+    def fail(content, path):
+        path.write_bytes(b"half")
+        raise RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 2 vs 1")
+
+    monkeypatch.setattr(checkpoint_module.torch, "save", fail)
+    config = small_config(faces, tmp_path / "out", checkpoint_every=2)
+    with pytest.raises(CheckpointError, match=r"checkpoint_gpu_0\.pt cannot be written"):
+        train(config)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"metrics.jsonl", "tensorboard"}
+
+
 @pytest.fixture(scope="module")
 def kept(faces, tmp_path_factory):
     """A finished run with a checkpoint."""

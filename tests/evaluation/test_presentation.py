@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from arcface_cakd.evaluation import plot_roc, verification_metrics, verification_table
+from arcface_cakd.evaluation import (
+    EvaluationError,
+    plot_roc,
+    verification_metrics,
+    verification_table,
+)
 
 
 def result(noise, pairs=400, seed=0):
@@ -49,6 +54,6 @@ def test_the_picture_shows_the_curves(tmp_path):
 
 
 def test_a_picture_of_unknown_format_leaves_nothing(tmp_path):
-    with pytest.raises(ValueError, match="Format"):
+    with pytest.raises(EvaluationError, match="must end in"):
         plot_roc({"good": result(0.3)}, tmp_path / "roc.nonsense")
     assert list(tmp_path.iterdir()) == []
