@@ -17,6 +17,7 @@ from arcface_cakd.config import TrainConfig, load_config
 from arcface_cakd.data import VerificationSet, read_bin
 from arcface_cakd.data.synthesis import histogram_baseline, synthesize
 from arcface_cakd.engine import load_distiller, read_history, train
+from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.evaluation import VerificationResult, evaluate_set, format_table, plot_roc
 from arcface_cakd.export import export_onnx
 from arcface_cakd.files import write_text
@@ -35,6 +36,10 @@ MADE = {
 }
 TARGETS = ("lfw", "cfp_fp", "agedb_30")
 CHANCE_FLOOR = 0.60
+
+
+class DemoError(ArcfaceCakdError):
+    """A folder that the demo will not write to."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +84,13 @@ def run_demo(
 
     Returns:
         0, or 1 if a model does not beat 60 % on ``lfw``.
+
+    Raises:
+        DemoError: ``out`` holds something that is not a demo's.
     """
     start = time.monotonic()
     out = Path(out)
+    _claim(out, made)
     sets = _make_data(out / "data", made)
     outcomes: dict[str, Outcome] = {}
     for run in RUNS:
@@ -118,14 +127,27 @@ def run_demo(
     return 1 if weak else 0
 
 
-def _make_data(folder: Path, made: Mapping[str, Any]) -> dict[str, VerificationSet]:
-    marker = folder / "made.json"
+def _claim(out: Path, made: Mapping[str, Any]) -> None:
+    """Make ``out`` the demo's own folder, so that it never removes what is not its own.
+
+    Raises:
+        DemoError: the folder holds something else.
+    """
+    marker = out / "demo.json"
     wanted = json.dumps(dict(made), sort_keys=True)
-    if not (marker.is_file() and marker.read_text() == wanted):
-        if folder.exists():
-            shutil.rmtree(folder)  # half-made, or made with other settings
-        synthesize(folder, **made, contact_sheet=folder / "contact_sheet.png")
-        write_text(marker, wanted)
+    if marker.is_file() and marker.read_text() != wanted:  # of other faces: start anew
+        for folder in ("data", *(run.name for run in RUNS)):
+            shutil.rmtree(out / folder, ignore_errors=True)
+    elif not marker.is_file() and out.is_dir() and any(out.iterdir()):
+        raise DemoError(f"--out {out} is not empty and no demo's: name a new folder")
+    write_text(marker, wanted)
+
+
+def _make_data(folder: Path, made: Mapping[str, Any]) -> dict[str, VerificationSet]:
+    sheet = folder / "contact_sheet.png"  # the last that is written
+    if not sheet.is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        synthesize(folder, **made, contact_sheet=sheet)
     return {target: read_bin(folder / f"{target}.bin") for target in TARGETS}
 
 

@@ -75,3 +75,21 @@ def test_half_made_data_is_made_anew(tmp_path):
     sets = demo._make_data(folder, MADE)
     assert {len(pairs.issame) for pairs in sets.values()} == {20}
     assert (folder / "train.rec").stat().st_size > 1000
+
+
+def test_it_keeps_out_of_folders_that_are_not_its_own(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.rec").write_text("years of work")
+    with pytest.raises(demo.DemoError, match="is not empty and no demo's"):
+        demo.run_demo(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*")] == ["data", "mine.rec"]
+
+
+def test_other_faces_start_all_runs_anew(tmp_path):
+    demo._claim(tmp_path, MADE)
+    (tmp_path / "teacher").mkdir()
+    (tmp_path / "teacher" / "checkpoint_gpu_0.pt").write_bytes(b"of these faces")
+    demo._claim(tmp_path, MADE)
+    assert (tmp_path / "teacher" / "checkpoint_gpu_0.pt").is_file()
+    demo._claim(tmp_path, {**MADE, "seed": 4})
+    assert [path.name for path in tmp_path.iterdir()] == ["demo.json"]

@@ -124,12 +124,18 @@ def save_weights(model: nn.Module, path: str | os.PathLike) -> None:
 
     Keys, shapes and module versions are those of ``torch.save(model.state_dict(), path)``;
     the tensors are on the CPU and contiguous, whatever device and memory format the model uses.
+
+    Raises:
+        WeightsError: the file cannot be written, as on a full disk; a former one stays.
     """
     state = model.state_dict()
     for key, value in state.items():
         state[key] = value.cpu().contiguous()
     with atomic_path(path) as partial:
-        torch.save(state, partial)
+        try:
+            torch.save(state, partial)
+        except RuntimeError as error:  # how torch reports a write that failed
+            raise WeightsError(f"{path} cannot be written: free space on its disk") from error
 
 
 def embedding_size_of(state: Mapping[str, Tensor], build: Callable[[int], nn.Module]) -> int | None:

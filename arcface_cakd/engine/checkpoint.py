@@ -129,6 +129,17 @@ def load_checkpoint(run: Run, config: TrainConfig) -> tuple[Position, dict]:
     return position, content["meter"]
 
 
+def set_aside_checkpoint(output: str | Path) -> None:
+    """Rename this rank's checkpoint of a former run, if there is one, to end in ``.old``.
+
+    A run that starts anew and is killed before its own first checkpoint would otherwise be
+    resumed from the former run's.
+    """
+    path = checkpoint_path(output, rank())
+    if path.is_file():
+        path.replace(path.with_name(f"{path.name}.old"))
+
+
 def load_distiller(config: TrainConfig) -> Distiller:
     """The Distiller of a run that was trained with checkpoints, on the CPU and in eval mode.
 
@@ -159,6 +170,7 @@ def _fingerprint(run: Run, config: TrainConfig) -> dict[str, Any]:
         "network": config.network,
         "embedding_size": config.embedding_size,
         "num_classes": run.num_classes,
+        "num_image": run.loader.num_images,
         "batch_size": config.batch_size,
         "seed": config.seed,
         "optimizer": config.optimizer,

@@ -24,7 +24,12 @@ from arcface_cakd.distributed import (
     world_size,
 )
 from arcface_cakd.engine.builders import Run, build_run
-from arcface_cakd.engine.checkpoint import Position, load_checkpoint, save_checkpoint
+from arcface_cakd.engine.checkpoint import (
+    Position,
+    load_checkpoint,
+    save_checkpoint,
+    set_aside_checkpoint,
+)
 from arcface_cakd.engine.divergence import DivergenceGuard
 from arcface_cakd.engine.journal import Journal
 from arcface_cakd.engine.meters import Clock, Meter
@@ -86,6 +91,8 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
     if config.resume:
         start, averages = load_checkpoint(run, config)
         meter = Meter(averages)
+    else:
+        set_aside_checkpoint(config.output)
 
     output = Path(config.output)
     batches_left = (config.num_epoch - start.epoch) * len(run.loader) - start.batch

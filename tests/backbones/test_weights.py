@@ -308,3 +308,19 @@ def test_read_weights_gives_a_plain_dict(saved):
     state = read_weights(saved)
     assert type(state) is dict
     assert state.keys() == model().state_dict().keys()
+
+
+def test_a_full_disk_leaves_the_former_weights(tmp_path, monkeypatch):
+    model = torch.nn.Linear(2, 2)
+    save_weights(model, tmp_path / "model.pt")
+    former = (tmp_path / "model.pt").read_bytes()
+
+    def fail(state, path):
+        path.write_bytes(b"half")
+        raise RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 2 vs 1")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(WeightsError, match=r"model\.pt cannot be written: free space"):
+        save_weights(model, tmp_path / "model.pt")
+    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
+    assert (tmp_path / "model.pt").read_bytes() == former

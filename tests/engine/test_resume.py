@@ -221,3 +221,14 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(kept, tmp_path, damage):
     else:
         torch.save({"epoch": 1, "global_step": 9, "state_dict_backbone": {}}, path)
     assert str(path) in refused(dataclasses.replace(kept, output=str(tmp_path), resume=True))
+
+
+def test_a_fresh_start_leaves_no_checkpoint_of_the_former_run_to_resume_from(faces, tmp_path):
+    config = small_config(faces, tmp_path / "out", save_all_states=True)
+    train(config)
+    former = checkpoint_path(config.output).read_bytes()
+    train(dataclasses.replace(config, save_all_states=False), stop_after_step=2)
+    assert not checkpoint_path(config.output).exists()
+    assert (tmp_path / "out" / "checkpoint_gpu_0.pt.old").read_bytes() == former
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        train(dataclasses.replace(config, resume=True))
