@@ -74,8 +74,10 @@ class TokenStandardization(nn.Module):
     A Transformer's tokens are nearly all alike: of those of the demo's Swin, 98 % of the power is
     in their common mean, 1 % tells one image from another (``eval/token_statistics.py``). Two
     sides mapped from that agree on the mean and have nothing left to align. LayerNorm, which
-    looks at one token, keeps the mean; a BatchNorm without scale and shift takes it out. In
-    training it takes the statistics of the rank's own batch, prompts included.
+    looks at one token, keeps the mean; a BatchNorm without scale and shift takes it out.
+
+    In training mode mean and (biased) variance are those of the rank's batch, prompts included;
+    in evaluation mode they are running ones, which the state dict holds.
 
     Args:
         token_dim: width C of the tokens.
