@@ -26,8 +26,11 @@ BATCH = 3
 
 @functools.cache
 def on_meta(name, fp16=False):
-    with torch.device("meta"):
-        return get_model(name, fp16=fp16, num_features=WIDTH)
+    try:
+        with torch.device("meta"):
+            return get_model(name, fp16=fp16, num_features=WIDTH)
+    except RuntimeError:  # timm 1.0.9 computes with numbers while it builds
+        return get_model(name, fp16=fp16, num_features=WIDTH).to("meta")
 
 
 SMALL = [n for n in NAMES if sum(p.numel() for p in on_meta(n).parameters()) < 4e6]
