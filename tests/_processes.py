@@ -32,9 +32,10 @@ def run_ranks(function, world_size, tmp_path, *args, timeout=120):
         TimeoutError: the ranks did not finish in time.
     """
     folder = Path(tempfile.mkdtemp(dir=tmp_path, prefix="ranks_"))
-    # The server imports these once and its children start from there; the second is what takes
-    # seconds in the first DistributedDataParallel of a process.
-    mp.get_context("forkserver").set_forkserver_preload(["torch", "torch._dynamo"])
+    # The server imports torch once and its children start from there. Not torch._dynamo, though
+    # it takes seconds in the first DistributedDataParallel of a process: under torch 2.6 the
+    # children of a server that has imported it hang.
+    mp.get_context("forkserver").set_forkserver_preload(["torch"])
     context = mp.start_processes(
         _run_rank,
         (function, world_size, folder, timeout, args),
