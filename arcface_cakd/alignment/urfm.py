@@ -180,8 +180,9 @@ class URFM(nn.Module):
 
     Without ``stop_gradient`` constant outputs minimise the alignment losses. It is not enough to
     anchor h: an MSA that the losses train, be it from the student's side alone, learned within
-    40 steps of a real Swin teacher to give all faces the same output, and L_feat fell to 0.01 of
-    its start. What learns from the alignment losses therefore lies on the student's side only.
+    40 steps of the demo's Swin to give all faces the same output: L_feat, 0.23 over the first 20
+    steps, was 0.005 at the end of the next 20 (one run). What learns from the alignment losses
+    therefore lies on the student's side only, the prompts excepted.
 
     Raises:
         ConfigError: ``num_centers`` is not square, ``dim`` not a multiple of ``num_heads``, or
