@@ -19,11 +19,18 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     python_requires=">=3.10",
-    # recipes/ stands at the root of the repository and is installed as
-    # arcface_cakd/recipes; arcface_cakd.resources finds it either way.
-    packages=[*find_packages(include=["arcface_cakd", "arcface_cakd.*"]), "arcface_cakd.recipes"],
-    package_dir={"arcface_cakd.recipes": "recipes"},
-    package_data={"arcface_cakd.recipes": ["*.py", "*.md"]},
+    # recipes/ and patches/ stand at the root of the repository and are installed inside of
+    # arcface_cakd; arcface_cakd.resources finds them either way.
+    packages=[
+        *find_packages(include=["arcface_cakd", "arcface_cakd.*"]),
+        "arcface_cakd.recipes",
+        "arcface_cakd.patches",
+    ],
+    package_dir={"arcface_cakd.recipes": "recipes", "arcface_cakd.patches": "patches"},
+    package_data={
+        "arcface_cakd.recipes": ["*.py", "*.md"],
+        "arcface_cakd.patches": ["*.py", "*.toml", "*.md"],
+    },
     install_requires=[
         "torch>=2.6",
         "torchvision",
@@ -38,6 +45,7 @@ setup(
         "tensorboard",
         "tqdm",
         "simplejpeg",
+        "tomli; python_version < '3.11'",
     ],
     extras_require={"test": ["pytest"], "dev": ["pytest", "ruff==0.17.6"]},
     entry_points={"console_scripts": ["arcface-cakd = arcface_cakd.cli:main"]},

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from arcface_cakd.config.settings import ConfigError, Range, check_settings
 from arcface_cakd.registry import LOSSES, SECTIONS
@@ -48,6 +48,7 @@ def _entry(
     student_weights: str | None = None,
     lr_scale: dict | None = None,
     weight_decay: dict | None = None,
+    clipping: Literal["separate", "shared"] = "separate",
 ) -> None:
     """Declares the keys of a ``cakd`` entry; each section is checked against its component."""
 
@@ -68,6 +69,9 @@ class CakdConfig:
         student_weights: a ``model.pt`` that the student starts from, or None.
         lr_scale: learning rate of each part, as a multiple of the config's ``lr``. Default 1.
         weight_decay: weight decay of each part. Default 0 for prompts, 5e-4 for URFM.
+        clipping: whether what is learned beside the student has a budget of its own when
+            gradients are clipped ("separate"), or the student's steps shrink where that is
+            large ("shared").
     """
 
     teacher: dict[str, Any]
@@ -80,6 +84,7 @@ class CakdConfig:
     student_weights: str | None
     lr_scale: ByPart
     weight_decay: ByPart
+    clipping: str
 
     @classmethod
     def from_entry(cls, entry: Mapping) -> "CakdConfig":
@@ -120,6 +125,7 @@ class CakdConfig:
             student_weights=top["student_weights"],
             lr_scale=_by_part(top["lr_scale"], "cakd.lr_scale", prompts=1.0, urfm=1.0),
             weight_decay=_by_part(top["weight_decay"], "cakd.weight_decay", prompts=0.0, urfm=5e-4),
+            clipping=top["clipping"],
         )
 
 

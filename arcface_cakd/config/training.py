@@ -121,7 +121,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
         ConfigError: no such file, one that does not run, an unknown key, a wrong value.
     """
     path = Path(path)
-    raw = _execute(path)
+    raw = execute_config(path)
     known = {field.name for field in fields(TrainConfig)} | _HOST_ONLY
     for override in overrides:
         _override(raw, override, known)
@@ -144,7 +144,15 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
     return config
 
 
-def _execute(path: Path) -> dict[str, Any]:
+def execute_config(path: Path) -> dict[str, Any]:
+    """The ``config`` that a config file defines, as it stands there: nothing is checked.
+
+    Args:
+        path: the file; it is executed, with its own folder importable.
+
+    Raises:
+        ConfigError: no such file, or one that does not run or defines no ``config``.
+    """
     if not path.is_file():
         raise ConfigError(f"config {path}: no such file")
     folder = str(path.resolve().parent)

@@ -5,12 +5,10 @@ builtins only, so that ``torch.load`` reads it under ``weights_only=True``.
 """
 
 import pickle
-import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,6 +17,7 @@ from arcface_cakd.distiller import Distiller
 from arcface_cakd.distributed import barrier, gather_objects, rank, world_size
 from arcface_cakd.engine.builders import Run, build_model
 from arcface_cakd.engine.errors import CheckpointError
+from arcface_cakd.engine.random_state import random_state, restore_random_state
 from arcface_cakd.files import atomic_path
 
 
@@ -63,7 +62,7 @@ def save_checkpoint(run: Run, config: TrainConfig, position: Position, meter: di
         "state_lr_scheduler": run.schedule.state_dict(),
         "state_scaler": None if run.scaler is None else run.scaler.state_dict(),
         "gradients": [p.grad for p in _parameters(run)],
-        "rng": _rng_state(run),
+        "rng": random_state(run.device),
         "sampling": run.partial_fc.rng_state(),
         "meter": meter,
         "config": _fingerprint(run, config),
@@ -124,7 +123,7 @@ def load_checkpoint(run: Run, config: TrainConfig) -> tuple[Position, dict]:
     for parameter, gradient in zip(_parameters(run), content["gradients"], strict=True):
         parameter.grad = None if gradient is None else gradient.to(parameter.device)
     run.partial_fc.set_rng_state(content["sampling"])
-    _restore_rng(run, content["rng"])
+    restore_random_state(content["rng"], run.device)
     position = Position(content["epoch"], content["batch"], content["global_step"])
     return position, content["meter"]
 
@@ -230,24 +229,3 @@ def _check_shapes(module: nn.Module, state: dict[str, Tensor], path: Path) -> No
 
 def _size(shape: torch.Size | None) -> str:
     return "missing" if shape is None else str(tuple(shape))
-
-
-def _rng_state(run: Run) -> dict[str, Any]:
-    name, keys, *rest = np.random.get_state()
-    on_gpu = run.device.type == "cuda"
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state(run.device) if on_gpu else None,
-        "python": random.getstate(),
-        # uint32 has no place in every torch version's files; the values fit int64.
-        "numpy": (name, torch.from_numpy(keys.astype(np.int64)), *rest),
-    }
-
-
-def _restore_rng(run: Run, state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    if run.device.type == "cuda" and state["cuda"] is not None:
-        torch.cuda.set_rng_state(state["cuda"], run.device)
-    random.setstate(state["python"])
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))

@@ -100,7 +100,8 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
     if stop_after_step is not None:
         last_step = min(max(stop_after_step, start.step), total_steps)
     keeps_checkpoints = config.save_all_states or config.checkpoint_every is not None
-    stepper = Stepper(run.optimizer, config.clip_grad_norm, run.scaler)
+    shares = config.cakd is not None and config.cakd.clipping == "shared"
+    stepper = Stepper(run.optimizer, config.clip_grad_norm, run.scaler, shares)
     guard = DivergenceGuard(device, _advice(config))
     position = start
     with Journal(output, total_steps, start.step, active=is_main()) as journal:

@@ -1,6 +1,6 @@
 """One optimiser step: gradients summed, averaged over ranks, clipped, applied."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 import torch.distributed as dist
@@ -55,19 +55,38 @@ def _average_bucket(parameters: list[Tensor]) -> None:
             parameter.grad.copy_(part.view_as(parameter))
 
 
+def clipping_budgets(
+    groups: Mapping[str, list[Tensor]], shared: bool = False
+) -> dict[str, list[Tensor]]:
+    """The parameters whose gradients are clipped together, by what to call them.
+
+    ``student`` has a budget of its own, and the rest (prompts, URFM, heads) share a second one,
+    so that what distillation adds cannot shrink the student's steps; unless ``shared``.
+
+    Args:
+        groups: parameters by the name of their optimiser group. Those of ``partial_fc``, whose
+            gradient is that of the global batch, are never clipped, as in arcface_torch.
+        shared: one budget for everything.
+    """
+    replicated = {name: params for name, params in groups.items() if name != "partial_fc"}
+    heads = [p for name, params in replicated.items() if name != "student" for p in params]
+    if shared and heads:
+        return {"student and distillation heads": [*replicated["student"], *heads]}
+    budgets = {"student": replicated["student"], "distillation heads": heads}
+    return {name: params for name, params in budgets.items() if params}
+
+
 class Stepper:
     """Backward passes and optimiser steps.
 
     The groups of the optimiser are known by their ``"name"``: ``partial_fc`` holds this rank's
-    class centres, whose gradient is already that of the global batch and is never clipped, as
-    in arcface_torch; all other groups are replicated on the ranks. Of those ``student`` has a
-    clipping budget of its own, and the rest (prompts, URFM, heads) share a second one of the
-    same size, so that what distillation adds cannot shrink the student's steps.
+    class centres; all other groups are replicated on the ranks.
 
     Args:
         optimizer: see above.
-        clip_grad_norm: largest 2-norm of each budget; None clips nothing.
+        clip_grad_norm: largest 2-norm of each of ``clipping_budgets``; None clips nothing.
         scaler: for float16, else None.
+        shared_clipping: one budget for the student and all that distillation adds.
     """
 
     def __init__(
@@ -75,18 +94,14 @@ class Stepper:
         optimizer: Optimizer,
         clip_grad_norm: float | None,
         scaler: torch.amp.GradScaler | None = None,
+        shared_clipping: bool = False,
     ):
         self.optimizer = optimizer
         self.scaler = scaler
         self._clip = clip_grad_norm
         groups = {group["name"]: group["params"] for group in optimizer.param_groups}
         self._replicated = [p for name in groups if name != "partial_fc" for p in groups[name]]
-        self._budgets = {
-            "student": groups["student"],
-            "distillation heads": [
-                p for name in groups if name not in ("student", "partial_fc") for p in groups[name]
-            ],
-        }
+        self._budgets = clipping_budgets(groups, shared_clipping)
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of ``loss`` to what has been summed since the last ``prepare``."""
@@ -106,7 +121,6 @@ class Stepper:
         return {
             f"gradient of the {name}": clip_grad_norm_(parameters, self._clip)
             for name, parameters in self._budgets.items()
-            if parameters
         }
 
     def apply(self) -> None:

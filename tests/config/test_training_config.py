@@ -159,6 +159,7 @@ def test_a_mistake_in_set_is_one_line(write, override, message):
             TEACHER + ", lr_scale=edict(prompt=1)",
             "cakd.lr_scale has no setting 'prompt'; did you mean 'prompts'?",
         ),
+        (TEACHER + ", clipping='none'", "cakd.clipping must be 'separate' or 'shared'"),
     ],
 )
 def test_a_mistake_in_the_cakd_entry_is_one_line(write, entry, message):
@@ -176,6 +177,7 @@ def test_the_whole_method_is_the_default(write):
     assert cakd.urfm["num_centers"] == 49 and cakd.urfm["face_distance"] == "relative"
     assert cakd.urfm["position"] == "query_key" and cakd.anchoring["weight"] == 1.0
     assert (cakd.weight_decay.prompts, cakd.weight_decay.urfm) == (0.0, 5e-4)
+    assert cakd.clipping == "separate"
 
 
 def test_without_urfm_only_the_embedding_is_aligned(write):

@@ -10,7 +10,7 @@ def parameters(*sizes, seed=0):
     return [nn.Parameter(torch.randn(size, generator=generator)) for size in sizes]
 
 
-def make_stepper(clip, scaler=None, lr=1.0):
+def make_stepper(clip, scaler=None, lr=1.0, shared=False):
     groups = {
         "student": parameters(5, 3, seed=1),
         "prompts": parameters(4, seed=2),
@@ -20,7 +20,7 @@ def make_stepper(clip, scaler=None, lr=1.0):
     optimizer = torch.optim.SGD(
         [{"name": name, "params": params} for name, params in groups.items()], lr=lr
     )
-    return groups, Stepper(optimizer, clip, scaler)
+    return groups, Stepper(optimizer, clip, scaler, shared)
 
 
 def flat(params):
@@ -63,6 +63,26 @@ def test_student_and_heads_have_separate_budgets_and_centres_none(clip):
     else:
         assert list(norms) == ["gradient of the student", "gradient of the distillation heads"]
         assert float(norms["gradient of the student"]) == pytest.approx(float(student_norm), 1e-4)
+
+
+@pytest.mark.parametrize("clip", [0.5, 1e6])
+def test_a_shared_budget_clips_student_and_heads_together(clip):
+    groups, stepper = make_stepper(clip, shared=True)
+    weights = {"student": 2.0, "prompts": 0.3, "urfm": 40.0, "partial_fc": 1000.0}
+    before = {name: flat(params) for name, params in groups.items()}
+    raw = {
+        name: weights[name] * torch.cat([torch.arange(1.0, p.numel() + 1) for p in params]).double()
+        for name, params in groups.items()
+    }
+    stepper.backward(weigh(groups, weights))
+    (norm,) = stepper.prepare().values()
+    stepper.apply()
+    whole = torch.cat([raw[name] for name in ("student", "prompts", "urfm")]).norm()
+    assert float(norm) == pytest.approx(float(whole), rel=1e-4)
+    for name in ("student", "prompts", "urfm"):
+        expected = raw[name] * min(1.0, clip / float(whole))
+        step = before[name] - flat(groups[name])
+        torch.testing.assert_close(step, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_gradients_of_micro_steps_are_summed():
