@@ -10,6 +10,7 @@ from arcface_cakd.backbones.factory import get_model
 from arcface_cakd.backbones.teacher import build_teacher
 from arcface_cakd.backbones.weights import (
     WeightsError,
+    copy_weights,
     embedding_size_of,
     load_weights,
     save_weights,
@@ -20,6 +21,7 @@ __all__ = [
     "FaceBackbone",
     "WeightsError",
     "build_teacher",
+    "copy_weights",
     "embedding_size_of",
     "get_model",
     "load_weights",

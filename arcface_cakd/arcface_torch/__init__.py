@@ -1,0 +1,35 @@
+"""What a patched arcface_torch calls: each function is one line of its ``train_v2.py``.
+
+A config without ``cakd`` passes through every one of them unchanged. The host reaches them as
+``utils.utils_cakd``, a file that the patch adds, which does without where this package is not
+installed. The names load on first use, so that the host's data tools need no torch.
+"""
+
+import importlib
+
+_PUBLIC = {
+    "clip_grad_norm": "hosted",
+    "comm_hook": "hosted",
+    "distill": "networks",
+    "faster_items": "items",
+    "get_model": "networks",
+    "log_line": "logs",
+    "log_to": "logs",
+    "parameter_groups": "hosted",
+    "resume": "checkpoint",
+    "run_state": "checkpoint",
+    "save": "checkpoint",
+    "student": "networks",
+    "total_loss": "hosted",
+}
+__all__ = [*_PUBLIC]
+
+
+def __getattr__(name):
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)

@@ -1,0 +1,79 @@
+"""What the host's checkpoint lacks for a run that goes on as if it had never stopped."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from arcface_cakd.arcface_torch.hosted import hosted
+from arcface_cakd.engine.random_state import random_state, restore_random_state
+from arcface_cakd.files import atomic_path
+
+
+def run_state(backbone: nn.Module, partial_fc: nn.Module, amp: Any) -> dict[str, dict]:
+    """What to add to the host's checkpoint: ``{"cakd": ...}``, tensors and builtins only.
+
+    The global random generators (Partial FC's sampling draws from them), the gradient scaler,
+    and the gradients of an optimiser step that is not complete (``gradient_acc``).
+
+    Args:
+        backbone: in DistributedDataParallel.
+        partial_fc: the host's ``PartialFC_V2``.
+        amp: the host's gradient scaler.
+    """
+    gradients = [p.grad for p in _parameters(backbone, partial_fc)]
+    return {
+        "cakd": {
+            "rng": random_state(_device(partial_fc)),
+            "scaler": amp.state_dict(),
+            "gradients": gradients if any(g is not None for g in gradients) else None,
+        }
+    }
+
+
+def resume(cfg: Any, rank: int, backbone: nn.Module, partial_fc: nn.Module, amp: Any) -> None:
+    """Restore what ``run_state`` kept, where ``cfg.resume`` says so.
+
+    Called when all else is restored and built, for whatever draws a random number in between
+    would be missed. A checkpoint without it, of an unpatched host, is used as it is.
+    """
+    if not cfg.resume:
+        return
+    path = os.path.join(cfg.output, f"checkpoint_gpu_{rank}.pt")
+    # The host has read the file already; mapped, its class centres are not read again.
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    distiller = hosted(backbone)
+    if distiller is not None:
+        distiller.step = content["global_step"]
+    kept = content.get("cakd")
+    if kept is None:
+        logging.warning(
+            "%s holds no random state and no gradient scaler: this run will differ from one that "
+            "never stopped",
+            path,
+        )
+        return
+    if kept["scaler"] and amp.is_enabled():
+        amp.load_state_dict(kept["scaler"])
+    if kept["gradients"] is not None:
+        parameters = _parameters(backbone, partial_fc)
+        for parameter, gradient in zip(parameters, kept["gradients"], strict=True):
+            parameter.grad = None if gradient is None else gradient.to(parameter.device)
+    restore_random_state(kept["rng"], _device(partial_fc))
+
+
+def save(content: Any, path: str | os.PathLike) -> None:
+    """``torch.save``, written beside and renamed: a run that is killed keeps its former file."""
+    with atomic_path(Path(path)) as partial:
+        torch.save(content, partial)
+
+
+def _parameters(backbone: nn.Module, partial_fc: nn.Module) -> list[nn.Parameter]:
+    return [*backbone.parameters(), *partial_fc.parameters()]
+
+
+def _device(partial_fc: nn.Module) -> torch.device:
+    return next(partial_fc.parameters()).device

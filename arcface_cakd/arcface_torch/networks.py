@@ -1,0 +1,120 @@
+"""The networks of a patched arcface_torch: its own, ours by name, and the distilling one."""
+
+import contextlib
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from arcface_cakd import backbones
+from arcface_cakd.arcface_torch.hosted import HostedDistiller, hosted
+from arcface_cakd.backbones import FaceBackbone, WeightsError, build_teacher, copy_weights
+from arcface_cakd.config import CakdConfig, ConfigError
+from arcface_cakd.distributed import failing_together, rank
+from arcface_cakd.errors import ArcfaceCakdError
+from arcface_cakd.registry import BACKBONES, did_you_mean
+
+
+def get_model(name: str, **kwargs: Any) -> FaceBackbone:
+    """A network that the host does not know itself, such as a Swin teacher.
+
+    Args:
+        name: a name in ``BACKBONES``, or ``timm:<model>``.
+        kwargs: the host's ``dropout``, ``fp16`` and ``num_features``.
+
+    Raises:
+        UnknownNameError: nor do we.
+    """
+    return backbones.get_model(name, **kwargs)
+
+
+def distill(backbone: nn.Module, cfg: Any) -> nn.Module:
+    """The network that the host trains: ``backbone``, or the distiller around its student.
+
+    The global random state is left as it was, so that Partial FC starts from the same class
+    centres with ``cakd`` and without. A mistake in the ``cakd`` entry ends the program with one
+    line; a collective, where there is such an entry.
+
+    Args:
+        backbone: what the host's ``get_model`` built for ``cfg.network``.
+        cfg: the host's config, an EasyDict. Beyond its own keys, ``cakd`` and ``bf16`` are read.
+
+    Returns:
+        ``backbone`` itself where ``cfg`` has no ``cakd``.
+    """
+    if cfg.get("cakd") is None and not cfg.get("bf16"):
+        return backbone
+    with _one_line_for_a_mistake(), failing_together(), torch.random.fork_rng(devices=[]):
+        if cfg.get("cakd") is None:
+            return _in_bfloat16(backbone, cfg)
+        config = CakdConfig.from_entry(cfg.cakd)
+        network = _student(backbone, cfg)
+        teacher = build_teacher(cfg.embedding_size, **config.teacher)
+        distiller = HostedDistiller(
+            network, teacher, config, cfg.num_classes, frequent=cfg.frequent
+        )
+        distiller.amp_dtype = torch.float16 if cfg.fp16 else None
+        logging.info(
+            "cakd: %s learns from %s, and beside it %d parameters of prompts and heads",
+            cfg.network,
+            config.teacher["network"],
+            sum(p.numel() for g in distiller.parameter_groups(0, 0)[1:] for p in g["params"]),
+        )
+        return _in_bfloat16(distiller, cfg) if cfg.get("bf16") else distiller
+
+
+def student(backbone: nn.Module) -> nn.Module:
+    """What becomes ``model.pt``: the student, or the plain backbone.
+
+    Args:
+        backbone: in DistributedDataParallel.
+    """
+    distiller = hosted(backbone)
+    return backbone.module if distiller is None else distiller.student
+
+
+def _student(backbone: nn.Module, cfg: Any) -> FaceBackbone:
+    """Ours of the same name, with the weights that the host gave its own."""
+    if isinstance(backbone, FaceBackbone):
+        return backbone
+    if cfg.network not in BACKBONES:
+        hint = did_you_mean(str(cfg.network), BACKBONES.names())
+        raise ConfigError(
+            f"config.network {cfg.network!r} of this arcface_torch cannot be distilled into, as "
+            f"its pixel features are out of reach ({hint}): register it in BACKBONES"
+        )
+    own = backbones.get_model(
+        cfg.network, dropout=0.0, fp16=cfg.fp16, num_features=cfg.embedding_size
+    )
+    source = f"the weights of this arcface_torch's {cfg.network!r}"
+    try:
+        copy_weights(own, backbone.state_dict(), source)
+    except WeightsError as error:
+        raise WeightsError(f"{error}; or register your network by a new name") from error
+    return own
+
+
+def _in_bfloat16(network: nn.Module, cfg: Any) -> nn.Module:
+    if cfg.fp16:
+        raise ConfigError("config.fp16 and config.bf16 are both set; choose one")
+    if not isinstance(network, FaceBackbone | HostedDistiller):
+        raise ConfigError(
+            f"config.bf16: this arcface_torch's {cfg.network!r} knows float16 alone: set fp16, or "
+            "add a cakd entry"
+        )
+    network.amp_dtype = torch.bfloat16
+    return network
+
+
+@contextlib.contextmanager
+def _one_line_for_a_mistake() -> Iterator[None]:
+    """The host has no place of its own to say what a user did wrong: rank 0 says it and all end."""
+    try:
+        yield
+    except (ArcfaceCakdError, OSError) as error:
+        if rank() == 0:
+            print(f"arcface-cakd: error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None

@@ -1,0 +1,410 @@
+"""The functions that a patched arcface_torch calls, without one."""
+
+import builtins
+import inspect
+import runpy
+import sys
+
+import numpy as np
+import pytest
+import torch
+from _processes import run_ranks
+from easydict import EasyDict as edict
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from arcface_cakd import arcface_torch as cakd
+from arcface_cakd.arcface_torch.hosted import LINES_PER_NORMS, HostedDistiller
+from arcface_cakd.backbones import build_teacher, get_model
+from arcface_cakd.distiller import Distiller
+from arcface_cakd.partial_fc import ArcFace, PartialFC
+from arcface_cakd.resources import resource_dir
+
+E, CLASSES, BATCH = 16, 6, 4
+
+
+def make_cfg(**changes):
+    cfg = edict(
+        network="r10_narrow",
+        embedding_size=E,
+        num_classes=CLASSES,
+        frequent=2,
+        fp16=False,
+        lr=0.1,
+        weight_decay=5e-4,
+        resume=False,
+        cakd=edict(
+            teacher=edict(network="swin_mini", weights="random"),
+            prompts=edict(num_tokens=2),
+            urfm=edict(num_centers=9, dim=16, num_heads=2),
+            losses=[edict(name="embedding_cosine", weight=2.0), edict(name="urfm_attention")],
+        ),
+    )
+    cfg.update(changes)
+    return cfg
+
+
+class HostNetwork(nn.Module):
+    """What arcface_torch's own networks are to us: a module with the same keys, no FaceBackbone."""
+
+    def __init__(self):
+        super().__init__()
+        for name, child in get_model("r10_narrow", num_features=E).named_children():
+            self.add_module(name, child)
+
+
+def batch(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand((BATCH, 3, 112, 112), generator=generator) * 2 - 1
+    return images, torch.randint(CLASSES, (BATCH,), generator=generator)
+
+
+@pytest.fixture(scope="module")
+def distiller():
+    torch.manual_seed(3)
+    return cakd.distill(HostNetwork(), make_cfg()).train()
+
+
+def test_a_plain_config_passes_through_unchanged():
+    network, cfg = nn.Linear(2, 2), make_cfg(cakd=None)
+    before = torch.get_rng_state()
+    assert cakd.distill(network, cfg) is network
+    assert torch.equal(torch.get_rng_state(), before)
+    loss, hook = torch.tensor(3.0), object()
+    assert cakd.total_loss(loss, network, None, None) is loss
+    assert cakd.comm_hook(network, hook) is hook
+    (group,) = cakd.parameter_groups(network, cfg)
+    assert list(group) == ["params"]
+    assert [id(p) for p in group["params"]] == [id(p) for p in network.parameters()]
+    wrapped = nn.Module()
+    wrapped.module = network
+    assert cakd.student(wrapped) is network
+    callback = edict()
+    cakd.log_to(callback, network, None, None)
+    assert cakd.log_line(callback, "Loss 1", 10) == "Loss 1"
+
+
+def test_the_student_has_the_weights_that_the_host_drew():
+    torch.manual_seed(11)
+    network = HostNetwork()
+    before = torch.get_rng_state()
+    distiller = cakd.distill(network, make_cfg())
+    assert torch.equal(torch.get_rng_state(), before)  # so Partial FC starts alike
+    assert isinstance(distiller, HostedDistiller)
+    theirs, ours = network.state_dict(), distiller.student.state_dict()
+    assert list(theirs) == list(ours)
+    assert all(torch.equal(theirs[key], ours[key]) for key in theirs)
+    wrapped = nn.Module()
+    wrapped.module = distiller
+    assert cakd.student(wrapped) is distiller.student
+
+
+@pytest.mark.parametrize("dtype, key", [(torch.float16, "fp16"), (torch.bfloat16, "bf16")])
+def test_precision_reaches_student_and_teacher(dtype, key):
+    distiller = cakd.distill(HostNetwork(), make_cfg(**{key: True}))
+    assert distiller.student.amp_dtype is distiller.teacher.amp_dtype is dtype
+
+
+def test_bfloat16_reaches_a_plain_network_of_ours():
+    network = get_model("r10_narrow", num_features=E)
+    cfg = make_cfg(cakd=None, bf16=True)
+    assert cakd.distill(network, cfg).amp_dtype is torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"cakd": edict(teachr=edict())}, ["teachr", "'teacher'"]),
+        ({"cakd": edict(teacher=edict(network="swin_mini", weights="no.pt"))}, ["no.pt"]),
+        ({"network": "r2060"}, ["r2060", "BACKBONES"]),
+        ({"network": "r18"}, ["r18", "missing"]),  # the host's has other keys
+        ({"fp16": True, "bf16": True}, ["fp16", "bf16"]),
+        ({"cakd": None, "bf16": True}, ["bf16", "r10_narrow"]),
+    ],
+)
+def test_a_mistake_ends_the_program_with_one_line(changes, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cakd.distill(HostNetwork(), make_cfg(**changes))
+    assert stop.value.code == 1
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and line.startswith("arcface-cakd: error: ")
+    assert all(word in line for word in words), line
+
+
+@pytest.mark.parametrize("margin_weight", [1.0, 0.25])
+def test_the_loss_is_the_weighted_margin_and_every_term(margin_weight):
+    cfg = make_cfg()
+    cfg.cakd.margin_weight = margin_weight
+    torch.manual_seed(5)
+    hosted = cakd.distill(HostNetwork(), cfg).train()
+    teacher = build_teacher(E, **hosted.config.teacher)
+    teacher.load_state_dict(hosted.teacher.state_dict())
+    reference = Distiller(get_model("r10_narrow", num_features=E), teacher, cfg.cakd, CLASSES)
+    reference.load_state_dict(hosted.state_dict())
+    reference.train()
+    images, labels = batch()
+    margin = nn.functional.cross_entropy(hosted(images)[:, :CLASSES], labels)
+    total = cakd.total_loss(margin, hosted, labels, None)
+    reference(images)
+    terms = reference.terms(labels)
+    assert set(terms) == {"embedding_cosine", "urfm_attention", "anchoring"}
+    expected = margin_weight * float(margin.detach()) + sum(
+        float(term.detach()) for term in terms.values()
+    )
+    assert float(total.detach()) == pytest.approx(expected, rel=1e-6)
+    total.backward()
+    assert all(p.grad is not None for p in hosted.student.parameters() if p.requires_grad)
+
+
+def test_the_groups_are_those_of_the_distiller(distiller):
+    groups = cakd.parameter_groups(distiller, make_cfg())
+    assert [g["name"] for g in groups] == ["student", "prompts", "urfm"]
+    assert [g["weight_decay"] for g in groups] == [5e-4, 0.0, 5e-4]
+
+
+@pytest.mark.parametrize("clipping", ["separate", "shared"])
+def test_clipping_keeps_the_budgets_that_the_config_says(clipping):
+    cfg = make_cfg()
+    cfg.cakd.clipping = clipping
+    distiller = cakd.distill(HostNetwork(), cfg)
+    generator = torch.Generator().manual_seed(1)
+    trained = [p for p in distiller.parameters() if p.requires_grad]
+    for parameter in trained:
+        parameter.grad = 3 * torch.randn(parameter.shape, generator=generator)
+    student = {id(p) for p in distiller.student.parameters()}
+    raw = [p.grad.double().numpy().ravel() for p in trained]
+    in_student = np.concatenate([np.full(p.numel(), id(p) in student) for p in trained])
+    flat = np.concatenate(raw)
+    norm = float(cakd.clip_grad_norm(distiller, 5))
+    assert norm == pytest.approx(np.linalg.norm(flat), rel=1e-4)
+    if clipping == "shared":
+        expected = flat * 5 / np.linalg.norm(flat)
+    else:
+        expected = flat.copy()
+        for mask in (in_student, ~in_student):
+            expected[mask] *= 5 / np.linalg.norm(flat[mask])
+    clipped = np.concatenate([p.grad.double().numpy().ravel() for p in trained])
+    np.testing.assert_allclose(clipped, expected, rtol=1e-4, atol=1e-9)
+
+
+def _small_gradients(plain):
+    """The gradient of a bias, 1e-9 times (rank + 1) for each image, as the hook averages it."""
+    from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import fp16_compress_hook
+
+    torch.manual_seed(0)
+    network = get_model("r10_narrow", num_features=E)
+    if not plain:
+        network = cakd.distill(network, make_cfg())
+    ddp = DistributedDataParallel(network, find_unused_parameters=True)
+    ddp.register_comm_hook(None, cakd.comm_hook(ddp, fp16_compress_hook))
+    ddp.train()
+    (ddp(batch()[0]) * 1e-9 * (torch.distributed.get_rank() + 1)).sum().backward()
+    return cakd.student(ddp).features.bias.grad.clone()
+
+
+def test_small_gradients_survive_the_exchange_between_ranks(tmp_path):
+    for gradient in run_ranks(_small_gradients, 2, tmp_path, True):
+        assert not gradient.any()  # what the host's own hook does to them
+    for gradient in run_ranks(_small_gradients, 2, tmp_path, False):
+        torch.testing.assert_close(gradient, torch.full((E,), BATCH * 1.5e-9), rtol=1e-5, atol=0)
+
+
+def _amp(scale):
+    return torch.amp.GradScaler("cpu", init_scale=scale)
+
+
+def _draws():
+    import random
+
+    return [torch.rand(3).tolist(), random.random(), np.random.rand(2).tolist()]
+
+
+def test_a_checkpoint_brings_back_random_numbers_scaler_and_gradients(tmp_path, distiller):
+    partial_fc = PartialFC(ArcFace(), E, CLASSES)
+    wrapped = nn.Module()
+    wrapped.module = distiller
+    trained = [*wrapped.parameters(), *partial_fc.parameters()]
+    for i, parameter in enumerate(trained):
+        parameter.grad = None if i % 2 else torch.full_like(parameter, float(i))
+    state = cakd.run_state(wrapped, partial_fc, _amp(64.0))
+    path = tmp_path / "checkpoint_gpu_1.pt"
+    cakd.save({"global_step": 30, **state}, path)
+    expected = _draws()
+    gradients = [None if p.grad is None else p.grad.clone() for p in trained]
+    for parameter in trained:
+        parameter.grad = None
+
+    amp = _amp(2.0)
+    cfg = make_cfg(resume=True, output=str(tmp_path))
+    cakd.resume(cfg, 1, wrapped, partial_fc, amp)
+    assert _draws() == expected
+    assert amp.get_scale() == 64.0
+    assert distiller.step == 30
+    for parameter, gradient in zip(trained, gradients, strict=True):
+        assert (parameter.grad is None) == (gradient is None)
+        assert gradient is None or torch.equal(parameter.grad, gradient)
+        parameter.grad = None
+    assert torch.load(path, weights_only=True)["cakd"]["gradients"] is not None
+    assert cakd.run_state(wrapped, partial_fc, amp)["cakd"]["gradients"] is None
+
+
+def test_a_checkpoint_of_an_unpatched_host_is_used_as_it_is(tmp_path, caplog):
+    torch.save({"global_step": 3}, tmp_path / "checkpoint_gpu_0.pt")
+    network, partial_fc = nn.Linear(1, 1), PartialFC(ArcFace(), E, CLASSES)
+    before = torch.get_rng_state()
+    cfg = make_cfg(resume=True, output=str(tmp_path))
+    cakd.resume(cfg, 0, network, partial_fc, _amp(2.0))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert "no random state" in caplog.text
+
+
+def test_without_resume_nothing_is_read(tmp_path):
+    cfg = make_cfg(output=str(tmp_path / "absent"))
+    cakd.resume(cfg, 0, nn.Linear(1, 1), None, None)
+
+
+def test_a_save_that_fails_leaves_the_former_file(tmp_path):
+    path = tmp_path / "model.pt"
+    cakd.save({"a": torch.ones(2)}, path)
+    with pytest.raises(Exception, match="pickle"):
+        cakd.save({"a": lambda: None}, path)
+    assert torch.equal(torch.load(path)["a"], torch.ones(2))
+    assert [p.name for p in tmp_path.iterdir()] == ["model.pt"]
+
+
+class _Records:
+    """A SummaryWriter and a wandb run that remember."""
+
+    def __init__(self):
+        self.scalars, self.logged = {}, []
+
+    def add_scalar(self, tag, value, step):
+        self.scalars[tag, step] = value
+
+    def log(self, figures, commit=True):
+        self.logged.append((figures, commit))
+
+
+def test_terms_and_diagnostics_reach_log_line_tensorboard_and_wandb():
+    torch.manual_seed(7)
+    cfg = make_cfg(frequent=2)
+    distiller = cakd.distill(HostNetwork(), cfg).train()
+    callback, writer, run = edict(), _Records(), _Records()
+    cakd.log_to(callback, distiller, writer, run)
+    margins, cosines = [], []
+    for step in range(1, 5):
+        images, labels = batch(step)
+        embeddings = distiller(images)
+        margin = (embeddings**2).mean()
+        pending = distiller._pending
+        plain = 1 - nn.functional.cosine_similarity(
+            pending.student.embedding, pending.teacher.embedding
+        )
+        margins.append(float(margin.detach()))
+        cosines.append(2.0 * float(plain.detach().mean()))
+        cakd.total_loss(margin, distiller, labels, None)
+    line = cakd.log_line(callback, "Loss 1", 4)
+    assert line.startswith("Loss 1   margin ")
+    assert writer.scalars["cakd/margin", 4] == pytest.approx(np.mean(margins[2:]), rel=1e-5)
+    cosine = np.mean(cosines[2:])
+    assert writer.scalars["cakd/embedding_cosine", 4] == pytest.approx(cosine, rel=1e-5)
+    assert f"embedding_cosine {cosine:.4g}" in line
+    names = {"margin", "embedding_cosine", "urfm_attention", "anchoring"}
+    names |= {"teacher_rank", "attended_rank", "prompted_cosine"}
+    assert {tag for tag, _ in writer.scalars} == {f"cakd/{name}" for name in names}
+    assert run.logged == [
+        ({tag: value for (tag, _), value in writer.scalars.items()}, False),
+    ]
+
+
+def test_gradient_norms_come_with_every_tenth_line_and_disturb_nothing():
+    images, labels = batch()
+
+    def gradients(norms):
+        torch.manual_seed(7)
+        distiller = cakd.distill(HostNetwork(), make_cfg(frequent=1)).train()
+        distiller.step = LINES_PER_NORMS - (1 if norms else 2)
+        embeddings = distiller(images)
+        cakd.total_loss(embeddings.square().mean(), distiller, labels, None).backward()
+        return distiller, [p.grad for p in distiller.parameters()]
+
+    with_norms, ours = gradients(True)
+    without, theirs = gradients(False)
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a is None) == (b is None) and (a is None or torch.equal(a, b))
+    found = {n for n in with_norms.figures if n.startswith("gradient_norm/")}
+    assert found == {
+        f"gradient_norm/{n}" for n in ("embedding_cosine", "urfm_attention", "anchoring")
+    }
+    assert with_norms.figures["gradient_norm/embedding_cosine"] > 0
+    assert with_norms.figures["gradient_norm/anchoring"] == 0  # it trains the teacher's side
+    assert not any(n.startswith("gradient_norm/") for n in without.figures)
+
+
+def test_get_model_builds_ours_with_the_host_s_arguments():
+    network = cakd.get_model("swin_mini", dropout=0.0, fp16=True, num_features=8)
+    assert network.embedding_size == 8 and network.amp_dtype is torch.float16
+
+
+@pytest.fixture
+def fallbacks(monkeypatch):
+    """The functions of utils_cakd.py where arcface_cakd is not installed."""
+    real_import = builtins.__import__
+
+    def blocked(name, *args, **kwargs):
+        if name.split(".")[0] == "arcface_cakd":
+            raise ModuleNotFoundError("No module named 'arcface_cakd'", name="arcface_cakd")
+        return real_import(name, *args, **kwargs)
+
+    path = resource_dir("patches") / "utils_cakd.py"
+    monkeypatch.setattr(builtins, "__import__", blocked)
+    try:
+        return runpy.run_path(str(path))
+    finally:
+        monkeypatch.undo()
+
+
+def test_the_host_s_file_has_every_function_with_and_without_us(fallbacks):
+    ours = runpy.run_path(str(resource_dir("patches") / "utils_cakd.py"))
+    assert set(ours["__all__"]) == set(cakd.__all__) == set(fallbacks["__all__"])
+    for name in cakd.__all__:
+        assert ours[name] is getattr(cakd, name)
+        assert fallbacks[name] is not ours[name]
+        if name not in ("save", "get_model"):
+            there, here = (
+                list(inspect.signature(f).parameters) for f in (fallbacks[name], ours[name])
+            )
+            assert there == here, name
+
+
+def test_without_us_plain_training_goes_on_and_distilling_stops(fallbacks):
+    network, cfg = nn.Linear(2, 2), make_cfg(cakd=None)
+    wrapped = nn.Module()
+    wrapped.module = network
+    loss, hook, loader = torch.tensor(1.0), object(), object()
+    assert fallbacks["distill"](network, cfg) is network
+    assert fallbacks["total_loss"](loss, wrapped, None, None) is loss
+    assert fallbacks["comm_hook"](wrapped, hook) is hook
+    assert fallbacks["student"](wrapped) is network
+    assert fallbacks["faster_items"](loader, cfg) is loader
+    assert fallbacks["run_state"](wrapped, None, None) == {}
+    assert fallbacks["log_line"](None, "Loss 1", 1) == "Loss 1"
+    assert fallbacks["resume"](cfg, 0, wrapped, None, None) is None
+    assert fallbacks["log_to"](None, wrapped, None, None) is None
+    assert fallbacks["save"] is torch.save
+    (group,) = fallbacks["parameter_groups"](wrapped, cfg)
+    assert len(list(group["params"])) == 2
+    network.weight.grad = torch.full_like(network.weight, 10.0)
+    assert float(fallbacks["clip_grad_norm"](wrapped, 5)) == pytest.approx(20.0)
+    assert float(network.weight.grad.norm()) == pytest.approx(5.0, rel=1e-4)
+    with pytest.raises(SystemExit, match="install"):
+        fallbacks["distill"](network, make_cfg())
+    with pytest.raises(ValueError, match="swin_s"):
+        fallbacks["get_model"]("swin_s", fp16=False)
+
+
+def test_the_data_stand_in_needs_no_torch():
+    import subprocess
+
+    code = "import sys, arcface_cakd.arcface_torch; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
