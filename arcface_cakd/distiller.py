@@ -86,6 +86,8 @@ class Distiller(nn.Module):
             student_stages=student.stage_dims,
             teacher_stages=teacher.stage_dims,
             num_classes=num_classes,
+            student_grid=student.grid,
+            teacher_grid=teacher.grid,
         )
         self.losses = nn.ModuleDict()
         self._weights: dict[str, float] = {}
@@ -106,6 +108,10 @@ class Distiller(nn.Module):
             self._weights[name] = entry.weight
         needs = frozenset().union(*(loss.needs for loss in self.losses.values()))
         self._with_stages = "stages" in needs
+        for name, loss in self.losses.items():
+            if "centers" in loss.needs and self.teacher_fc is None:
+                wants = f"loss {name!r}"
+                self._frozen += (_teacher_partial_fc(config, teacher, num_classes, wants),)
 
         self.prompts = None
         if config.prompts is not None:
@@ -123,8 +129,9 @@ class Distiller(nn.Module):
         self.preservation = None
         if config.preservation is not None:
             self.preservation = Preservation(**config.preservation)
-            if self.preservation.needs_centers:
-                self._frozen += (_teacher_partial_fc(config, teacher, num_classes),)
+            if self.preservation.needs_centers and self.teacher_fc is None:
+                wants = "cakd.preservation of kind 'margin'"
+                self._frozen += (_teacher_partial_fc(config, teacher, num_classes, wants),)
         self._pending: _Forward | None = None
         self._last: _Snapshot | None = None
 
@@ -138,6 +145,11 @@ class Distiller(nn.Module):
     def teacher(self) -> FaceBackbone:
         """The frozen teacher, without prompts."""
         return self._frozen[0]
+
+    @property
+    def teacher_fc(self) -> PartialFC | None:
+        """The teacher's frozen class centres under ArcFace, where something needs them."""
+        return self._frozen[1] if len(self._frozen) > 1 else None
 
     @property
     def amp_dtype(self) -> torch.dtype | None:
@@ -217,6 +229,7 @@ class Distiller(nn.Module):
             partial_fc=partial_fc,
             alignment=now.alignment,
             unprompted=now.unprompted,
+            teacher_fc=self.teacher_fc,
         )
         terms = {
             name: self._weights[name] * loss(now.student, now.teacher, batch)
@@ -230,7 +243,7 @@ class Distiller(nn.Module):
                 now.teacher.embedding,
                 None if now.unprompted is None else now.unprompted.embedding,
                 labels,
-                self._frozen[1] if self.preservation.needs_centers else None,
+                self.teacher_fc if self.preservation.needs_centers else None,
             )
             terms["preservation"] = self.preservation.weight * kept
         self._last = _Snapshot(
@@ -307,14 +320,14 @@ class Distiller(nn.Module):
 
 
 def _teacher_partial_fc(
-    config: CakdConfig, teacher: FaceBackbone, num_classes: int | None
+    config: CakdConfig, teacher: FaceBackbone, num_classes: int | None, wants: str
 ) -> PartialFC:
-    """The teacher's frozen class centres under ArcFace, to keep its prompts discriminative."""
+    """The teacher's frozen class centres under ArcFace, for what ``wants`` them."""
     pattern = config.teacher["centers"]
     if pattern is None:
         raise ConfigError(
-            "cakd.preservation of kind 'margin' needs the teacher's class centres: "
-            "set cakd.teacher.centers to its checkpoint_gpu_*.pt"
+            f"{wants} needs the teacher's class centres: set cakd.teacher.centers to its "
+            "checkpoint_gpu_*.pt"
         )
     centers = load_centers(pattern)
     expected = (num_classes or len(centers), teacher.embedding_size)

@@ -26,6 +26,7 @@ class FeatureDims:
         student_tokens: C of the student's tokens, and ``teacher_tokens`` of the teacher's.
         student_stages: channels of the student's stages, and ``teacher_stages`` of the teacher's.
         num_classes: identities of the training set, where known.
+        student_grid: (H, W) of the student's tokens, and ``teacher_grid`` of the teacher's.
     """
 
     student_embedding: int
@@ -35,6 +36,8 @@ class FeatureDims:
     student_stages: tuple[int, ...] = ()
     teacher_stages: tuple[int, ...] = ()
     num_classes: int | None = None
+    student_grid: tuple[int, int] = (7, 7)
+    teacher_grid: tuple[int, int] = (7, 7)
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,10 @@ class LossBatch:
 
     Attributes:
         labels: (B,) int64, or None where none are at hand.
-        partial_fc: the student's margin softmax head.
+        partial_fc: the student's margin softmax head, ours or arcface_torch's ``PartialFC_V2``,
+            after its forward pass of this step.
+        teacher_fc: a ``PartialFC`` of the teacher's frozen class centres, sharded over the ranks
+            as the student's, where a loss needs ``centers``.
         alignment: URFM's local features of both sides, where URFM is on.
         unprompted: the teacher's features without prompts, where something asked for them.
     """
@@ -52,6 +58,7 @@ class LossBatch:
     partial_fc: Any = None
     alignment: Alignment | None = None
     unprompted: FaceFeatures | None = None
+    teacher_fc: Any = None
 
 
 class DistillationLoss(nn.Module):
@@ -66,7 +73,8 @@ class DistillationLoss(nn.Module):
 
     Attributes:
         needs: what of ``NEEDS`` the loss uses; whoever runs it supplies that and may skip the
-            rest.
+            rest. ``logits``: the student's class centres, in ``batch.partial_fc``; ``centers``:
+            the teacher's, in ``batch.teacher_fc``.
 
     Raises:
         ValueError: a subclass declares a need that does not exist.
