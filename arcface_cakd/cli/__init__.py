@@ -16,7 +16,7 @@ from arcface_cakd.errors import ArcfaceCakdError
 
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-COMMANDS = ("demo", "train", "evaluate", "export", "data")
+COMMANDS = ("demo", "train", "evaluate", "export", "data", "patch", "list")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,0 +1,80 @@
+"""``arcface-cakd list``: what a config can name."""
+
+import argparse
+import ast
+import inspect
+import json
+from collections.abc import Callable
+
+from arcface_cakd.files import write_text
+
+HELP = "List the losses, backbones or recipes that there are, one line each."
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "example: arcface-cakd list losses"
+    parser.add_argument("kind", choices=tuple(_LISTS), help="what to list")
+    parser.add_argument("--json", metavar="FILE", help="write the list to a file")
+
+
+def run(args: argparse.Namespace) -> None:
+    rows = _LISTS[args.kind]()
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        line = f"{row['name']:<{width}}  {row['what']}"
+        if row.get("paper"):
+            line += f" [{row['paper']}]"
+        if row.get("needs"):
+            line += f" (needs {', '.join(row['needs'])})"
+        print(line)
+    if args.json:
+        write_text(args.json, json.dumps(rows, indent=2) + "\n")
+
+
+def _losses() -> list[dict]:
+    from arcface_cakd.registry import LOSSES
+
+    losses = {name: LOSSES.get(name) for name in LOSSES.names()}
+    return [
+        {
+            "name": name,
+            "what": _first_line(inspect.getdoc(loss)),
+            "paper": loss.paper,
+            "needs": sorted(loss.needs),
+        }
+        for name, loss in losses.items()
+    ]
+
+
+def _backbones() -> list[dict]:
+    from arcface_cakd.registry import BACKBONES
+
+    names = BACKBONES.names()
+    rows = [{"name": n, "what": _first_line(inspect.getdoc(BACKBONES.get(n)))} for n in names]
+    anything = "any timm model that yields a grid of tokens"
+    return [*rows, {"name": "timm:<name>", "what": anything}]
+
+
+def _recipes() -> list[dict]:
+    from arcface_cakd.resources import resource_dir
+
+    files = sorted(resource_dir("recipes").glob("[!_]*.py"))
+    return [
+        {
+            "name": file.stem,
+            "what": _first_line(ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))),
+        }
+        for file in files
+    ]
+
+
+def _first_line(docstring: str | None) -> str:
+    """The first sentence, or what there is of it on the first line."""
+    return (docstring or "").split("\n\n")[0].replace("\n", " ").strip()
+
+
+_LISTS: dict[str, Callable[[], list[dict]]] = {
+    "losses": _losses,
+    "backbones": _backbones,
+    "recipes": _recipes,
+}

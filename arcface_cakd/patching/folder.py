@@ -1,0 +1,108 @@
+"""A host folder on disk: where it is, what in it may hold lines of ours, how it is written."""
+
+import contextlib
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from arcface_cakd.files import atomic_path
+from arcface_cakd.patching.blocks import Block, Marker, checksum, file_marker, take_out
+from arcface_cakd.patching.edits import SEARCHED
+from arcface_cakd.patching.errors import PatchError
+
+_TELLING = ("train_v2.py", "partial_fc_v2.py", "backbones/__init__.py")
+_IN_INSIGHTFACE = Path("recognition", "arcface_torch")
+
+
+@dataclass(frozen=True)
+class HostFile:
+    """A file of the host.
+
+    Attributes:
+        lines: its text, split at the newlines.
+        pristine: the same without our blocks.
+        marker: that of a file which is ours as a whole, else None.
+    """
+
+    name: str
+    lines: list[str]
+    pristine: list[str]
+    blocks: list[Block]
+    marker: Marker | None
+
+    @property
+    def intact(self) -> bool:
+        """Whether nobody has edited this file, which is ours as a whole."""
+        return self.marker is not None and checksum(self.lines[1:]) == self.marker.checksum
+
+    def says(self, text: str) -> bool:
+        """Whether it holds this text; of a file that is ours, whatever its line endings are."""
+        if self.marker is None:
+            return "\n".join(self.lines) == text
+        return self.intact and str(self.marker) == text.partition("\n")[0]
+
+
+def find_host(directory: str | os.PathLike) -> Path:
+    """The arcface_torch folder: ``directory``, or the one inside of a checkout of insightface.
+
+    Raises:
+        PatchError: neither is one.
+    """
+    directory = Path(directory)
+    for folder in (directory, directory / _IN_INSIGHTFACE):
+        if all((folder / name).is_file() for name in _TELLING):
+            return folder
+    if not directory.is_dir():
+        raise PatchError(f"{directory}: no such folder; give a checkout of arcface_torch")
+    missing = [name for name in _TELLING if not (directory / name).is_file()]
+    raise PatchError(
+        f"{directory}: no arcface_torch folder, it lacks {', '.join(missing)}; give "
+        f"insightface's {_IN_INSIGHTFACE}, or the checkout that holds it"
+    )
+
+
+def read_host(root: Path) -> dict[str, HostFile]:
+    """The files of a host that may hold lines of ours, by their path in it.
+
+    Raises:
+        PatchError: a marker line is damaged.
+    """
+    paths = sorted({path for pattern in SEARCHED for path in root.glob(pattern)})
+    files = [_read(root, path) for path in paths if path.is_file() and not _hidden(root, path)]
+    return {file.name: file for file in files}
+
+
+def write_host(root: Path, texts: dict[str, str | None]) -> None:
+    """Write the files of a host, those of None removed; each is there whole or as it was.
+
+    All are written beside their places before the first is renamed, so that a full disk changes
+    nothing. The permissions of files stay.
+    """
+    with contextlib.ExitStack() as renames:
+        for name, text in texts.items():
+            if text is not None:
+                path = (root / name).resolve()  # a link stays a link
+                partial = renames.enter_context(atomic_path(path))
+                partial.write_bytes(text.encode("utf-8", "surrogateescape"))
+                if path.exists():
+                    shutil.copymode(path, partial)
+    for name, text in texts.items():
+        if text is None:
+            (root / name).unlink(missing_ok=True)
+
+
+def _read(root: Path, path: Path) -> HostFile:
+    name = path.relative_to(root).as_posix()
+    # What is no UTF-8 must survive, as must a missing newline at the end of the file.
+    lines = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")
+    marker = file_marker(lines)
+    if marker is not None:
+        return HostFile(name, lines, [], [], marker)
+    pristine, blocks = take_out(lines, str(path))
+    return HostFile(name, lines, pristine, blocks, None)
+
+
+def _hidden(root: Path, path: Path) -> bool:
+    """Such as what a killed run leaves beside the file that it was writing."""
+    return any(part.startswith(".") for part in path.relative_to(root).parts)

@@ -1,0 +1,243 @@
+"""``patch``, ``check`` and ``revert`` of a host folder: read, plan in memory, write."""
+
+import contextlib
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from arcface_cakd.errors import ArcfaceCakdError
+from arcface_cakd.patching.blocks import RECIPE, Block, mark_file, put_in
+from arcface_cakd.patching.edits import PatchSet, read_sets
+from arcface_cakd.patching.errors import PatchError
+from arcface_cakd.patching.folder import HostFile, find_host, read_host, write_host
+from arcface_cakd.patching.status import (
+    STATES,
+    Examination,
+    edited,
+    examine,
+    refuse_unknown_sets,
+)
+from arcface_cakd.registry import did_you_mean
+
+# The set that the recipes in the host's configs/ come and go with.
+RECIPE_SET = "cakd"
+
+_MODULE = re.compile(r"[A-Za-z0-9_-]+")
+_NAMED = 3  # so many anchors does one line of an error name
+
+
+@dataclass
+class Outcome:
+    """What a command did to a host.
+
+    Attributes:
+        root: the arcface_torch folder.
+        examined: the sets that it was about, as they were before.
+        written, removed: paths in the host, of all files and of the recipes among them.
+        recipes: names of the recipes of ours that are in the host's ``configs/`` now.
+        kept: paths of files that stay as they are because they are the user's now.
+    """
+
+    root: Path
+    examined: list[Examination]
+    written: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    recipes: list[str] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+
+
+def check(directory: str | os.PathLike, only: str | None = None) -> Outcome:
+    """The state of the sets, or of one of them, in a host; changes nothing.
+
+    Raises:
+        PatchError: no arcface_torch folder, an unknown set, a damaged marker line.
+    """
+    root, sets, host = _open(directory, only)
+    refuse_unknown_sets(root, host, sets)
+    return Outcome(root, [examine(patch_set, root, host) for patch_set in _chosen(sets, only)])
+
+
+def patch(
+    directory: str | os.PathLike,
+    only: str | None = None,
+    recipes: list[str] | None = None,
+) -> Outcome:
+    """Apply the sets, or one of them, to a host, and bring up to date what is there of others.
+
+    Args:
+        recipes: names or files of the recipes to copy, the default ones if None; they belong to
+            the set ``cakd`` and are not copied without it.
+
+    Raises:
+        PatchError: something of it cannot be done; then nothing is changed.
+    """
+    root, sets, host = _open(directory, only)
+    refuse_unknown_sets(root, host, sets)
+    examined = [examine(patch_set, root, host) for patch_set in sets]
+    examined = [
+        found for found in examined if only in (None, found.patch_set.name) or found.versions
+    ]
+    _refuse(root, examined)
+
+    outcome = Outcome(root, examined)
+    texts = {**_edited_files(host, examined), **_added_files(host, examined)}
+    if only in (None, RECIPE_SET):
+        versions = {patch_set.name: patch_set.version for patch_set in sets}
+        texts.update(_recipe_files(host, versions[RECIPE_SET], recipes, outcome))
+    _write(host, texts, outcome)
+    return outcome
+
+
+def revert(directory: str | os.PathLike, only: str | None = None) -> Outcome:
+    """Give a host the bytes back that it had before the sets, or one of them, were applied.
+
+    Recipes that somebody has edited stay, as ``kept`` says.
+
+    Raises:
+        PatchError: a block or an added file was edited; then nothing is changed.
+    """
+    root, sets, host = _open(directory, only)
+    examined = [examine(patch_set, root, host) for patch_set in _chosen(sets, only)]
+    there = {block.marker.set for file in host.values() for block in file.blocks}
+    there |= {file.marker.set for file in host.values() if file.marker is not None}
+    gone = {name for name in there - {RECIPE} if only in (None, name)}
+    refusals = [line for name in sorted(gone) for line in edited(root, host, name)]
+    if refusals:
+        raise PatchError(_and_more(refusals))
+
+    texts: dict[str, str | None] = {}
+    outcome = Outcome(root, examined)
+    if only in (None, RECIPE_SET):
+        gone.add(RECIPE)
+    for file in host.values():
+        if file.marker is None:
+            stay = [block for block in file.blocks if block.marker.set not in gone]
+            if len(stay) < len(file.blocks):
+                texts[file.name] = "\n".join(put_in(file.pristine, stay))
+        elif file.marker.set not in gone:
+            continue
+        elif file.marker.set != RECIPE or _is_our_recipe(file):
+            texts[file.name] = None
+        else:
+            outcome.kept.append(file.name)
+    _write(host, texts, outcome)
+    return outcome
+
+
+def gravest(examined: list[Examination]) -> str:
+    """The state of several sets together."""
+    return max((found.state for found in examined), key=STATES.index)
+
+
+def _open(
+    directory: str | os.PathLike, only: str | None
+) -> tuple[Path, tuple[PatchSet, ...], dict[str, HostFile]]:
+    sets = read_sets()
+    names = [patch_set.name for patch_set in sets]
+    if only not in (None, *names):
+        raise PatchError(f"unknown patch set {only!r}; {did_you_mean(only, names)}")
+    root = find_host(directory)
+    return root, sets, read_host(root)
+
+
+def _chosen(sets: tuple[PatchSet, ...], only: str | None) -> list[PatchSet]:
+    return [patch_set for patch_set in sets if only in (None, patch_set.name)]
+
+
+def _refuse(root: Path, examined: list[Examination]) -> None:
+    """Raise PatchError, of one line, for what forbids to apply these sets."""
+    refusals = [line for found in examined for line in found.refusals]
+    if refusals:
+        raise PatchError(_and_more(refusals))
+    lacking = [
+        f"{found.patch_set.name} {lack.edit.id!r} in {lack.edit.file}"
+        for found in examined
+        for lack in found.lacks
+    ]
+    if lacking:
+        number = sum(len(found.patch_set.edits) for found in examined)
+        named = ", ".join(lacking[:_NAMED]) + (", ..." if len(lacking) > _NAMED else "")
+        raise PatchError(
+            f"{root}: {len(lacking)} of {number} edits do not find their anchor ({named}): "
+            "nothing was changed; --check lists them with the lines to add by hand"
+        )
+
+
+def _and_more(refusals: list[str]) -> str:
+    more = f" ({len(refusals) - 1} more; --check lists them)" if len(refusals) > 1 else ""
+    return f"{refusals[0]}{more}; nothing was changed"
+
+
+def _edited_files(host: dict[str, HostFile], examined: list[Examination]) -> dict[str, str]:
+    """The texts of the host's files with the blocks of these sets and no other block."""
+    wanted: dict[str, list[Block]] = {file.name: [] for file in host.values() if file.blocks}
+    for found in examined:
+        for name, blocks in found.blocks.items():
+            wanted.setdefault(name, []).extend(blocks)
+    return {name: "\n".join(put_in(host[name].pristine, wanted[name])) for name in wanted}
+
+
+def _added_files(host: dict[str, HostFile], examined: list[Examination]) -> dict[str, str | None]:
+    """The texts of the files that these sets add; None for one that only an older version added."""
+    names = {found.patch_set.name for found in examined}
+    texts: dict[str, str | None] = {
+        file.name: None
+        for file in host.values()
+        if file.marker is not None and file.marker.set in names
+    }
+    for found in examined:
+        texts.update(found.added)
+    return texts
+
+
+def _recipe_files(
+    host: dict[str, HostFile], version: int, names: list[str] | None, outcome: Outcome
+) -> dict[str, str]:
+    """The texts of the chosen recipes, and of those of ours that are in the host already."""
+    from arcface_cakd.patching import recipes
+
+    texts = {}
+    for name in recipes.HOST_RECIPES if names is None else names:
+        module = Path(name).stem
+        if not _MODULE.fullmatch(module):
+            raise PatchError(
+                f"recipe {name}: its name may hold letters, digits, _ and - only"
+            )
+        texts[module] = recipes.render(name)
+    for file in host.values():
+        if _is_our_recipe(file) and file.marker.name not in texts:
+            with contextlib.suppress(ArcfaceCakdError):  # one that this version does not have
+                texts[file.marker.name] = recipes.render(file.marker.name)
+    files = {}
+    for name, text in texts.items():
+        path = f"configs/{name}.py"
+        if path in host and not _is_our_recipe(host[path]):
+            outcome.kept.append(path)
+        else:
+            outcome.recipes.append(name)
+            files[path] = mark_file(RECIPE, version, name, text)
+    return files
+
+
+def _is_our_recipe(file: HostFile) -> bool:
+    """Whether it is a recipe as we wrote it: where we put it, and not edited."""
+    marker = file.marker
+    return (
+        marker is not None
+        and marker.set == RECIPE
+        and file.name == f"configs/{marker.name}.py"
+        and file.intact
+    )
+
+
+def _write(host: dict[str, HostFile], texts: dict[str, str | None], outcome: Outcome) -> None:
+    """Write what differs from the host, and note it."""
+    changed = {
+        name: text
+        for name, text in texts.items()
+        if text is None or name not in host or not host[name].says(text)
+    }
+    write_host(outcome.root, changed)
+    outcome.written = sorted(name for name, text in changed.items() if text is not None)
+    outcome.removed = sorted(name for name, text in changed.items() if text is None)

@@ -1,0 +1,52 @@
+import ast
+import json
+
+import pytest
+
+from arcface_cakd.cli import main
+from arcface_cakd.registry import BACKBONES, LOSSES
+from arcface_cakd.resources import resource_dir
+
+
+def listed(capsys, kind):
+    assert main(["list", kind]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    return {line.split(maxsplit=1)[0]: line.split(maxsplit=1)[1] for line in lines}
+
+
+def test_every_loss_says_what_it_is_where_from_and_what_it_needs(capsys):
+    lines = listed(capsys, "losses")
+    assert sorted(lines) == LOSSES.names()
+    for name, line in lines.items():
+        loss = LOSSES.get(name)
+        assert loss.paper and f"[{loss.paper}]" in line, name
+        assert len(line.split("[")[0].split()) >= 4, name
+        assert all(need in line for need in loss.needs), name
+
+
+def test_every_network_is_listed(capsys):
+    lines = listed(capsys, "backbones")
+    assert sorted(lines) == sorted([*BACKBONES.names(), "timm:<name>"])
+    assert all(len(line.split()) >= 2 for line in lines.values())
+
+
+def test_every_recipe_is_listed_by_its_docstring(capsys):
+    lines = listed(capsys, "recipes")
+    files = {f.stem: f for f in resource_dir("recipes").glob("*.py") if f.stem[0] != "_"}
+    assert sorted(lines) == sorted(files)
+    for name, line in lines.items():
+        text = ast.get_docstring(ast.parse(files[name].read_text()))
+        assert text.replace("\n", " ").startswith(line), name
+
+
+@pytest.mark.parametrize("kind", ["losses", "backbones", "recipes"])
+def test_json_holds_the_same(kind, tmp_path, capsys):
+    assert main(["list", kind, "--json", str(tmp_path / "list.json")]) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert [row["name"] for row in json.loads((tmp_path / "list.json").read_text())] == names
+
+
+def test_an_unknown_kind_is_wrong_usage(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["list", "teachers"])
+    assert stop.value.code == 2

@@ -1,0 +1,175 @@
+import json
+
+import pytest
+from patching.patching_host import (
+    HOST,
+    contents,
+    make_host,
+    make_recipes,
+    make_sets,
+    replace,
+    snapshot,
+    take_block,
+)
+
+from arcface_cakd import cli
+
+
+@pytest.fixture
+def sets(tmp_path, monkeypatch):
+    make_recipes(monkeypatch)
+    return make_sets(tmp_path / "patches", monkeypatch)
+
+
+@pytest.fixture
+def host(tmp_path, sets):
+    return make_host(tmp_path / "arcface_torch")
+
+
+def run(*arguments):
+    return cli.main(["patch", *map(str, arguments)])
+
+
+def checked(host, tmp_path, *arguments):
+    """Exit code and the states by set, which the file says too."""
+    before = snapshot(host)
+    figures = tmp_path / "figures.json"
+    code = run(host, "--check", "--json", figures, *arguments)
+    assert snapshot(host) == before
+    written = json.loads(figures.read_text())
+    assert written["exit_code"] == code
+    return code, {found["name"]: found["state"] for found in written["sets"]}
+
+
+def test_exit_codes_of_a_check_say_the_gravest_state(host, sets, tmp_path):
+    def states(cakd, stack):
+        return {"cakd": cakd, "current-stack": stack}
+
+    assert checked(host, tmp_path) == (4, states("unpatched", "unpatched"))
+    assert run(host, "--only", "cakd") == 0
+    assert checked(host, tmp_path) == (4, states("patched", "unpatched"))
+    assert checked(host, tmp_path, "--only", "cakd") == (0, {"cakd": "patched"})
+    assert run(host) == 0
+    assert checked(host, tmp_path) == (0, states("patched", "patched"))
+
+    sets.upgrade("current-stack")
+    assert checked(host, tmp_path) == (3, states("patched", "older"))
+    assert run(host, "--only", "cakd", "--revert") == 0
+    assert checked(host, tmp_path) == (3, states("unpatched", "older"))
+    assert run(host, "--only", "cakd") == 0
+    take_block(host / "train_v2.py", "loop")
+    sets.change("current-stack", ("version = 2", "version = 3"))
+    assert checked(host, tmp_path) == (5, states("partly", "older"))
+    replace(host / "train_v2.py", "flush()", "flush(mine)")
+    assert checked(host, tmp_path) == (6, states("partly", "foreign"))
+    assert run(host) == 1
+
+
+def test_it_says_what_it_did_and_what_is_next(host, sets, capsys):
+    assert run(host) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "cakd 1: applied: 5 edits in 2 files, 1 file added",
+        "current-stack 1: applied: 4 edits in 4 files",
+        "recipes in configs/: one, two",
+        f"{host}: 8 files changed",
+        f"next: cd {host} && torchrun --nproc-per-node gpu train_v2.py configs/one",
+    ]
+    replace(host / "configs/two.py", "config = 2", "config = 3")
+    assert run(host) == 0
+    said = capsys.readouterr().out
+    assert "cakd 1: in place already" in said and f"{host}: nothing changed" in said
+    assert "configs/two.py: kept" in said
+
+    sets.upgrade("current-stack", ("flush()", "flush(1)"))
+    assert run(host, "--only", "cakd") == 0
+    said = capsys.readouterr().out
+    assert "current-stack 2: brought from version 1 up to date too, because it was there" in said
+
+    assert run(host, "--revert") == 0
+    said = capsys.readouterr().out
+    assert "5 files reverted, removed: configs/one.py, utils/utils_cakd.py" in said
+    assert "configs/two.py: kept" in said
+    assert run(host, "--revert") == 0
+    assert "nothing to revert" in capsys.readouterr().out
+
+
+def test_chosen_recipes_are_copied(host, capsys):
+    assert run(host, "--recipe", "three", "--recipe", "one") == 0
+    assert "configs/three" in capsys.readouterr().out
+    there = {name for name in contents(host) if name.startswith("configs/")}
+    assert there == {"configs/base.py", "configs/three.py", "configs/one.py"}
+
+
+def test_a_check_of_a_fork_shows_the_lines_to_add(host, tmp_path, capsys):
+    replace(host / "train_v2.py", "    save(model)", "    store(model)")
+    (host / "dataset.py").unlink()
+    assert run(host, "--check", "--json", tmp_path / "figures.json") == 6
+    said = capsys.readouterr().out
+    assert "cakd 1: foreign" in said
+    shown = """\
+train_v2.py: cakd save: anchor must occur once, found 0 times
+reason: only the student is saved
+put the block before what does this here:
+    save(model)
+the block, indented as in the original; indent it as a whole as it must be here:
+    # >>> arcface-cakd cakd 1 save 984f67c5
+    if cfg.cakd:
+
+        model = cakd.student(model)
+    # <<< arcface-cakd
+"""
+    assert shown in said
+    assert "dataset.py: current-stack label: anchor must occur once, the file is missing" in said
+    assert "        # ---         return long(x)\n        return int(x)\n" in said
+
+    cakd, stack = json.loads((tmp_path / "figures.json").read_text())["sets"]
+    (lack,) = cakd["lacks"]
+    assert (lack["id"], lack["file"], lack["count"], lack["found"]) == ("save", "train_v2.py", 1, 0)
+    assert "\n".join(lack["block"]) in shown
+    assert [lack["found"] for lack in stack["lacks"]] == [None, 0]
+
+
+def test_a_check_names_what_was_edited(host, capsys):
+    run(host)
+    replace(host / "train_v2.py", "first = True", "first = 2")
+    capsys.readouterr()
+    assert run(host, "--check") == 6
+    assert f"{host / 'train_v2.py'}:8: this block of arcface-cakd was edited" in (
+        capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda host: replace(host / "dataset.py", "long", "int"), "1 of 9 edits"),
+        (lambda host: (host / "train_v2.py").unlink(), "no arcface_torch folder"),
+        (lambda host: (host / "utils/utils_cakd.py").write_text(""), "rename it"),
+    ],
+)
+def test_a_mistake_is_one_line_and_changes_nothing(host, capsys, change, said):
+    change(host)
+    before = snapshot(host)
+    assert run(host) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("arcface-cakd patch: error: ")
+    assert said in lines[0]
+    assert snapshot(host) == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--check", "--revert"],
+        ["--check", "--recipe", "one"],
+        ["--revert", "--recipe", "one"],
+        ["--only", "current-stack", "--recipe", "one"],
+        ["--only", "other"],
+        ["--json", "x.json"],
+    ],
+)
+def test_wrong_usage_exits_2(host, arguments):
+    with pytest.raises(SystemExit) as stopped:
+        run(host, *arguments)
+    assert stopped.value.code == 2
+    assert contents(host) == HOST

@@ -1,0 +1,1 @@
+from patching.patching_host import host, recipes, sets  # noqa: F401
