@@ -12,11 +12,16 @@ Weight = Annotated[float, Range(0.0)]
 
 @dataclass(frozen=True)
 class LossEntry:
-    """One entry of ``cakd.losses``: a registered loss, its weight, its own settings."""
+    """One entry of ``cakd.losses``: a registered loss, its weight, its own settings.
+
+    Attributes:
+        schedule: settings of a ``WeightSchedule`` of the weight, or None where it is constant.
+    """
 
     name: str
     weight: float
     settings: dict[str, Any]
+    schedule: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,10 @@ def _loss_entry(given: Any, where: str) -> LossEntry:
     settings = dict(given)
     name = settings.pop("name")
     weight = _weight(settings.pop("weight", 1.0), where)
-    return LossEntry(name, weight, check_settings(LOSSES.get(name), settings, where))
+    schedule = settings.pop("schedule", None)
+    if schedule is not None:
+        schedule = check_settings(SECTIONS.get("schedule"), schedule, f"{where}.schedule")
+    return LossEntry(name, weight, check_settings(LOSSES.get(name), settings, where), schedule)
 
 
 def _weight(value: Any, where: str) -> float:

@@ -21,6 +21,7 @@ Count = Annotated[int, Range(1)]
 # Keys of arcface_torch's configs/base.py that belong to its own tools; the built-in loop takes
 # such a config as it is and leaves them alone.
 _HOST_ONLY = {
+    "fast_items",
     "dali",
     "dali_aug",
     "wandb_key",

@@ -1,0 +1,18 @@
+"""The whole method with the Swin-S of ms1mv3_swin_s as teacher, written out."""
+
+from easydict import EasyDict as edict
+
+cakd = edict(
+    teacher=edict(network="swin_s", weights="work_dirs/ms1mv3_swin_s/model.pt"),
+    prompts=edict(num_tokens=8),
+    urfm=edict(num_centers=49, dim=256, face_distance="relative", position="query_key"),
+    losses=[
+        edict(name="embedding_cosine", weight=10.0),
+        edict(name="urfm_feature", weight=1.0),
+        edict(name="urfm_attention", weight=1.0),
+    ],
+    anchoring=edict(weight=1.0),
+    margin_weight=1.0,
+    lr_scale=edict(prompts=1.0, urfm=1.0),
+    weight_decay=edict(prompts=0.0, urfm=5e-4),
+)
