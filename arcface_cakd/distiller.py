@@ -10,7 +10,13 @@ from arcface_cakd.alignment import URFM, Alignment, Anchoring, LocalFeatures, ef
 from arcface_cakd.backbones import FaceBackbone, load_weights
 from arcface_cakd.config import CakdConfig, ConfigError
 from arcface_cakd.features import FaceFeatures
-from arcface_cakd.losses import DistillationLoss, FeatureDims, LossBatch, Preservation
+from arcface_cakd.losses import (
+    DistillationLoss,
+    FeatureDims,
+    LossBatch,
+    Preservation,
+    WeightSchedule,
+)
 from arcface_cakd.partial_fc import ArcFace, PartialFC, load_centers
 from arcface_cakd.prompting import AdaptablePrompts
 from arcface_cakd.registry import LOSSES
@@ -90,7 +96,9 @@ class Distiller(nn.Module):
             teacher_grid=teacher.grid,
         )
         self.losses = nn.ModuleDict()
-        self._weights: dict[str, float] = {}
+        self._weights: dict[str, tuple[float, WeightSchedule]] = {}
+        # Micro-steps done; a buffer, so that it rides in checkpoints.
+        self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
         for entry in config.losses:
             loss = LOSSES.get(entry.name)(dims, **entry.settings)
             if not isinstance(loss, DistillationLoss):
@@ -105,7 +113,7 @@ class Distiller(nn.Module):
                 )
             name = self._unique(entry.name)
             self.losses[name] = loss
-            self._weights[name] = entry.weight
+            self._weights[name] = entry.weight, WeightSchedule(**(entry.schedule or {}))
         needs = frozenset().union(*(loss.needs for loss in self.losses.values()))
         self._with_stages = "stages" in needs
         for name, loss in self.losses.items():
@@ -231,10 +239,13 @@ class Distiller(nn.Module):
             unprompted=now.unprompted,
             teacher_fc=self.teacher_fc,
         )
-        terms = {
-            name: self._weights[name] * loss(now.student, now.teacher, batch)
-            for name, loss in self.losses.items()
-        }
+        terms = {}
+        for name, loss in self.losses.items():
+            weight, schedule = self._weights[name]
+            # A weight of 0 multiplies and does not skip: every step has the same graph.
+            factor = weight * schedule.factor(self.steps_done)
+            terms[name] = factor * loss(now.student, now.teacher, batch)
+        self.steps_done += 1
         if self.anchoring is not None:
             anchored = self.anchoring(now.alignment.anchored, now.unprompted.embedding)
             terms["anchoring"] = self.anchoring.weight * anchored

@@ -120,6 +120,27 @@ def test_terms_are_weighted_means(images):
         assert terms[name] == pytest.approx(float(value), rel=1e-4, abs=1e-7), name
 
 
+@pytest.mark.parametrize("kind, factors", [("warmup", [0, 0.5, 1, 1]), ("decay", [1, 0.5, 0, 0])])
+def test_weights_follow_their_schedule_and_so_after_resuming(images, kind, factors):
+    schedule = {"kind": kind, "steps": 2}
+    losses = [{"name": "embedding_cosine", "weight": 3.0, "schedule": schedule}]
+    scheduled = make(losses=losses)
+    constant = make(losses=[{"name": "embedding_cosine", "weight": 3.0}])
+    for done, factor in enumerate(factors):
+        if done == 1:  # stop, and go on from the state
+            state = scheduled.state_dict()
+            scheduled = make(losses=losses)
+            scheduled.load_state_dict(state)
+        scheduled(images)
+        term = scheduled.terms(LABELS)["embedding_cosine"]
+        constant(images)
+        whole = constant.terms(LABELS)["embedding_cosine"]
+        assert term.item() == pytest.approx(factor * whole.item(), rel=1e-5)
+        # A weight of 0 still gives a gradient: a static graph has the same one every step.
+        term.backward()
+        assert all(p.grad is not None for p in scheduled.student.parameters() if p.requires_grad)
+
+
 def test_terms_take_one_forward_each(images):
     distiller = make()
     with pytest.raises(RuntimeError, match="forward in training mode"):

@@ -76,11 +76,14 @@ class DistillationLoss(nn.Module):
             rest. ``logits``: the student's class centres, in ``batch.partial_fc``; ``centers``:
             the teacher's, in ``batch.teacher_fc``.
 
+        paper: where the loss was published, for ``arcface-cakd list losses``.
+
     Raises:
         ValueError: a subclass declares a need that does not exist.
     """
 
     needs: frozenset[str] = frozenset()
+    paper: str = ""
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)

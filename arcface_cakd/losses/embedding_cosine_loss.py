@@ -33,6 +33,8 @@ class EmbeddingCosineLoss(DistillationLoss):
         ConfigError: the widths differ and ``projection`` is off.
     """
 
+    paper = "no paper of its own; common in face recognition"
+
     def __init__(self, dims: FeatureDims, *, projection: bool = False):
         super().__init__(dims)
         widths = dims.student_embedding, dims.teacher_embedding

@@ -31,6 +31,7 @@ class URFMAttentionLoss(DistillationLoss):
     """
 
     needs = frozenset({"tokens", "alignment"})
+    paper = "Zhao et al., ACM MM 2023"
 
     def forward(self, student: FaceFeatures, teacher: FaceFeatures, batch: LossBatch) -> Tensor:
         aligned = self.alignment_of(batch)

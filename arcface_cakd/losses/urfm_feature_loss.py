@@ -29,6 +29,7 @@ class URFMFeatureLoss(DistillationLoss):
     """
 
     needs = frozenset({"tokens", "alignment"})
+    paper = "Zhao et al., ACM MM 2023"
 
     def forward(self, student: FaceFeatures, teacher: FaceFeatures, batch: LossBatch) -> Tensor:
         aligned = self.alignment_of(batch)

@@ -159,6 +159,10 @@ def test_a_mistake_in_set_is_one_line(write, override, message):
             TEACHER + ", lr_scale=edict(prompt=1)",
             "cakd.lr_scale has no setting 'prompt'; did you mean 'prompts'?",
         ),
+        (
+            TEACHER + ", losses=[edict(name='embedding_cosine', schedule=edict(kind='warm'))]",
+            "cakd.losses[0].schedule.kind must be 'constant' or 'warmup' or 'decay'",
+        ),
         (TEACHER + ", clipping='none'", "cakd.clipping must be 'separate' or 'shared'"),
     ],
 )

@@ -1,0 +1,25 @@
+import numpy as np
+import pytest
+import torch
+
+from arcface_cakd.losses import WeightSchedule
+
+
+@pytest.mark.parametrize("steps", [1, 7, 1000])
+@pytest.mark.parametrize("floor", [0.0, 0.25, 1.0])
+def test_factors_are_linear_between_floor_and_one(steps, floor):
+    times = np.unique([0, 1, steps // 2, steps - 1, steps, steps + 1, 10 * steps])
+    warmup = np.interp(times, [0, steps], [floor, 1.0])
+    for kind, expected in (
+        ("warmup", warmup),
+        ("decay", 1.0 + floor - warmup),
+        ("constant", np.ones(len(times))),
+    ):
+        schedule = WeightSchedule(kind=kind, steps=steps, floor=floor)
+        found = [schedule.factor(torch.tensor(int(time))) for time in times]
+        assert all(factor.shape == () and factor.dtype == torch.float32 for factor in found)
+        np.testing.assert_allclose([factor.item() for factor in found], expected, atol=1e-6)
+
+
+def test_the_default_is_constant():
+    assert WeightSchedule().factor(torch.tensor(0)).item() == 1.0
