@@ -1,5 +1,6 @@
 """What the README shows is what the package takes."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -10,7 +11,8 @@ from arcface_cakd import BACKBONES, LOSSES
 from arcface_cakd.cli import _parser
 from arcface_cakd.config import load_config
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.M | re.S)
 COMMANDS = [
     line.split("&&")[-1].strip()
@@ -38,6 +40,15 @@ def test_every_network_and_loss_of_our_own_is_named():
         for name in registry.names():
             if registry.get(name).__module__.startswith("arcface_cakd."):  # not another test's
                 assert f"`{name}`" in README, name
+
+
+def test_the_table_of_host_breakages_is_what_the_script_found():
+    found = json.loads((ROOT / "eval" / "results" / "host_breakages.json").read_text())
+    for row in found["rows"]:
+        assert bool(row["left"]) == bool(row["with_current_stack"]), row["what"]
+        mended = f"not mended: {row['left']}" if row["left"] else "works"
+        assert f"\n| {row['where']} | {row['what']} | {mended} |\n" in README
+    assert found["host"][:8] in README and found["versions"]["torch"] in README
 
 
 def test_ci_runs_the_test_command():
