@@ -235,6 +235,32 @@ def all_gather_with_grad(tensor: Tensor, gradient_scale: float = 1.0) -> Tensor:
     return _AllGather.apply(tensor, gradient_scale)
 
 
+def all_reduce_with_grad(tensor: Tensor) -> Tensor:
+    """The sum of the ranks' tensors (any shape, floating point), through which gradients flow.
+
+    Every rank is taken to form the same loss from the sum, each by itself: the backward pass sums
+    the ranks' gradients, the derivative of the *sum* of the ranks' losses, as the backward pass
+    of ``all_gather_with_grad`` does; see there for what DistributedDataParallel makes of it. It
+    is a collective too, so every rank must back-propagate through its result.
+    """
+    return tensor if world_size() == 1 else _AllReduce.apply(tensor)
+
+
+class _AllReduce(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, tensor: Tensor) -> Tensor:
+        total = tensor.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+
 class _AllGather(torch.autograd.Function):
     @staticmethod
     def forward(ctx, tensor: Tensor, gradient_scale: float) -> Tensor:

@@ -54,6 +54,12 @@ def on_each_rank():
         rank_loss(joined, rank).backward()
         results[f"gradient {scale}"] = part.grad
 
+    part.grad = None
+    results["sum"] = distributed.all_reduce_with_grad(part.transpose(0, 2)).transpose(0, 2)
+    assert torch.equal(part, local_part(rank))
+    rank_loss(results["sum"], rank).backward()
+    results["sum"], results["gradient of sum"] = results["sum"].detach(), part.grad
+
     number = torch.tensor([rank, 10.0 * rank], requires_grad=True)
     results["mean"] = distributed.all_reduce_mean(number)
     assert number.tolist() == [rank, 10.0 * rank] and not results["mean"].requires_grad
@@ -96,6 +102,15 @@ def test_gradient_is_that_of_the_sum_of_losses(world, scale):
         torch.testing.assert_close(
             result[f"gradient {scale}"], scale * expected, rtol=1e-12, atol=1e-12
         )
+
+
+def test_gradient_through_a_sum_is_that_of_the_sum_of_losses(world):
+    parts = [local_part(rank).requires_grad_() for rank in range(len(world))]
+    total = sum(parts)
+    losses = sum(rank_loss(total, rank) for rank in range(len(world)))
+    for result, expected in zip(world, torch.autograd.grad(losses, parts), strict=True):
+        torch.testing.assert_close(result["sum"], total.detach(), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(result["gradient of sum"], expected, rtol=1e-12, atol=1e-12)
 
 
 def test_all_reduce_mean(world):

@@ -1,12 +1,12 @@
 """Cosine distance between the embeddings of student and teacher."""
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from arcface_cakd.alignment.attention import at_least_float32
-from arcface_cakd.config import ConfigError
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
+from arcface_cakd.losses.embedding_projection import embedding_projection
 from arcface_cakd.registry import LOSSES
 
 
@@ -33,17 +33,11 @@ class EmbeddingCosineLoss(DistillationLoss):
         ConfigError: the widths differ and ``projection`` is off.
     """
 
-    paper = "no paper of its own; common in face recognition"
+    paper = "common in face recognition"
 
     def __init__(self, dims: FeatureDims, *, projection: bool = False):
         super().__init__(dims)
-        widths = dims.student_embedding, dims.teacher_embedding
-        if not projection and widths[0] != widths[1]:
-            raise ConfigError(
-                f"embedding_cosine: the student's embedding has width {widths[0]}, the teacher's "
-                f"{widths[1]}: set projection=True on this loss, or give both one width"
-            )
-        self.projection = nn.Linear(*widths, bias=False) if projection else nn.Identity()
+        self.projection = embedding_projection("embedding_cosine", dims, projection)
 
     def forward(self, student: FaceFeatures, teacher: FaceFeatures, batch: LossBatch) -> Tensor:
         return embedding_cosine_loss(self.projection(student.embedding), teacher.embedding)

@@ -1,0 +1,79 @@
+"""Knowledge distillation of the identity probabilities."""
+
+from typing import Annotated
+
+from torch import Tensor
+
+from arcface_cakd.alignment.attention import at_least_float32
+from arcface_cakd.config import Range
+from arcface_cakd.distributed import all_reduce_with_grad
+from arcface_cakd.features import FaceFeatures
+from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
+from arcface_cakd.losses.class_scores import (
+    ClassShard,
+    join,
+    log_sum_exp,
+    student_head,
+    teacher_head,
+)
+from arcface_cakd.registry import LOSSES
+
+
+def kd_loss(student: Tensor, teacher: Tensor, temperature: float = 4.0) -> Tensor:
+    """T^2 KL(softmax(z_T / T) || softmax(z_S / T)), mean over the rows.
+
+    Args:
+        student: (N, C) logits of the joined batch, C this rank's classes.
+        teacher: (N, C) logits for the same classes.
+        temperature: T.
+    """
+    student, teacher = at_least_float32(student), at_least_float32(teacher)
+    log_student = student / temperature
+    log_student = log_student - log_sum_exp(log_student)
+    log_teacher = teacher / temperature
+    log_teacher = log_teacher - log_sum_exp(log_teacher)
+    divergence = (log_teacher.exp() * (log_teacher - log_student)).sum(1)
+    return temperature**2 * all_reduce_with_grad(divergence).mean()
+
+
+@LOSSES.register("kd")
+class KDLoss(DistillationLoss):
+    """T^2 KL(softmax(z_T / T) || softmax(z_S / T)), z = scale * cos(embedding, own centres).
+
+    Hinton, Vinyals & Dean, NeurIPS 2014 workshop (arXiv 1503.02531), as mdistiller and
+    RepDistiller compute it. Their logits are those of a linear classifier; a margin softmax
+    student has cosines, taken here without margin and times the scale it is trained with. The
+    student's centres learn from this loss too. Classes that Partial FC left out of the step
+    are left out here, on both sides.
+
+    Args:
+        dims: not used: each side has centres of its own width.
+        temperature: T. At scale 64 even T = 4 leaves logits of up to +-16.
+        scale: s of both sides' logits.
+
+    Raises:
+        LossError: no class centres of the student or of the teacher.
+    """
+
+    needs = frozenset({"logits", "centers"})
+    paper = "Hinton et al., 2015"
+
+    def __init__(
+        self,
+        dims: FeatureDims,
+        *,
+        temperature: Annotated[float, Range(above=0.0)] = 4.0,
+        scale: Annotated[float, Range(above=0.0)] = 64.0,
+    ):
+        super().__init__(dims)
+        self.temperature = temperature
+        self.scale = scale
+
+    def forward(self, student: FaceFeatures, teacher: FaceFeatures, batch: LossBatch) -> Tensor:
+        teacher_fc, head = teacher_head(batch, "kd"), student_head(batch, "kd")
+        shard = ClassShard.of_step(head.class_start, head.num_local, batch)
+        return kd_loss(
+            self.scale * shard.cosines(join(student.embedding), head.weight),
+            self.scale * shard.cosines(join(teacher.embedding), teacher_fc.weight),
+            self.temperature,
+        )
