@@ -4,9 +4,11 @@ Each gives ``FaceFeatures``: an embedding, and pixel features on a grid.
 """
 
 # Importing an architecture's file registers its names.
-from arcface_cakd.backbones import iresnet, mobilefacenet, swin, timm_grid  # noqa: F401
+from arcface_cakd.backbones import iresnet, mobilefacenet, swin, timm_grid, vit  # noqa: F401
 from arcface_cakd.backbones._base import BackboneError, FaceBackbone
 from arcface_cakd.backbones.factory import get_model
+from arcface_cakd.backbones.onnx_model import OnnxError, OnnxModel
+from arcface_cakd.backbones.onnx_teacher import OnnxTeacher
 from arcface_cakd.backbones.teacher import build_teacher
 from arcface_cakd.backbones.weights import (
     WeightsError,
@@ -19,6 +21,9 @@ from arcface_cakd.backbones.weights import (
 __all__ = [
     "BackboneError",
     "FaceBackbone",
+    "OnnxError",
+    "OnnxModel",
+    "OnnxTeacher",
     "WeightsError",
     "build_teacher",
     "copy_weights",

@@ -80,9 +80,12 @@ def small(request):
 
 def test_the_networks_of_the_contract_are_registered():
     students = {"mbf", "mbf_large", "r18", "r34", "r50", "r100", "r10_narrow"}
-    teachers = {"swin_t", "swin_s", "swin_b", "swin_mini"}
+    teachers = {"swin_t", "swin_s", "swin_b", "swin_mini", "vit_mini"}
+    # Under all names that arcface_torch has for its ViTs.
+    teachers |= {"vit_t", "vit_t_dp005_mask0", "vit_s", "vit_s_dp005_mask_0", "vit_h"}
+    teachers |= {"vit_b", "vit_b_dp005_mask_005", "vit_l_dp005_mask_005"}
     assert students | teachers <= set(NAMES)
-    assert {"mbf", "r10_narrow", "swin_mini"} <= set(SMALL)
+    assert {"mbf", "r10_narrow", "swin_mini", "vit_mini"} <= set(SMALL)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,12 +10,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from arcface_cakd import prompting
+from arcface_cakd.backbones import get_model
 from arcface_cakd.backbones.swin import Swin
 from arcface_cakd.backbones.timm_grid import build
 from arcface_cakd.config import ConfigError, check_settings
 from arcface_cakd.errors import ArcfaceCakdError
-from arcface_cakd.prompting import AdaptablePrompts, PromptingError, attention_bias, prompted_block
+from arcface_cakd.prompting import AdaptablePrompts, PromptingError, swin
+from arcface_cakd.prompting.swin import attention_bias, prompted_block
 from arcface_cakd.registry import SECTIONS
 
 DIMS = (8, 16, 32)
@@ -187,7 +188,7 @@ def test_prompts_that_no_patch_sees_leave_the_plain_teacher(monkeypatch):
         bias[:, num_tokens:, :num_tokens] = -torch.inf
         return bias
 
-    monkeypatch.setattr(prompting, "attention_bias", deaf)
+    monkeypatch.setattr(swin, "attention_bias", deaf)
     teacher = make_teacher(dtype=torch.float64)
     images = make_images(2, dtype=torch.float64)
     plain = teacher.forward_features(images, stages=True)
@@ -207,7 +208,7 @@ def test_whole_pass_is_the_blocks_with_fresh_prompts_after_each_merging():
     swin = teacher.trunk
     patches = swin.patch_embed(images)
     maps = []
-    for stage, learned in zip(swin.layers, module.prompts, strict=True):
+    for stage, learned in zip(swin.layers, module.prompts.values(), strict=True):
         patches = stage.downsample(patches)
         prompts = torch.stack([learned, learned])
         for block in stage.blocks:
@@ -285,7 +286,7 @@ def test_gradients_equal_finite_differences():
 
     objective().backward()
     step = 1e-5
-    for prompt in module.prompts:
+    for prompt in module.prompts.values():
         for _ in range(3):
             direction = torch.randn_like(prompt)
             values = []
@@ -354,7 +355,7 @@ def test_what_inference_mode_left_serves_training(amp_dtype):
     module = AdaptablePrompts(teacher, num_tokens=2)
     with torch.inference_mode():
         module(teacher, make_images(1))
-    kept = [held.bias for held in module._biases.values()]
+    kept = [held.bias for held in module._route._biases.values()]
     assert len(kept) == 6 and not any(bias.is_inference() for bias in kept)
     module(teacher, make_images(1)).tokens.square().sum().backward()
     assert all(p.grad.any() for p in module.parameters())
@@ -394,7 +395,9 @@ def test_prompts_are_all_there_is():
 def test_initial_values_are_uniform_within_vpts_bound():
     teacher = make_teacher()
     torch.manual_seed(0)
-    for prompt, dim in zip(AdaptablePrompts(teacher, num_tokens=400).prompts, DIMS, strict=True):
+    for prompt, dim in zip(
+        AdaptablePrompts(teacher, num_tokens=400).prompts.values(), DIMS, strict=True
+    ):
         bound = math.sqrt(6 / (3 * 4 * 4 + dim))
         assert 0.99 * bound < prompt.abs().max() <= bound
         assert prompt.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05)
@@ -403,7 +406,15 @@ def test_initial_values_are_uniform_within_vpts_bound():
 def test_settings_are_declared():
     component = SECTIONS.get("prompts")
     assert component is AdaptablePrompts
-    assert check_settings(component, {}, "cakd.prompts") == {"num_tokens": 8, "dropout": 0.0}
+    assert check_settings(component, {}, "cakd.prompts") == {
+        "num_tokens": 8,
+        "dropout": 0.0,
+        "places": None,
+        "checkpointing": False,
+    }
+    assert check_settings(component, {"places": [2, 3]}, "cakd.prompts")["places"] == (2, 3)
+    with pytest.raises(ConfigError, match=r"cakd\.prompts\.places must be at least 0"):
+        check_settings(component, {"places": [-1]}, "cakd.prompts")
     with pytest.raises(ConfigError, match=r"cakd\.prompts\.num_tokens must be at least 0"):
         check_settings(component, {"num_tokens": -1}, "cakd.prompts")
 
@@ -426,11 +437,12 @@ def _refused(run) -> str:
     return str(raised.value)
 
 
-def test_a_teacher_that_is_no_swin_is_refused():
-    for teacher in (build("vit_tiny_patch16_224", depth=1), nn.Linear(2, 2)):
+def test_a_teacher_that_takes_no_prompts_is_refused():
+    convolutional = build("mobilenetv3_small_050", num_features=8)
+    for teacher in (get_model("r10_narrow", num_features=8), convolutional, nn.Linear(2, 2)):
         message = _refused(lambda teacher=teacher: AdaptablePrompts(teacher))
-        assert type(teacher).__name__ in message
-        assert "swin_t" in message and "cakd.prompts=None" in message
+        assert type(getattr(teacher, "trunk", teacher)).__name__ in message
+        assert "swin_t" in message and "vit_s" in message and "cakd.prompts=None" in message
 
 
 def test_windows_that_do_not_tile_the_grid_are_refused():

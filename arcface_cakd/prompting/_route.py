@@ -1,0 +1,79 @@
+"""What the ways of prompts through different Transformers have in common."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from arcface_cakd.backbones import FaceBackbone
+from arcface_cakd.errors import ArcfaceCakdError
+
+
+class PromptingError(ArcfaceCakdError):
+    """A teacher, or images, that prompts cannot be used with."""
+
+
+class Route(ABC):
+    """The way of prompts through one kind of Transformer.
+
+    A route holds no teacher, only what it may keep from one pass to the next. Prompts enter at
+    places, counted from 0: the stages or blocks of the teacher.
+
+    Attributes:
+        unit: what a place is called in messages.
+    """
+
+    unit: str
+
+    @classmethod
+    @abstractmethod
+    def takes(cls, teacher: FaceBackbone) -> bool:
+        """Whether the teacher is of this route's kind."""
+
+    @abstractmethod
+    def check(self, teacher: FaceBackbone) -> None:
+        """Refuse a teacher of this kind that prompts cannot be used with.
+
+        Raises:
+            PromptingError: with the reason.
+        """
+
+    @abstractmethod
+    def widths(self, teacher: FaceBackbone) -> list[int]:
+        """The width of the tokens at each place."""
+
+    @abstractmethod
+    def patch_size(self, teacher: FaceBackbone) -> tuple[int, int]:
+        """Height and width of a patch, in pixels."""
+
+    @abstractmethod
+    def run(
+        self, teacher: FaceBackbone, images: Tensor, prompts: dict[int, Tensor], recompute: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+        """The body of the teacher, with prompts.
+
+        Args:
+            teacher: frozen and in eval mode.
+            images: (B, 3, 112, 112).
+            prompts: (B, t, d_i) by the place i where they enter; at least one.
+            recompute: whether blocks are recomputed in the backward pass, not remembered.
+
+        Returns:
+            the final map (B, C, H, W), the maps of the stages, and the final prompts (B, t, C);
+            none (B, 0, C) where the last stage carries none.
+        """
+
+
+def graph_from_here(wanted: bool) -> torch.set_grad_enabled:
+    """A context in which a graph is built only where it is wanted and was being built already."""
+    return torch.set_grad_enabled(wanted and torch.is_grad_enabled())
+
+
+def run_block(recompute: bool, block: Callable, *inputs: Any) -> Any:
+    """``block(*inputs)``, recomputed in the backward pass if it is to be and there is one."""
+    if recompute and torch.is_grad_enabled():
+        return checkpoint(block, *inputs, use_reentrant=False)
+    return block(*inputs)

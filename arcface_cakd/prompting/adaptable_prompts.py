@@ -1,0 +1,173 @@
+"""The prompts of APT, whatever Transformer they are for.
+
+Zhao et al., ACM MM 2023 (arXiv 2306.14662): the teacher stays as it is, and t prompts that enter
+each of its stages learn, beside the student, what makes it teach well. How prompts take part in
+attention follows Visual Prompt Tuning (Jia et al., ECCV 2022), in its deep form: fresh prompts
+enter at every stage of a Swin, and at every block of a plain ViT, which has no stages.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Annotated
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from arcface_cakd.backbones import FaceBackbone
+from arcface_cakd.backbones._base import full_precision, precision
+from arcface_cakd.config.settings import Range
+from arcface_cakd.features import FaceFeatures
+from arcface_cakd.prompting._route import PromptingError, Route
+from arcface_cakd.prompting.swin import SwinRoute
+from arcface_cakd.prompting.vit import VitRoute
+from arcface_cakd.registry import SECTIONS
+
+CROP = 112
+
+
+@SECTIONS.register("prompts")
+class AdaptablePrompts(nn.Module):
+    """t learnable prompts at each stage of a frozen Swin, or each block of a frozen plain ViT.
+
+    Stage i of a Swin computes [x, p] = B_i([x, p_i]): the prompts p_i take part in its
+    (shifted-)window attention and its MLPs as tokens without a place. Patch merging takes x
+    alone, and the next stage starts with prompts of its own. In a plain ViT they stand between
+    class and register tokens, where there are any, and patches; where fresh prompts enter, what
+    became of the former ones is dropped, and elsewhere it is carried on. The final patches and
+    the final prompts, both through the teacher's last norm, are the teacher's pixel features; its
+    head sees patches only.
+
+    Only the prompts are parameters, and only they are in the state dict: ``prompts.<place>``,
+    (t, d_i), initialised from U(-v, v) with v = sqrt(6 / (3 * patch_h * patch_w + d_i)). The
+    teacher is an argument of ``forward``: it is never changed.
+
+    Args:
+        teacher: a Swin (``swin_t``, ``swin_mini``, ..., ``timm:swin_*``, ``timm:swinv2_*``) or a
+            plain ViT (``vit_s``, ``vit_mini``, ..., ``timm:vit_*``, ``timm:deit_*``).
+        num_tokens: t, prompts per place; with 0 the features are the plain teacher's.
+        dropout: probability of dropping an entry of the learnable prompts, in training.
+        places: the stages of a Swin, or blocks of a ViT, that fresh prompts enter, counted from
+            0; None means all. What comes before the first of them runs without a graph.
+        checkpointing: whether blocks are recomputed in the backward pass, which costs a third
+            more time of the teacher and saves most of its memory.
+
+    Raises:
+        PromptingError: the teacher is no such Transformer, has windows that do not tile its
+            grids, or lacks one of the places.
+    """
+
+    def __init__(
+        self,
+        teacher: FaceBackbone,
+        *,
+        num_tokens: Annotated[int, Range(0)] = 8,
+        dropout: Annotated[float, Range(0.0, 1.0)] = 0.0,
+        places: Annotated[tuple[int, ...] | None, Range(0)] = None,
+        checkpointing: bool = False,
+    ):
+        super().__init__()
+        self._route = _route_for(teacher)
+        self._route.check(teacher)
+        widths = self._route.widths(teacher)
+        self.num_tokens = num_tokens
+        self.dropout = dropout
+        self.places = _checked_places(places, len(widths), self._route.unit)
+        self.checkpointing = checkpointing
+        self.patch_size = self._route.patch_size(teacher)
+        # Pairs, because of a dict ParameterDict would sort the keys, as strings.
+        self.prompts = nn.ParameterDict(
+            [(str(i), nn.Parameter(torch.empty(num_tokens, widths[i]))) for i in self.places]
+        )
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the prompts anew, as Visual Prompt Tuning does."""
+        for prompt in self.prompts.values():
+            bound = math.sqrt(6 / (3 * math.prod(self.patch_size) + prompt.shape[1]))
+            nn.init.uniform_(prompt, -bound, bound)
+
+    def forward(self, teacher: FaceBackbone, images: Tensor, stages: bool = False) -> FaceFeatures:
+        """Features of the prompted teacher, in its own precision, returned in float32.
+
+        Args:
+            teacher: the teacher that these prompts were made for, or one of the same shape;
+                frozen and in eval mode.
+            images: (B, 3, 112, 112) float32 in [-1, 1], RGB.
+            stages: whether to return the map of each stage (patches only).
+
+        Returns:
+            embedding (B, E) and tokens (B, N, C) of the patches; prompts (B, t, C), or (B, 0, C)
+            where a Swin's last stage is none of the places.
+
+        Raises:
+            PromptingError: the images or the teacher are not of the right shape.
+        """
+        self._check(teacher, images)
+        if self.num_tokens == 0:
+            plain = teacher.forward_features(images, stages)
+            return replace(plain, prompts=plain.tokens[:, :0])
+        entering = {}
+        for place in self.places:
+            learned = F.dropout(self.prompts[str(place)], self.dropout, self.training)
+            entering[place] = learned.expand(len(images), -1, -1)
+        with teacher.autocast(images.device.type):
+            final, maps, prompts = self._route.run(teacher, images, entering, self.checkpointing)
+        final = full_precision(final)
+        with precision(images.device.type, None):
+            embedding = teacher.head(final)
+        return FaceFeatures(
+            embedding=embedding,
+            tokens=final.flatten(2).transpose(1, 2),
+            grid=tuple(final.shape[-2:]),
+            prompts=full_precision(prompts),
+            stages=tuple(full_precision(m) for m in maps) if stages else (),
+        )
+
+    def _check(self, teacher: FaceBackbone, images: Tensor) -> None:
+        if tuple(images.shape[-2:]) != (CROP, CROP):
+            raise PromptingError(
+                f"the prompted teacher takes images of {CROP} x {CROP} pixels, "
+                f"got {tuple(images.shape)}: align and crop them to that size"
+            )
+        unit = self._route.unit
+        if not self._route.takes(teacher):
+            raise PromptingError(
+                f"these prompts are for the {unit}s of another kind of network than "
+                f"{_kind(teacher)}: use the teacher that they were trained with"
+            )
+        widths = self._route.widths(teacher)
+        dims = [self.prompts[str(i)].shape[1] for i in self.places]
+        if self.places[-1] >= len(widths) or [widths[i] for i in self.places] != dims:
+            raise PromptingError(
+                f"these prompts are for {unit}s {list(self.places)} of widths {dims}, and this "
+                f"teacher's {unit}s have {widths}: use the teacher that they were trained with"
+            )
+
+
+def _route_for(teacher: nn.Module) -> Route:
+    for kind in (SwinRoute, VitRoute):
+        if kind.takes(teacher):
+            return kind()
+    raise PromptingError(
+        f"cakd.prompts needs a Swin or a plain ViT as teacher, and {_kind(teacher)} is neither: "
+        "take swin_t, swin_s, swin_b, swin_mini, vit_t, vit_s, vit_b, vit_l_dp005_mask_005, vit_h, "
+        "vit_mini, or a timm:swin_*, timm:swinv2_* or timm:vit_* model, or set cakd.prompts=None"
+    )
+
+
+def _kind(teacher: nn.Module) -> str:
+    return type(getattr(teacher, "trunk", teacher)).__name__
+
+
+def _checked_places(places: tuple[int, ...] | None, number: int, unit: str) -> tuple[int, ...]:
+    if places is None:
+        return tuple(range(number))
+    if not places or len(set(places)) != len(places) or not set(places) <= set(range(number)):
+        raise PromptingError(
+            f"cakd.prompts.places {list(places)}: name some of the teacher's {unit}s, "
+            f"0 to {number - 1}, each once, or None for all"
+        )
+    return tuple(sorted(places))
