@@ -1,8 +1,11 @@
 """What the README shows is what the package takes."""
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,6 +36,36 @@ def test_the_config_loads(tmp_path):
     (tmp_path / "example.py").write_text(config)
     loaded = load_config(tmp_path / "example.py")
     assert loaded.cakd.teacher["network"] == "swin_s" and loaded.cakd.prompts is not None
+
+
+def test_the_loss_of_its_own_works_as_an_installed_package(tmp_path):
+    (source,) = [block for _, block in BLOCKS if "class NormLoss" in block]
+    code = [line for line in source.splitlines() if line]
+    assert len(code) <= 20, len(code)
+    (tmp_path / "norm_distillation.py").write_text(source)
+    info = tmp_path / "norm_distillation-1.0.dist-info"  # what pip leaves of a package
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: norm-distillation\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[arcface_cakd.losses]\nnorm = norm_distillation\n")
+    script = """
+import torch
+from arcface_cakd import CakdConfig, Distiller
+from arcface_cakd.backbones import get_model
+entry = dict(teacher=dict(network="swin_mini", weights="random"), prompts=None, urfm=None)
+config = CakdConfig.from_entry({**entry, "losses": [dict(name="norm", weight=2.0, scale=0.5)]})
+student, teacher = (get_model(n, num_features=8) for n in ("r10_narrow", "swin_mini"))
+distiller = Distiller(student, teacher, config).train()
+images = torch.rand(4, 3, 112, 112)
+z = distiller(images)
+norms = z.norm(dim=1) - teacher(images).norm(dim=1)
+torch.testing.assert_close(distiller.terms(None)["norm"], (norms * norms).mean())
+"""
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
+    command = [sys.executable, "-m", "arcface_cakd", "list", "losses"]
+    said = subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
+    assert "Mean square difference of the embeddings' norms." in said.stdout
 
 
 def test_every_network_and_loss_of_our_own_is_named():

@@ -36,7 +36,7 @@ def _attention(x: Tensor, p: float) -> Tensor:
 
 @LOSSES.register("at")
 class ATLoss(DistillationLoss):
-    """Mean square difference of normalised attention maps (Zagoruyko & Komodakis, ICLR 2017).
+    """Mean square difference of normalised attention maps.
 
     Args:
         dims: to know the stages; widths may differ.

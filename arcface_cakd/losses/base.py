@@ -23,7 +23,8 @@ class FeatureDims:
 
     Attributes:
         student_embedding: E of the student, and ``teacher_embedding`` of the teacher.
-        student_tokens: C of the student's tokens, and ``teacher_tokens`` of the teacher's.
+        student_tokens: C of the student's tokens, and ``teacher_tokens`` of the teacher's; None
+            of one that gives embeddings only, which no loss that needs tokens gets to see.
         student_stages: channels of the student's stages, and ``teacher_stages`` of the teacher's.
         num_classes: identities of the training set, where known.
         student_grid: (H, W) of the student's tokens, and ``teacher_grid`` of the teacher's.
@@ -32,12 +33,12 @@ class FeatureDims:
     student_embedding: int
     teacher_embedding: int
     student_tokens: int
-    teacher_tokens: int
+    teacher_tokens: int | None
     student_stages: tuple[int, ...] = ()
     teacher_stages: tuple[int, ...] = ()
     num_classes: int | None = None
     student_grid: tuple[int, int] = (7, 7)
-    teacher_grid: tuple[int, int] = (7, 7)
+    teacher_grid: tuple[int, int] | None = (7, 7)
 
 
 @dataclass(frozen=True)

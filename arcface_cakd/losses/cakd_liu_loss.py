@@ -113,7 +113,7 @@ class GroupwiseLinear(nn.Module):
 
 @LOSSES.register("cakd_liu")
 class CAKDLiuLoss(DistillationLoss):
-    """PCA and GL projectors against the teacher's final tokens (Liu et al., ACCV 2022).
+    """PCA and GL projectors against the teacher's final tokens.
 
     Args:
         dims: widths and grids of the tokens.

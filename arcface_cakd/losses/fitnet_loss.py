@@ -29,7 +29,7 @@ def fitnet_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 @LOSSES.register("fitnet")
 class FitNetLoss(DistillationLoss):
-    """Mean square of r(F_S) - F_T, r a learned 1x1 convolution (Romero et al., ICLR 2015).
+    """Mean square of r(F_S) - F_T, r a learned 1x1 convolution.
 
     Args:
         dims: widths of the maps.

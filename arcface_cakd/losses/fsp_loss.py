@@ -48,7 +48,7 @@ def fsp_loss(student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Tensor
 
 @LOSSES.register("fsp")
 class FSPLoss(DistillationLoss):
-    """Mean square difference of the FSP matrices of consecutive stages (Yim et al., CVPR 2017).
+    """Mean square difference of the FSP matrices of consecutive stages.
 
     Args:
         dims: widths of the stages.

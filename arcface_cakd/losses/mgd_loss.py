@@ -44,7 +44,7 @@ def mask_at_random(x: Tensor, ratio: float, mask: Literal["positions", "channels
 
 @LOSSES.register("mgd")
 class MGDLoss(DistillationLoss):
-    """Mean square of G(masked student map) - F_T (Yang et al., ECCV 2022).
+    """Mean square of G(masked student map) - F_T.
 
     Args:
         dims: widths of the maps.

@@ -88,7 +88,7 @@ class AttentionBasedFusion(nn.Module):
 
 @LOSSES.register("reviewkd")
 class ReviewKDLoss(DistillationLoss):
-    """Fusion of the student's stages, top down, and HCL to the teacher's (Chen et al., CVPR 2021).
+    """Fusion of the student's stages, top down, and HCL to the teacher's.
 
     Args:
         dims: widths of the stages.

@@ -45,7 +45,7 @@ def vid_loss(mean: Tensor, teacher: Tensor, raw_variance: Tensor) -> Tensor:
 
 @LOSSES.register("vid")
 class VIDLoss(DistillationLoss):
-    """1/2 [(mu(F_S) - F_T)^2 / s_c^2 + log s_c^2], mean over all (Ahn et al., CVPR 2019).
+    """1/2 [(mu(F_S) - F_T)^2 / s_c^2 + log s_c^2], mean over all.
 
     Args:
         dims: widths of the maps.

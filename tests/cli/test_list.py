@@ -11,7 +11,7 @@ from arcface_cakd.resources import resource_dir
 def listed(capsys, kind):
     assert main(["list", kind]) == 0
     lines = capsys.readouterr().out.splitlines()
-    return {line.split(maxsplit=1)[0]: line.split(maxsplit=1)[1] for line in lines}
+    return {name: what.strip() for name, _, what in (line.partition(" ") for line in lines)}
 
 
 def test_every_loss_says_what_it_is_where_from_and_what_it_needs(capsys):
@@ -19,15 +19,20 @@ def test_every_loss_says_what_it_is_where_from_and_what_it_needs(capsys):
     assert sorted(lines) == LOSSES.names()
     for name, line in lines.items():
         loss = LOSSES.get(name)
+        if not loss.__module__.startswith("arcface_cakd."):  # another test's
+            continue
         assert loss.paper and f"[{loss.paper}]" in line, name
-        assert len(line.split("[")[0].split()) >= 4, name
+        what = line.partition(f" [{loss.paper}]")[0]
+        assert len(what.split()) >= 4, name
         assert all(need in line for need in loss.needs), name
 
 
 def test_every_network_is_listed(capsys):
     lines = listed(capsys, "backbones")
     assert sorted(lines) == sorted([*BACKBONES.names(), "timm:<name>"])
-    assert all(len(line.split()) >= 2 for line in lines.values())
+    for name in BACKBONES.names():
+        if BACKBONES.get(name).__module__.startswith("arcface_cakd."):
+            assert len(lines[name].split()) >= 2, name
 
 
 def test_every_recipe_is_listed_by_its_docstring(capsys):
