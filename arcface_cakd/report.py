@@ -45,15 +45,12 @@ def plot_loss_curves(runs: Mapping[str, Sequence[Mapping]], path: str | Path) ->
     _save(figure, path)
 
 
-def landmark_centers(num_centers: int) -> list[int]:
+def landmark_centers(places: np.ndarray) -> list[int]:
     """The local centres nearest to the five landmarks of the ArcFace template.
 
     Args:
-        num_centers: L, a square number: centres stand on a regular grid over the crop.
+        places: (L, 2) of the centres, in pixels of the crop: ``URFM.places["center"]``.
     """
-    side = round(num_centers**0.5)
-    ticks = (np.arange(side) + 0.5) * CROP_SIZE / side
-    places = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
     distances = np.linalg.norm(places[None] - np.asarray(ARCFACE_TEMPLATE)[:, None], axis=-1)
     return [int(i) for i in distances.argmin(axis=1)]
 
@@ -97,7 +94,7 @@ def plot_local_centers(distiller: Distiller, images: np.ndarray, path: str | Pat
     batch = torch.from_numpy(images).permute(0, 3, 1, 2).float().div(127.5).sub(1)
     device = next(distiller.parameters()).device
     student, teacher, alignment = distiller.features(batch.to(device))
-    centers = landmark_centers(distiller.urfm.num_centers)
+    centers = landmark_centers(np.asarray(distiller.urfm.places["center"]))
     seen = {
         "teacher": attention_on_crop(alignment.teacher, teacher.grid, centers),
         "student": attention_on_crop(alignment.student, student.grid, centers),

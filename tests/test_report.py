@@ -4,15 +4,24 @@ import torch
 
 from arcface_cakd import report
 from arcface_cakd.alignment import LocalFeatures
+from arcface_cakd.alignment.geometry import center_places
 
 
 def test_the_centres_of_landmarks_are_the_nearest_ones():
     for side in (5, 7, 8):
-        found = report.landmark_centers(side * side)
         step = 112 / side
+        ticks = (np.arange(side) + 0.5) * step
+        places = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
+        found = report.landmark_centers(places)
         for index, (x, y) in zip(found, report.ARCFACE_TEMPLATE, strict=True):
             # On a regular grid the nearest centre is that of the cell that holds the point.
             assert index == int(y // step) * side + int(x // step)
+
+
+def test_centres_placed_at_landmarks_are_found_there():
+    places = np.asarray(center_places(12, "landmarks"))
+    found = places[report.landmark_centers(places)]
+    np.testing.assert_allclose(found, report.ARCFACE_TEMPLATE, atol=1e-4)
 
 
 @pytest.mark.parametrize("prompts", [0, 3])

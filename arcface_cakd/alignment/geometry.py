@@ -19,6 +19,7 @@ from arcface_cakd.landmarks import ARCFACE_TEMPLATE, CROP_SIZE, IMAGE_CENTER
 
 FaceDistance = Literal["relative", "saliency"] | None
 Anchor = Literal["nose", "center", "landmarks"]
+Placing = Literal["grid", "landmarks"]
 
 # One step of the 7x7 grid, on which the final features of Swin and IResNet lie. Fixed, so that a
 # distance of 3 means the same on every grid.
@@ -30,7 +31,12 @@ HALF_DIAGONAL = 3 * math.sqrt(2)
 # around it.
 SALIENCY_SIGMA = 12.0
 
+# How far from its landmark the outermost ring of centres lies, in pixels: neighbouring landmarks
+# share what lies between them, and every ring stays within the crop.
+RING_RADIUS = 16.0
+
 _NOSE = 2
+_EYES, _MOUTH = (0, 1), (3, 4)
 
 
 def patch_places(grid: tuple[int, int], extent: float = CROP_SIZE) -> Tensor:
@@ -48,17 +54,26 @@ def patch_places(grid: tuple[int, int], extent: float = CROP_SIZE) -> Tensor:
     return torch.stack([x.flatten(), y.flatten()], dim=1)
 
 
-def center_places(num_centers: int) -> Tensor:
-    """The places of the local centres, (L, 2): a regular square grid over the crop.
+def center_places(num_centers: int, placing: Placing = "grid") -> Tensor:
+    """The places of the local centres, (L, 2).
+
+    ``"grid"`` is a regular square grid over the crop, row by row. ``"landmarks"`` deals the
+    centres out to the five landmarks of the ArcFace template, as evenly as may be and the same
+    left and right: the first of each stands on the landmark, the others on rings around it, 6 on
+    the innermost, 12 on the next and so on, evenly spaced to ``RING_RADIUS``, the rest on the
+    outermost. Landmark by landmark, from the middle out; a ring starts at its top.
 
     Raises:
-        ConfigError: ``num_centers`` is not a square number; the nearest ones are named.
+        ConfigError: on a grid, ``num_centers`` is not a square number (the nearest ones are
+            named); at landmarks, it is below 5.
     """
+    if placing == "landmarks":
+        return _places_at_landmarks(num_centers)
     side = math.isqrt(num_centers)
     if side * side != num_centers:
         raise ConfigError(
             f"urfm.num_centers must be a square number, a grid over the face, got {num_centers}: "
-            f"the nearest are {side * side} and {(side + 1) ** 2}"
+            f'the nearest are {side * side} and {(side + 1) ** 2}; or set urfm.placing="landmarks"'
         )
     return patch_places((side, side))
 
@@ -94,7 +109,9 @@ def relative_distance(a: Tensor, b: Tensor) -> Tensor:
     return _pairwise(_profile(a), _profile(b)) * scale
 
 
-def saliency_distance(a: Tensor, b: Tensor, saliency_map: Tensor | None = None) -> Tensor:
+def saliency_distance(
+    a: Tensor, b: Tensor, saliency_map: Tensor | None = None, map_extent: float = CROP_SIZE
+) -> Tensor:
     """Saliency distance (SD) between places (n, 2) and (m, 2): (n, m) in units.
 
     SD(i, j) = | s(i) - s(j) | ``HALF_DIAGONAL``, s in [0, 1] the saliency at a place. The
@@ -103,11 +120,12 @@ def saliency_distance(a: Tensor, b: Tensor, saliency_map: Tensor | None = None) 
     Args:
         saliency_map: (H, W) over the crop, see ``read_saliency_map``; None: the normalised sum
             of Gaussians of ``SALIENCY_SIGMA`` at the landmarks of the ArcFace template.
+        map_extent: pixels of the crop that the map covers, as for ``patch_places``.
     """
     if saliency_map is None:
         at_a, at_b = _template_saliency(a), _template_saliency(b)
     else:
-        at_a, at_b = _sample(saliency_map, a), _sample(saliency_map, b)
+        at_a, at_b = (_sample(saliency_map, x, map_extent) for x in (a, b))
     return (at_a[:, None] - at_b[None, :]).abs() * HALF_DIAGONAL
 
 
@@ -117,6 +135,7 @@ def facial_distance(
     face_distance: FaceDistance = "relative",
     face_weight: float = 1.0,
     saliency_map: Tensor | None = None,
+    map_extent: float = CROP_SIZE,
 ) -> Tensor:
     """D(i, j) = D_euclid(i, j) + face_weight * D_face(i, j), (n, m) float64 in units.
 
@@ -124,24 +143,31 @@ def facial_distance(
         a: (n, 2) and ``b``: (m, 2), places in pixels.
         face_distance: which D_face; None leaves the Euclidean distance alone.
         face_weight: the paper's gamma.
-        saliency_map: for ``"saliency"``, in place of the template's.
+        saliency_map: for ``"saliency"``, in place of the template's, and ``map_extent``: the
+            pixels that it covers.
     """
     distance = euclidean_distance(a, b)
     if face_distance == "relative":
         distance = distance + face_weight * relative_distance(a, b)
     elif face_distance == "saliency":
-        distance = distance + face_weight * saliency_distance(a, b, saliency_map)
+        distance = distance + face_weight * saliency_distance(a, b, saliency_map, map_extent)
     return distance
 
 
 def correlation_with_euclidean(
-    a: Tensor, b: Tensor, face_distance: Literal["relative", "saliency"] = "relative"
+    a: Tensor,
+    b: Tensor,
+    face_distance: Literal["relative", "saliency"] = "relative",
+    saliency_map: Tensor | None = None,
 ) -> float:
     """Pearson's correlation of D_face with D_euclid over all pairs of ``a`` and ``b``.
 
     Near 1 a facial distance tells a network nothing that the Euclidean one does not.
     """
-    face = relative_distance(a, b) if face_distance == "relative" else saliency_distance(a, b)
+    if face_distance == "relative":
+        face = relative_distance(a, b)
+    else:
+        face = saliency_distance(a, b, saliency_map)
     pairs = torch.stack([euclidean_distance(a, b).flatten(), face.flatten()])
     return torch.corrcoef(pairs)[0, 1].item()
 
@@ -176,6 +202,36 @@ def _landmarks() -> Tensor:
     return torch.tensor(ARCFACE_TEMPLATE, dtype=torch.float64)
 
 
+def _places_at_landmarks(num_centers: int) -> Tensor:
+    each, left = divmod(num_centers, len(ARCFACE_TEMPLATE))
+    if not each:
+        raise ConfigError(
+            'urfm.placing="landmarks" needs a centre for each of the 5 landmarks, but '
+            f"urfm.num_centers is {num_centers}: set at least 5"
+        )
+    more = {*(_EYES if left >= 2 else ()), *(_MOUTH if left >= 4 else ())}
+    more |= {_NOSE} if left % 2 else set()
+    places = [
+        middle + _rings(each + (number in more)) for number, middle in enumerate(_landmarks())
+    ]
+    return torch.cat(places)
+
+
+def _rings(count: int) -> Tensor:
+    """Offsets of ``count`` places from the first, which is the middle of rings, (count, 2)."""
+    offsets = [torch.zeros(1, 2, dtype=torch.float64)]
+    sizes, left = [], count - 1
+    while left:
+        sizes.append(min(left, 6 * (len(sizes) + 1)))
+        left -= sizes[-1]
+    for number, size in enumerate(sizes, start=1):
+        angle = torch.arange(size, dtype=torch.float64) * (2 * math.pi / size) - math.pi / 2
+        offsets.append(
+            torch.stack([angle.cos(), angle.sin()], dim=1) * (RING_RADIUS * number / len(sizes))
+        )
+    return torch.cat(offsets)
+
+
 def _pairwise(a: Tensor, b: Tensor) -> Tensor:
     # Differences, not torch.cdist: its matrix-product route gives places that coincide a
     # distance above zero.
@@ -200,9 +256,9 @@ def _template_saliency(places: Tensor) -> Tensor:
     return (_gaussians(places) / _largest_saliency()).clamp(max=1)
 
 
-def _sample(saliency_map: Tensor, places: Tensor) -> Tensor:
-    """Bilinear values of a map over the crop at these places, (n,)."""
-    at = (places + 0.5) * (2 / CROP_SIZE) - 1
+def _sample(saliency_map: Tensor, places: Tensor, extent: float) -> Tensor:
+    """Bilinear values of a map over the crop's first ``extent`` pixels at these places, (n,)."""
+    at = (places + 0.5) * (2 / extent) - 1
     values = F.grid_sample(
         saliency_map.double()[None, None],
         at[None, None],

@@ -28,6 +28,10 @@ class AnchorEncoding(nn.Module):
         # Indices follow from settings: they are no part of what is learned and saved.
         self.register_buffer("index", self.pif(distance), persistent=False)
 
+    def move(self, distance: Tensor) -> None:
+        """Look up by other distances, (L, A), with the constants and the table as they are."""
+        self.index.copy_(self.pif(distance))
+
     def forward(self) -> Tensor:
         """b, (L, d)."""
         anchor = torch.arange(self.table.shape[0], device=self.index.device)
@@ -53,6 +57,19 @@ class PairEncoding(nn.Module):
         self.register_buffer("index", self.pif(distance), persistent=False)
         fields = receptive_fields(distance, self.index, self.pif.rows, num_heads)
         self.table = nn.Parameter(fields.to(torch.get_default_dtype()))
+
+    @torch.no_grad()
+    def move(self, distance: Tensor, restart: bool) -> None:
+        """Look up by other distances, (L, N), with the constants as they are.
+
+        Args:
+            restart: whether the table starts anew, with the receptive fields of these distances.
+        """
+        index = self.pif(distance)
+        self.index.copy_(index)
+        if restart:
+            heads, rows = self.table.shape
+            self.table.copy_(receptive_fields(distance, index, rows, heads))
 
     def forward(self, num_prompts: int = 0) -> Tensor:
         """(heads, L, N + num_prompts); prompts have no place and get zero."""

@@ -1,28 +1,27 @@
 """Unified Receptive Fields Mapping (URFM): tokens of any grid to L local features of one face."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from arcface_cakd.alignment.attention import (
-    MultiHeadSelfAttention,
-    at_least_float32,
-    multi_head_attention,
-)
+from arcface_cakd.alignment.attention import MultiHeadSelfAttention
 from arcface_cakd.alignment.geometry import (
     Anchor,
     FaceDistance,
+    Placing,
     anchor_places,
     center_places,
     facial_distance,
     patch_places,
     read_saliency_map,
 )
+from arcface_cakd.alignment.mapping import LocalCenterMapping, TokenStandardization
 from arcface_cakd.alignment.pif import PIFSettings
-from arcface_cakd.alignment.position import AnchorEncoding, PairEncoding
+from arcface_cakd.alignment.saliency import teacher_saliency
 from arcface_cakd.config import ConfigError, Range
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.landmarks import CROP_SIZE
@@ -68,82 +67,6 @@ class Alignment:
     anchored: Tensor
 
 
-class TokenStandardization(nn.Module):
-    """Standardises each channel of a backbone's features over batch and tokens (ours).
-
-    A Transformer's tokens are nearly all alike: of those of the demo's Swin, 98 % of the power is
-    in their common mean, 1 % tells one image from another (``eval/token_statistics.py``). Two
-    sides mapped from that agree on the mean and have nothing left to align. LayerNorm, which
-    looks at one token, keeps the mean; a BatchNorm without scale and shift takes it out.
-
-    In training mode mean and (biased) variance are those of the rank's batch, prompts included;
-    in evaluation mode they are running ones, which the state dict holds.
-
-    Args:
-        token_dim: width C of the tokens.
-    """
-
-    def __init__(self, token_dim: int):
-        super().__init__()
-        self.norm = nn.BatchNorm1d(token_dim, affine=False)
-
-    def forward(self, features: FaceFeatures) -> Tensor:
-        """Tokens (B, N, C), then prompts (B, t, C) if any, as (B, N + t, C), at least float32."""
-        tokens = features.tokens
-        if features.prompts is not None:
-            tokens = torch.cat([tokens, features.prompts], dim=1)
-        return self.norm(at_least_float32(tokens).flatten(0, 1)).view_as(tokens)
-
-
-class LocalCenterMapping(nn.Module):
-    """One side of URFM: L learnable local centres attend to the tokens of a backbone.
-
-    e_ij = (f_i W_q + b_i)(f_j W_k)^T / sqrt(d_head) + c_ij, f_i the local centres, f_j the
-    tokens projected to width d, h_i = sum_j softmax_j(e_ij) f_j W_v, for each head (Zhao et al.;
-    c_ij is ours).
-
-    Args:
-        token_dim: width C of the tokens, which come standardised.
-        dim: common width d.
-        num_heads: heads.
-        anchor_distance: (L, A), see ``AnchorEncoding``.
-        pair_distance: (L, N), see ``PairEncoding``; None leaves c out.
-        pif: constants of the index function; None derives them.
-    """
-
-    def __init__(
-        self,
-        token_dim: int,
-        dim: int,
-        num_heads: int,
-        anchor_distance: Tensor,
-        pair_distance: Tensor | None = None,
-        pif: PIFSettings | None = None,
-    ):
-        super().__init__()
-        self.num_heads = num_heads
-        self.project = nn.Linear(token_dim, dim)
-        # Of unit variance, as what they are compared with: centres that start alike would all
-        # look at the same mean of the face.
-        self.centers = nn.Parameter(torch.randn(anchor_distance.shape[0], dim))
-        self.query = nn.Linear(dim, dim, bias=False)
-        self.key = nn.Linear(dim, dim, bias=False)
-        self.value = nn.Linear(dim, dim, bias=False)
-        for layer in (self.query, self.key, self.value):
-            nn.init.xavier_uniform_(layer.weight)
-        self.anchor_encoding = AnchorEncoding(anchor_distance, dim, pif)
-        self.pair_encoding = (
-            None if pair_distance is None else PairEncoding(pair_distance, num_heads, pif)
-        )
-
-    def forward(self, tokens: Tensor, num_prompts: int = 0) -> tuple[Tensor, Tensor]:
-        """Tokens (B, N + t, C), t prompts last -> h (B, L, d), lookup (B, heads, L, N + t)."""
-        f = self.project(tokens)
-        query = self.query(self.centers) + self.anchor_encoding()
-        bias = None if self.pair_encoding is None else self.pair_encoding(num_prompts)
-        return multi_head_attention(query[None], self.key(f), self.value(f), self.num_heads, bias)
-
-
 @SECTIONS.register("urfm")
 class URFM(nn.Module):
     """Maps student and teacher tokens to local features that compare one to one.
@@ -159,7 +82,12 @@ class URFM(nn.Module):
         student_grid: (H, W) of the student's tokens, and ``teacher_grid`` of the teacher's.
         student_extent: pixels of the crop that the student's patches cover, and
             ``teacher_extent`` the teacher's (108 for arcface_torch's ViT).
-        num_centers: local centres L, a square number.
+        num_centers: local centres L, a square number on a grid.
+        placing: where on the face the local centres are (ours): ``"grid"`` regularly over the
+            crop, ``"landmarks"`` on and around the landmarks, see ``geometry.center_places``.
+        shared_centers: one set of learnable centres for both sides. By default (ours) each side
+            has its own, at the same places: their queries meet keys of another projection. What
+            is shared counts as the teacher's side.
         dim: common width d, a multiple of ``num_heads``.
         num_heads: heads of the mappings and of the MSA.
         face_distance: the facial part of D (both formulas are ours): ``"relative"``,
@@ -168,11 +96,15 @@ class URFM(nn.Module):
         position: ``"query"`` adds b_i to the queries, the paper's form, in which permuting the
             patches changes nothing; ``"query_key"`` (ours) also adds a term to each logit, by
             the distance between centre and patch.
-        anchor: the anchor of b_i (ours): the nose tip, the image centre, or all five landmarks.
+        anchor: the anchor of b_i (ours): the nose tip, the image centre, or all five landmarks,
+            each with a table of its own, whose entries are summed.
         pif: constants of the index function; None spreads the distances in use over the rows,
             see ``PIFSettings.spread``.
-        saliency_map: a .npy file (H, W) over the crop for ``face_distance="saliency"``, in
-            place of Gaussians at the landmarks.
+        saliency_map: for ``face_distance="saliency"``, in place of Gaussians at the landmarks: a
+            .npy file (H, W) over the crop, or ``"teacher"`` (ours), the map that
+            ``teacher_saliency`` makes of the first training batch. The state dict keeps it. The
+            constants of the index function stay those of the Gaussians, which stand in for the
+            map before that batch; the tables that start as receptive fields start anew with it.
         shared_msa: one MSA for both sides (ours: heads of separate ones do not correspond).
         stop_gradient: what the alignment losses train (ours). True: the student, its mapping
             and the prompts; the teacher-side mapping and the shared MSA learn from the anchoring
@@ -184,9 +116,13 @@ class URFM(nn.Module):
     steps, was 0.005 at the end of the next 20 (one run). What learns from the alignment losses
     therefore lies on the student's side only, the prompts excepted.
 
+    Attributes:
+        places: (n, 2) float64 each, in pixels of the crop: of the local centres (``"center"``),
+            the anchors (``"anchor"``) and the patches of each side (``"student"``, ``"teacher"``).
+
     Raises:
-        ConfigError: ``num_centers`` is not square, ``dim`` not a multiple of ``num_heads``, or
-            the saliency map is unusable or unused.
+        ConfigError: ``num_centers`` does not fit ``placing``, ``dim`` is no multiple of
+            ``num_heads``, or the saliency map is unusable or unused.
     """
 
     def __init__(
@@ -199,6 +135,8 @@ class URFM(nn.Module):
         teacher_extent: float = CROP_SIZE,
         *,
         num_centers: Annotated[int, Range(1)] = 49,
+        placing: Placing = "grid",
+        shared_centers: bool = False,
         dim: Annotated[int, Range(1)] = 256,
         num_heads: Annotated[int, Range(1)] = 8,
         face_distance: FaceDistance = "relative",
@@ -220,16 +158,27 @@ class URFM(nn.Module):
                     'urfm.saliency_map is for face_distance="saliency", but face_distance is '
                     f"{face_distance!r}: set one or drop the other"
                 )
-            saliency = read_saliency_map(saliency_map)
-        centers = center_places(num_centers)
+            if saliency_map != "teacher":
+                saliency = read_saliency_map(saliency_map)
+        self.places = {
+            "center": center_places(num_centers, placing),
+            "anchor": anchor_places(anchor),
+            "student": patch_places(student_grid, student_extent),
+            "teacher": patch_places(teacher_grid, teacher_extent),
+        }
+        self._distance = partial(
+            facial_distance,
+            self.places["center"],
+            face_distance=face_distance,
+            face_weight=face_weight,
+        )
 
-        def distance(places: Tensor) -> Tensor:
-            return facial_distance(centers, places, face_distance, face_weight, saliency)
-
-        def mapping(token_dim: int, grid: tuple[int, int], extent: float) -> LocalCenterMapping:
-            pairs = distance(patch_places(grid, extent)) if position == "query_key" else None
-            to_anchor = distance(anchor_places(anchor))
-            return LocalCenterMapping(token_dim, dim, num_heads, to_anchor, pairs, pif)
+        def mapping(side: str, token_dim: int, own_centers: bool = True) -> LocalCenterMapping:
+            pairs = None
+            if position == "query_key":
+                pairs = self._distance(self.places[side], saliency_map=saliency)
+            to_anchor = self._distance(self.places["anchor"], saliency_map=saliency)
+            return LocalCenterMapping(token_dim, dim, num_heads, to_anchor, pairs, pif, own_centers)
 
         self.dim = dim
         self.num_centers = num_centers
@@ -237,10 +186,16 @@ class URFM(nn.Module):
         self.stop_gradient = stop_gradient
         self.student_norm = TokenStandardization(student_dim)
         self.teacher_norm = TokenStandardization(teacher_dim)
-        self.student = mapping(student_dim, student_grid, student_extent)
-        self.teacher = mapping(teacher_dim, teacher_grid, teacher_extent)
+        self.student = mapping("student", student_dim, own_centers=not shared_centers)
+        self.teacher = mapping("teacher", teacher_dim)
         self.msa = MultiHeadSelfAttention(dim, num_heads)
         self.teacher_msa = None if shared_msa else MultiHeadSelfAttention(dim, num_heads)
+        self._saliency_pending = saliency_map == "teacher"
+        if self._saliency_pending:
+            self._teacher_extent = teacher_extent
+            # Below 0: not known yet.
+            self.register_buffer("saliency", torch.full(tuple(teacher_grid), -1.0))
+            self.register_load_state_dict_post_hook(_await_saliency)
 
     def forward(self, student: FaceFeatures, teacher: FaceFeatures) -> Alignment:
         """Local features of both sides of the same batch of faces.
@@ -250,10 +205,16 @@ class URFM(nn.Module):
         """
         self._check_grid("student", student)
         self._check_grid("teacher", teacher)
+        if self._saliency_pending:
+            self._settle_saliency(teacher)
         return Alignment(self._map_student(student), *self._map_teacher(teacher))
 
     def _map_student(self, student: FaceFeatures) -> LocalFeatures:
-        h, lookup = self.student(self.student_norm(student))
+        centers = None
+        if self.student.centers is None:  # shared, and then the teacher side's
+            centers = self.teacher.centers
+            centers = centers.detach() if self.stop_gradient else centers
+        h, lookup = self.student(self.student_norm(student), centers=centers)
         if self.stop_gradient and self.teacher_msa is None:  # the MSA is the teacher side's
             attended, attention = _with_constant_parameters(self.msa, h)
         else:
@@ -277,6 +238,24 @@ class URFM(nn.Module):
                 attended, attention = attended.detach(), attention.detach()
         return LocalFeatures(h, attended, attention, lookup.detach()), anchored
 
+    def _settle_saliency(self, teacher: FaceFeatures) -> None:
+        """Measure by the saliency of the state dict or, in training, of this first batch."""
+        known, estimated = bool((self.saliency >= 0).all()), False
+        if self.training and not known:
+            saliency = teacher_saliency(teacher.tokens).view_as(self.saliency)
+            estimated = bool(saliency.isfinite().all())  # else the next batch may do
+            if estimated:
+                self.saliency.copy_(saliency)
+        by_map = {}
+        if known or estimated:
+            # By the buffer, as it was rounded, so that a resumed run measures by the same.
+            by_map = {"saliency_map": self.saliency.cpu(), "map_extent": self._teacher_extent}
+            self._saliency_pending = False
+        to_anchor = self._distance(self.places["anchor"], **by_map)
+        for side, mapping in (("student", self.student), ("teacher", self.teacher)):
+            to_patches = self._distance(self.places[side], **by_map)
+            mapping.move(to_anchor, to_patches, restart=estimated)
+
     def _check_grid(self, side: str, features: FaceFeatures) -> None:
         if tuple(features.grid) != self.grids[side]:
             raise ConfigError(
@@ -289,3 +268,7 @@ def _with_constant_parameters(module: nn.Module, *inputs: Tensor | int):
     """``module(*inputs)``, through which gradients reach the inputs but no parameter."""
     constants = {name: p.detach() for name, p in module.named_parameters()}
     return functional_call(module, constants, inputs)
+
+
+def _await_saliency(urfm: URFM, incompatible_keys) -> None:
+    urfm._saliency_pending = True

@@ -3,56 +3,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from _face_distances import HALF_DIAGONAL, LANDMARKS, brute_force, places
 
 from arcface_cakd.alignment import geometry as g
 from arcface_cakd.config import ConfigError
-
-LANDMARKS = [
-    (38.2946, 51.6963),
-    (73.5318, 51.5014),
-    (56.0252, 71.7366),
-    (41.5493, 92.3655),
-    (70.7299, 92.2041),
-]
-HALF_DIAGONAL = math.hypot(3, 3)
-
-
-def places(height, width, extent=112):
-    return [
-        ((column + 0.5) * extent / width - 0.5, (row + 0.5) * extent / height - 0.5)
-        for row in range(height)
-        for column in range(width)
-    ]
-
-
-def profile(p):
-    r = [math.dist(p, landmark) for landmark in LANDMARKS]
-    return [value / math.hypot(*r) for value in r]
-
-
-def saliency(p):
-    def total(q):
-        return sum(math.exp(-(math.dist(q, landmark) ** 2) / (2 * 12**2)) for landmark in LANDMARKS)
-
-    return total(p) / max(total((x, y)) for x in range(112) for y in range(112))
-
-
-def brute_force(a, b, kind, weight):
-    """D(i, j), pair by pair, in python floats."""
-    scale = HALF_DIAGONAL / max(
-        math.dist(profile(p), profile(q)) for p in LANDMARKS for q in LANDMARKS
-    )
-    s = {p: saliency(p) for p in {*a, *b}} if kind == "saliency" else {}
-    out = np.empty((len(a), len(b)))
-    for i, p in enumerate(a):
-        for j, q in enumerate(b):
-            face = 0.0
-            if kind == "relative":
-                face = math.dist(profile(p), profile(q)) * scale
-            elif kind == "saliency":
-                face = abs(s[p] - s[q]) * HALF_DIAGONAL
-            out[i, j] = math.dist(p, q) / 16 + weight * face
-    return out
 
 
 @pytest.mark.parametrize(("grid", "extent"), [((7, 7), 112), ((12, 12), 108), ((3, 5), 112)])
@@ -74,7 +28,7 @@ def test_distance_equals_brute_force(kind, weight):
         torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64), kind, weight
     )
     assert ours.dtype == torch.float64
-    np.testing.assert_allclose(ours.numpy(), brute_force(a, b, kind, weight), atol=1e-5)
+    np.testing.assert_allclose(ours.numpy(), brute_force(a, b, kind, weight), atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", [None, "relative", "saliency"])
@@ -95,8 +49,39 @@ def test_anchors():
     ("count", "nearest"), [(50, "49 and 64"), (3, "1 and 4"), (48, "36 and 49")]
 )
 def test_centres_must_fill_a_square(count, nearest):
-    with pytest.raises(ConfigError, match=nearest):
+    with pytest.raises(ConfigError, match=f'{nearest}.*placing="landmarks"'):
         g.center_places(count)
+
+
+@pytest.mark.parametrize("count", [5, 6, 8, 23, 49, 100, 150])
+def test_centres_stand_on_and_around_the_landmarks(count):
+    at = g.center_places(count, "landmarks")
+    assert at.dtype == torch.float64
+    assert torch.equal(at, g.center_places(count, "landmarks"))
+    expected = []
+    # Left and right alike: an odd centre goes to the nose, pairs to the eyes, then to the mouth.
+    eyes, mouth, nose = [(0, 0, 0), (0, 0, 1), (1, 0, 0), (1, 0, 1), (1, 1, 0)][count % 5]
+    extra = (eyes, eyes, nose, mouth, mouth)
+    for (x, y), more in zip(LANDMARKS, extra, strict=True):
+        left = count // 5 + more - 1
+        sizes = []
+        while left > 0:
+            sizes.append(min(6 + 6 * len(sizes), left))
+            left -= sizes[-1]
+        expected.append((x, y))
+        for ring, size in enumerate(sizes):
+            radius = 16 * (ring + 1) / len(sizes)
+            for k in range(size):
+                turn = 2 * math.pi * k / size  # from the top, clockwise on the picture
+                expected.append((x + radius * math.sin(turn), y - radius * math.cos(turn)))
+    np.testing.assert_allclose(at.numpy(), expected, atol=1e-12)
+    assert at.min() >= -0.5 and at.max() <= 111.5
+    assert len({tuple(p) for p in at.round(decimals=3).tolist()}) == count
+
+
+def test_fewer_centres_than_landmarks_are_an_error():
+    with pytest.raises(ConfigError, match="num_centers is 4: set at least 5"):
+        g.center_places(4, "landmarks")
 
 
 def test_relative_distance_is_not_euclidean_distance_in_disguise():
@@ -124,6 +109,17 @@ def test_a_saliency_map_takes_the_place_of_the_template(tmp_path):
     flat = values.flatten() / values.max()
     expected = np.abs(flat[:3, None] - flat[None]) * HALF_DIAGONAL
     np.testing.assert_allclose(ours.numpy(), expected, atol=1e-12)
+
+
+def test_a_map_may_cover_less_than_the_crop():
+    values = torch.rand(12, 12, dtype=torch.float64)
+    at = g.patch_places((12, 12), 108)
+    ours = g.facial_distance(at, at, "saliency", 2.0, values, 108)
+    flat = values.flatten()
+    expected = (flat[:, None] - flat[None]).abs() * 2 * HALF_DIAGONAL
+    torch.testing.assert_close(ours - g.euclidean_distance(at, at), expected)
+    of_map = g.correlation_with_euclidean(at, at, "saliency", values)
+    assert of_map != g.correlation_with_euclidean(at, at, "saliency")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from _face_distances import row_of
 from torch.nn import functional as F
 
 from arcface_cakd.alignment import URFM, Anchoring, PIFSettings, effective_rank
@@ -49,13 +50,6 @@ def layer_norm(x, weight=1.0, bias=0.0):
 def softmax(x):
     e = np.exp(x - x.max())
     return e / e.sum()
-
-
-def row_of(distance, pif):
-    if distance <= pif.alpha:
-        return int(np.rint(distance))
-    slope = (pif.beta - pif.alpha) / math.log(pif.gamma / pif.alpha)
-    return int(min(pif.beta, np.rint(pif.alpha + math.log(distance / pif.alpha) * slope)))
 
 
 def reference_mapping(p, sequence, num_tokens, num_heads, to_anchors, to_patches, pifs):
@@ -117,6 +111,10 @@ def arrays(module):
         (((3, 3), (2, 2)), (112, 112), 9, 2, 4, {"pif": PIFSettings(1.9, 3.8, 15.2)}),
         (((3, 3), (2, 2)), (112, 112), 4, 2, 0, {"anchor": "center", "face_weight": 0.3}),
         (((3, 3), (2, 2)), (112, 112), 4, 2, 2, {"stop_gradient": False, "shared_msa": False}),
+        (((3, 3), (2, 2)), (112, 112), 4, 2, 2, {"shared_msa": False}),
+        (((3, 5), (4, 2)), (112, 112), 12, 2, 1, {"placing": "landmarks"}),
+        (((3, 3), (2, 2)), (112, 112), 4, 2, 1, {"shared_centers": True}),
+        (((3, 3), (2, 2)), (112, 112), 4, 2, 1, {"position": "query", "anchor": "landmarks"}),
     ],
 )
 def test_equals_brute_force(grids, extents, num_centers, num_heads, prompts, settings, training):
@@ -134,7 +132,7 @@ def test_equals_brute_force(grids, extents, num_centers, num_heads, prompts, set
     both = urfm(student, teacher)
 
     kind, weight = settings.get("face_distance", "relative"), settings.get("face_weight", 1.0)
-    centers = center_places(num_centers)
+    centers = center_places(num_centers, settings.get("placing", "grid"))
     to_anchors = facial_distance(
         centers, anchor_places(settings.get("anchor", "nose")), kind, weight
     )
@@ -151,7 +149,8 @@ def test_equals_brute_force(grids, extents, num_centers, num_heads, prompts, set
             to_patches = None
         for image in range(2):
             h, lookup = reference_mapping(
-                arrays(mapping),
+                # Shared centres are the teacher's.
+                {"centers": urfm.teacher.centers.detach().numpy(), **arrays(mapping)},
                 sequences[image],
                 given.tokens.shape[1],
                 num_heads,
@@ -467,8 +466,10 @@ def test_the_state_holds_what_is_learned_and_the_running_statistics():
     ("settings", "said"),
     [
         ({"num_centers": 50}, "49 and 64"),
+        ({"num_centers": 4, "placing": "landmarks"}, "at least 5"),
         ({"dim": 10, "num_heads": 4}, "multiple of urfm.num_heads 4"),
         ({"saliency_map": "x.npy"}, "face_distance"),
+        ({"saliency_map": "teacher"}, "face_distance"),
         ({"saliency_map": "x.npy", "face_distance": "saliency"}, "no such file"),
     ],
 )
@@ -482,6 +483,10 @@ def test_impossible_settings_are_an_error(settings, said):
     [
         ({"num_centres": 49}, "num_centers"),
         ({"face_distance": "euclid"}, "relative"),
+        ({"placing": "rings"}, "'grid' or 'landmarks'"),
+        ({"shared_centers": 1}, "bool"),
+        ({"anchor": "mouth"}, "nose"),
+        ({"num_centers": 0}, "at least 1"),
         ({"position": "key"}, "query_key"),
         ({"face_weight": -1.0}, "at least 0"),
         ({"pif": {"alpha": 1.0, "beta": 0.2, "gamma": 8.0}}, "raise beta"),
