@@ -3,6 +3,7 @@
 import argparse
 import json
 import shlex
+import sys
 from dataclasses import asdict
 
 from arcface_cakd.files import write_text
@@ -14,23 +15,24 @@ EXIT_CODES = {"patched": 0, "older": 3, "unpatched": 4, "partly": 5, "foreign": 
 
 _MEANINGS = {
     "patched": "in place",
-    "older": "an older version is in place: patch again",
     "unpatched": "not applied",
-    "partly": "some of its edits are in place: patch again",
+    "partly": "not in place as a whole: patch again",
     "foreign": "cannot be applied to this checkout as it is",
 }
 _PLACES = {
     "after": "put the block after what does this here:",
     "before": "put the block before what does this here:",
-    "change": "put the block in the place of the line that does this here (--revert puts "
-    "its '# ---' line back):",
+    "change": "put the block in the place of the line that does this here, and put your own "
+    "line behind # ---, for --revert to give it back:",
 }
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "--check exits with 0 if patched, 3 older, 4 unpatched, 5 partly, 6 foreign; of two sets "
-        "the gravest\ncounts: foreign, then partly, older, unpatched.\n\n"
+        "the gravest\ncounts: foreign, then partly, older, unpatched. A block that you mark "
+        "by-hand in the place of\nits checksum is yours: it counts, stays as you wrote it, and "
+        "goes with --revert.\n\n"
         "example: arcface-cakd patch insightface/recognition/arcface_torch"
     )
     parser.add_argument("host", metavar="DIR", help="arcface_torch, or a checkout of insightface")
@@ -60,9 +62,14 @@ def run(args: argparse.Namespace) -> int:
         args.wrong_usage("--recipe goes with the set cakd, not with --only current-stack")
     if args.check:
         return _check(args)
-    if args.revert:
-        return _revert(args)
-    return _patch(args)
+    try:
+        return _revert(args) if args.revert else _patch(args)
+    except KeyboardInterrupt:  # perhaps between the renames of two files
+        print(
+            "arcface-cakd patch: interrupted: run it again, it completes what is done in part",
+            file=sys.stderr,
+        )
+        return 130
 
 
 def _patch(args: argparse.Namespace) -> int:
@@ -73,9 +80,10 @@ def _patch(args: argparse.Namespace) -> int:
         print(f"{found.patch_set.name} {found.patch_set.version}: {_change(found, args.only)}")
     if outcome.recipes:
         print(f"recipes in configs/: {', '.join(outcome.recipes)}")
-    _print_kept(outcome)
-    changed = len(outcome.written) + len(outcome.removed)
-    print(f"{outcome.root}: {_count(changed, 'file') if changed else 'nothing'} changed")
+    _print_yours(outcome)
+    changed = [*outcome.written, *(f"{path} (removed)" for path in outcome.removed)]
+    files = f"{_count(len(changed), 'file')} changed: {', '.join(changed)}"
+    print(f"{outcome.root}: {files if changed else 'nothing changed'}")
     if outcome.recipes:
         train = f"torchrun --nproc-per-node gpu train_v2.py configs/{outcome.recipes[0]}"
         print(f"next: cd {shlex.quote(str(outcome.root))} && {train}")
@@ -90,21 +98,40 @@ def _change(found, only: str | None) -> str:
         size += f", {_count(len(found.patch_set.added), 'file')} added"
     other = only not in (None, found.patch_set.name)
     too = " too, because it was there" if other else ""
-    versions = " and ".join(map(str, found.versions))
     changes = {
         "patched": "in place already",
         "unpatched": "applied",
-        "older": f"brought from version {versions} up to date{too}",
+        "older": f"brought{_from_version(found)} up to date{too}",
         "partly": f"completed{too}",
     }
     return f"{changes[found.state]}: {size}"
+
+
+def _from_version(found) -> str:
+    """ " from version 1"; nothing if that is no other version than the present one."""
+    if found.versions == (found.patch_set.version,):
+        return ""
+    return f" from version {' and '.join(map(str, found.versions))}"
+
+
+def _meaning(found) -> str:
+    if found.state != "older":
+        return _MEANINGS[found.state]
+    if not _from_version(found):  # an edited indentation, or a set that was changed
+        return "what is in place differs from this version: patch again"
+    return f"version {' and '.join(map(str, found.versions))} is in place: patch again"
 
 
 def _revert(args: argparse.Namespace) -> int:
     from arcface_cakd.patching import revert
 
     outcome = revert(args.host, args.only)
-    _print_kept(outcome)
+    for path in outcome.kept:
+        print(f"{path}: kept, it is yours")
+    for path in outcome.copies:
+        print(f"{path}: carried blocks of arcface-cakd, taken out too")
+    for line in outcome.left:
+        print(line)
     if not outcome.written and not outcome.removed:
         print(f"{outcome.root}: nothing to revert, it is not patched")
         return 0
@@ -119,7 +146,8 @@ def _check(args: argparse.Namespace) -> int:
     outcome = check(args.host, args.only)
     for found in outcome.examined:
         name = f"{found.patch_set.name} {found.patch_set.version}"
-        print(f"{name}: {found.state}: {_MEANINGS[found.state]}")
+        print(f"{name}: {found.state}: {_meaning(found)}")
+    _print_yours(outcome)
     for found in outcome.examined:
         for refusal in found.refusals:
             print(f"\n{refusal}")
@@ -135,14 +163,26 @@ def _lacking(set_name: str, lack) -> list[str]:
     """An anchor that a fork lacks, and the block to add by hand, ready to be pasted."""
     edit = lack.edit
     found = "the file is missing" if lack.found is None else f"found {_times(lack.found)}"
+    if lack.by_hand:
+        found += f", and {_times(lack.by_hand)} a block by hand"
+    anchor = [f"{edit.indentation}{line}".rstrip() for line in edit.anchor]
+    alike = len(anchor) == 1 and _indentation(anchor[0]) == _indentation(lack.block[0])
+    how = (
+        "indent it as the line there" if alike else "shift it as the lines above are shifted there"
+    )
     return [
         f"{edit.file}: {set_name} {edit.id}: anchor must occur {_times(edit.count)}, {found}",
         f"reason: {edit.reason}",
         _PLACES[edit.action],
-        *(f"{edit.indentation}{line}".rstrip() for line in edit.anchor),
-        "the block, indented as in the original; indent it as a whole as it must be here:",
+        *anchor,
+        "the block; you may fit it to your code, by-hand keeps it as you write it;",
+        f"{how}:",
         *lack.block,
     ]
+
+
+def _indentation(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def _figures(outcome, state: str) -> dict:
@@ -150,6 +190,7 @@ def _figures(outcome, state: str) -> dict:
         "host": str(outcome.root),
         "state": state,
         "exit_code": EXIT_CODES[state],
+        "copies": outcome.copies,
         "sets": [
             {
                 "name": found.patch_set.name,
@@ -157,8 +198,14 @@ def _figures(outcome, state: str) -> dict:
                 "versions_found": list(found.versions),
                 "state": found.state,
                 "refusals": list(found.refusals),
+                "notes": list(found.notes),
                 "lacks": [
-                    {**asdict(lack.edit), "found": lack.found, "block": list(lack.block)}
+                    {
+                        **asdict(lack.edit),
+                        "found": lack.found,
+                        "by_hand": lack.by_hand,
+                        "block": list(lack.block),
+                    }
                     for lack in found.lacks
                 ],
             }
@@ -167,9 +214,15 @@ def _figures(outcome, state: str) -> dict:
     }
 
 
-def _print_kept(outcome) -> None:
+def _print_yours(outcome) -> None:
+    """What patching leaves to the user."""
+    for found in outcome.examined:
+        for note in found.notes:
+            print(note)
     for path in outcome.kept:
-        print(f"{path}: kept, it is not as arcface-cakd wrote it")
+        print(f"{path}: kept, it is yours")
+    for path in outcome.copies:
+        print(f"{path}: carries blocks of arcface-cakd, left as it is")
 
 
 def _count(number: int, what: str) -> str:

@@ -43,7 +43,15 @@ def block_at(patch_set: PatchSet, edit: Edit, place: Place, lines: Sequence[str]
 def block_by_hand(patch_set: PatchSet, edit: Edit) -> Block:
     """The block of an edit as it stands in the original host, for one that lacks the anchor."""
     originals = [edit.indentation + edit.anchor[0]] if edit.action == "change" else []
-    return _block(patch_set, edit, 0, originals, edit.indentation, "")
+    return _block(patch_set, edit, 0, originals, edit.indentation, "").put_by_hand()
+
+
+def stands_at(block: Block, edit: Edit, place: Place) -> bool:
+    """Whether a block is where an edit would put its own at a place."""
+    at = place.index + (len(edit.anchor) if edit.action == "after" else 0)
+    if edit.action == "change":
+        return block.at <= at < block.at + len(block.originals)
+    return block.at == at
 
 
 def same_text(block: Block, edit: Edit) -> bool:
@@ -66,15 +74,7 @@ def same_shape(block: Block, edit: Edit) -> bool:
 
 def _block(patch_set, edit, at, originals, indentation, ending) -> Block:
     inserted = [indentation + line if line else "" for line in edit.lines]
-    first = next((line for line in (*inserted, *originals) if line.strip()), "")
-    return make_block(
-        (patch_set.name, patch_set.version, edit.id),
-        at,
-        originals,
-        inserted,
-        first[: len(first) - len(first.lstrip())],
-        ending,
-    )
+    return make_block((patch_set.name, patch_set.version, edit.id), at, originals, inserted, ending)
 
 
 def _stripped(lines: Sequence[str]) -> list[str]:

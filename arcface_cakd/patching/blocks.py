@@ -8,14 +8,19 @@ A block::
     # <<< arcface-cakd
 
 To take a block out is to delete it and to put the ``# ---`` lines back, which needs nothing but
-the file itself: it works for any version of a set. A file that is ours as a whole has one marker,
+the file itself: it works for any version of a set. The marker is indented as the line behind
+``# ---``; where somebody indented the block anew, that line is put back shifted as the marker
+was. A file that is ours as a whole has one marker,
 its first line, with ``file`` for an edit id; a recipe has ``recipe`` for a set. The checksum is
 over what follows the marker, each line without outer whitespace, so that whoever edited it is
-told before it is overwritten, while an indentation or a line ending may change.
+told before it is overwritten, while an indentation or a line ending may change. With ``by-hand``
+in its place a block is the user's, who fitted it to a fork: its text is never compared with that
+of its edit, and it stays as it is until it is taken out.
 """
 
 import dataclasses
 import hashlib
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,13 +32,17 @@ END = "# <<< arcface-cakd"
 ORIGINAL = "# --- "
 FILE = "file"
 RECIPE = "recipe"
+BY_HAND = "by-hand"
 
-_MARKER = re.compile(rf"{BEGIN} (\S+) ([0-9]+) (\S+) ([0-9a-f]{{8}})")
+_MARKER = re.compile(rf"{BEGIN} (\S+) ([0-9]+) (\S+) ([0-9a-f]{{8}}|{BY_HAND})")
 
 
 @dataclass(frozen=True)
 class Marker:
-    """What the first marker line says. ``name`` is an edit's id, ``file`` or a recipe's name."""
+    """What the first marker line says.
+
+    ``name`` is an edit's id, ``file`` or a recipe's name, ``checksum`` may be ``by-hand``.
+    """
 
     set: str
     version: int
@@ -65,13 +74,17 @@ class Block:
 
     @property
     def originals(self) -> tuple[str, ...]:
-        """The host's lines that this block replaces."""
+        """The host's lines that this block replaces, indented as its marker is."""
         found = []
         for line in self.body:
             if not line.lstrip().startswith(ORIGINAL):
                 break
             found.append(line.lstrip().removeprefix(ORIGINAL))
-        return tuple(found)
+        old = indentation(found[:1])
+        new = indentation(self.lines[:1])
+        return tuple(
+            new + line.removeprefix(old) if line.startswith(old) else line for line in found
+        )
 
     @property
     def inserted(self) -> tuple[str, ...]:
@@ -79,11 +92,21 @@ class Block:
 
     @property
     def intact(self) -> bool:
-        """Whether nobody has edited it."""
-        return checksum(self.body) == self.marker.checksum
+        """Whether nobody has edited it, or it is there by hand."""
+        return self.by_hand or checksum(self.body) == self.marker.checksum
+
+    @property
+    def by_hand(self) -> bool:
+        return self.marker.checksum == BY_HAND
 
     def of_version(self, version: int) -> "Block":
-        marker = dataclasses.replace(self.marker, version=version)
+        return self._with(version=version)
+
+    def put_by_hand(self) -> "Block":
+        return self._with(checksum=BY_HAND)
+
+    def _with(self, **changes) -> "Block":
+        marker = dataclasses.replace(self.marker, **changes)
         first = self.lines[0].replace(str(self.marker), str(marker))
         return dataclasses.replace(self, marker=marker, lines=(first, *self.lines[1:]))
 
@@ -94,23 +117,29 @@ def checksum(lines: Iterable[str]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
+def indentation(lines: Iterable[str]) -> str:
+    """That of the first line which is not blank."""
+    first = next((line for line in lines if line.strip()), "")
+    return first[: len(first) - len(first.lstrip())]
+
+
 def make_block(
     owner: tuple[str, int, str],
     at: int,
     originals: Sequence[str],
     inserted: Sequence[str],
-    indentation: str,
     ending: str,
 ) -> Block:
     """A block of ``owner`` (set, version, edit id).
 
-    ``inserted`` come with their indentation, ``originals`` as they stand in the file; the marker
-    lines get ``indentation``. ``ending`` is what precedes the newline: "" or a carriage return.
+    ``inserted`` come with their indentation, ``originals`` as they stand in the file. ``ending``
+    is what precedes the newline: "" or a carriage return.
     """
-    body = [f"{indentation}{ORIGINAL}{line}" for line in originals]
+    indent = indentation((*originals, *inserted))
+    body = [f"{indent}{ORIGINAL}{line}" for line in originals]
     body += [line + ending for line in inserted]
     marker = Marker(*owner, checksum(body))
-    first, last = f"{indentation}{marker}{ending}", f"{indentation}{END}{ending}"
+    first, last = f"{indent}{marker}{ending}", f"{indent}{END}{ending}"
     return Block(marker, at, (first, *body, last))
 
 
@@ -145,13 +174,28 @@ def take_out(lines: Sequence[str], name: str) -> tuple[list[str], list[Block]]:
 
 
 def put_in(pristine: Sequence[str], blocks: Iterable[Block]) -> list[str]:
-    """The lines of a file with these blocks; at one place what inserts precedes what replaces."""
+    """The lines of a file with these blocks; at one place what inserts precedes what replaces.
+
+    Those that are in the file already keep their order.
+    """
     lines: list[str] = []
     done = 0
-    for block in sorted(blocks, key=lambda block: (block.at, bool(block.originals))):
-        lines += [*pristine[done : block.at], *block.lines]
-        done = block.at + len(block.originals)
+    for (at, _), together in itertools.groupby(sorted(blocks, key=_place), key=_place):
+        together = list(together)
+        there = iter(sorted((block for block in together if block.number), key=_number))
+        for block in together:
+            block = next(there) if block.number else block
+            lines += [*pristine[done:at], *block.lines]
+            done = at + len(block.originals)
     return [*lines, *pristine[done:]]
+
+
+def _place(block: Block) -> tuple[int, bool]:
+    return block.at, bool(block.originals)
+
+
+def _number(block: Block) -> int:
+    return block.number
 
 
 def parse_marker(line: str) -> Marker | None:

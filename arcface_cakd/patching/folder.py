@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ class HostFile:
         lines: its text, split at the newlines.
         pristine: the same without our blocks.
         marker: that of a file which is ours as a whole, else None.
+        damage: what is wrong with its marker lines; then no block is told from its other lines.
     """
 
     name: str
@@ -30,6 +32,7 @@ class HostFile:
     pristine: list[str]
     blocks: list[Block]
     marker: Marker | None
+    damage: str | None = None
 
     @property
     def intact(self) -> bool:
@@ -62,15 +65,22 @@ def find_host(directory: str | os.PathLike) -> Path:
     )
 
 
-def read_host(root: Path) -> dict[str, HostFile]:
+def read_host(root: Path, named: Container[str]) -> dict[str, HostFile]:
     """The files of a host that may hold lines of ours, by their path in it.
 
-    Raises:
-        PatchError: a marker line is damaged.
+    A file that links give several names has one here: that in ``named``, else its own.
     """
-    paths = sorted({path for pattern in SEARCHED for path in root.glob(pattern)})
-    files = [_read(root, path) for path in paths if path.is_file() and not _hidden(root, path)]
-    return {file.name: file for file in files}
+    paths = {path for pattern in SEARCHED for path in root.glob(pattern) if path.is_file()}
+    names = {
+        path.relative_to(root).as_posix(): path.resolve()
+        for path in paths
+        if not _hidden(root, path)
+    }
+    own = root.resolve()
+    by_file: dict[Path, str] = {}
+    for name in sorted(names, key=lambda n: (n not in named, names[n] != own / n, n)):
+        by_file.setdefault(names[name], name)
+    return {name: _read(root, name) for name in sorted(by_file.values())}
 
 
 def write_host(root: Path, texts: dict[str, str | None]) -> None:
@@ -92,14 +102,17 @@ def write_host(root: Path, texts: dict[str, str | None]) -> None:
             (root / name).unlink(missing_ok=True)
 
 
-def _read(root: Path, path: Path) -> HostFile:
-    name = path.relative_to(root).as_posix()
+def _read(root: Path, name: str) -> HostFile:
+    path = root / name
     # What is no UTF-8 must survive, as must a missing newline at the end of the file.
     lines = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")
     marker = file_marker(lines)
     if marker is not None:
         return HostFile(name, lines, [], [], marker)
-    pristine, blocks = take_out(lines, str(path))
+    try:
+        pristine, blocks = take_out(lines, str(path))
+    except PatchError as error:
+        return HostFile(name, lines, lines, [], None, str(error))
     return HostFile(name, lines, pristine, blocks, None)
 
 

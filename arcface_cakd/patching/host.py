@@ -1,16 +1,15 @@
 """``patch``, ``check`` and ``revert`` of a host folder: read, plan in memory, write."""
 
-import contextlib
 import os
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from arcface_cakd.errors import ArcfaceCakdError
-from arcface_cakd.patching.blocks import RECIPE, Block, mark_file, put_in
+from arcface_cakd.patching.blocks import RECIPE, Block, put_in
+from arcface_cakd.patching.copies import find_copies, own_files, revert_copy
 from arcface_cakd.patching.edits import PatchSet, read_sets
 from arcface_cakd.patching.errors import PatchError
 from arcface_cakd.patching.folder import HostFile, find_host, read_host, write_host
+from arcface_cakd.patching.host_recipes import is_our_recipe, recipe_files
 from arcface_cakd.patching.status import (
     STATES,
     Examination,
@@ -23,7 +22,6 @@ from arcface_cakd.registry import did_you_mean
 # The set that the recipes in the host's configs/ come and go with.
 RECIPE_SET = "cakd"
 
-_MODULE = re.compile(r"[A-Za-z0-9_-]+")
 _NAMED = 3  # so many anchors does one line of an error name
 
 
@@ -36,7 +34,10 @@ class Outcome:
         examined: the sets that it was about, as they were before.
         written, removed: paths in the host, of all files and of the recipes among them.
         recipes: names of the recipes of ours that are in the host's ``configs/`` now.
-        kept: paths of files that stay as they are because they are the user's now.
+        kept: paths of recipes that stay as they are because they are the user's now.
+        copies: paths of files that carry lines of ours and are no files of the sets: to patch and
+            to check, all of them; to revert, those that it took blocks out of.
+        left: what is left in such files by a revert, a line each.
     """
 
     root: Path
@@ -45,6 +46,8 @@ class Outcome:
     removed: list[str] = field(default_factory=list)
     recipes: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
+    copies: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
 
 
 def check(directory: str | os.PathLike, only: str | None = None) -> Outcome:
@@ -53,9 +56,10 @@ def check(directory: str | os.PathLike, only: str | None = None) -> Outcome:
     Raises:
         PatchError: no arcface_torch folder, an unknown set, a damaged marker line.
     """
-    root, sets, host = _open(directory, only)
+    root, sets, host, copies = _open(directory, only)
     refuse_unknown_sets(root, host, sets)
-    return Outcome(root, [examine(patch_set, root, host) for patch_set in _chosen(sets, only)])
+    examined = [examine(patch_set, root, host) for patch_set in _chosen(sets, only)]
+    return Outcome(root, examined, copies=list(copies))
 
 
 def patch(
@@ -72,7 +76,7 @@ def patch(
     Raises:
         PatchError: something of it cannot be done; then nothing is changed.
     """
-    root, sets, host = _open(directory, only)
+    root, sets, host, copies = _open(directory, only)
     refuse_unknown_sets(root, host, sets)
     examined = [examine(patch_set, root, host) for patch_set in sets]
     examined = [
@@ -80,11 +84,14 @@ def patch(
     ]
     _refuse(root, examined)
 
-    outcome = Outcome(root, examined)
+    outcome = Outcome(root, examined, copies=list(copies))
     texts = {**_edited_files(host, examined), **_added_files(host, examined)}
     if only in (None, RECIPE_SET):
         versions = {patch_set.name: patch_set.version for patch_set in sets}
-        texts.update(_recipe_files(host, versions[RECIPE_SET], recipes, outcome))
+        files, kept = recipe_files(root, host, versions[RECIPE_SET], recipes)
+        outcome.recipes = [Path(path).stem for path in files]
+        outcome.kept = kept
+        texts.update(files)
     _write(host, texts, outcome)
     return outcome
 
@@ -92,15 +99,17 @@ def patch(
 def revert(directory: str | os.PathLike, only: str | None = None) -> Outcome:
     """Give a host the bytes back that it had before the sets, or one of them, were applied.
 
-    Recipes that somebody has edited stay, as ``kept`` says.
+    Blocks are taken out of copies that the user made too. What somebody has edited there stays,
+    as ``left`` says, and so do edited recipes, as ``kept`` says.
 
     Raises:
         PatchError: a block or an added file was edited; then nothing is changed.
     """
-    root, sets, host = _open(directory, only)
+    root, sets, host, copies = _open(directory, only)
     examined = [examine(patch_set, root, host) for patch_set in _chosen(sets, only)]
-    there = {block.marker.set for file in host.values() for block in file.blocks}
-    there |= {file.marker.set for file in host.values() if file.marker is not None}
+    files = [*host.values(), *copies.values()]
+    there = {block.marker.set for file in files for block in file.blocks}
+    there |= {file.marker.set for file in files if file.marker is not None}
     gone = {name for name in there - {RECIPE} if only in (None, name)}
     refusals = [line for name in sorted(gone) for line in edited(root, host, name)]
     if refusals:
@@ -117,10 +126,16 @@ def revert(directory: str | os.PathLike, only: str | None = None) -> Outcome:
                 texts[file.name] = "\n".join(put_in(file.pristine, stay))
         elif file.marker.set not in gone:
             continue
-        elif file.marker.set != RECIPE or _is_our_recipe(file):
+        elif file.marker.set != RECIPE or is_our_recipe(file):
             texts[file.name] = None
         else:
             outcome.kept.append(file.name)
+    for file in copies.values():
+        lines, left = revert_copy(file, gone)
+        outcome.left += left
+        if lines != file.lines:
+            texts[file.name] = "\n".join(lines)
+            outcome.copies.append(file.name)
     _write(host, texts, outcome)
     return outcome
 
@@ -132,13 +147,20 @@ def gravest(examined: list[Examination]) -> str:
 
 def _open(
     directory: str | os.PathLike, only: str | None
-) -> tuple[Path, tuple[PatchSet, ...], dict[str, HostFile]]:
+) -> tuple[Path, tuple[PatchSet, ...], dict[str, HostFile], dict[str, HostFile]]:
+    """The host folder, all sets, the files of the host, and apart from them the copies there."""
     sets = read_sets()
     names = [patch_set.name for patch_set in sets]
     if only not in (None, *names):
         raise PatchError(f"unknown patch set {only!r}; {did_you_mean(only, names)}")
     root = find_host(directory)
-    return root, sets, read_host(root)
+    own = own_files(sets)
+    host = read_host(root, own)
+    for file in host.values():
+        if file.damage is not None and file.name in own:
+            raise PatchError(file.damage)
+    copies = {name: host.pop(name) for name in find_copies(host, sets)}
+    return root, sets, host, copies
 
 
 def _chosen(sets: tuple[PatchSet, ...], only: str | None) -> list[PatchSet]:
@@ -170,8 +192,13 @@ def _and_more(refusals: list[str]) -> str:
 
 
 def _edited_files(host: dict[str, HostFile], examined: list[Examination]) -> dict[str, str]:
-    """The texts of the host's files with the blocks of these sets and no other block."""
-    wanted: dict[str, list[Block]] = {file.name: [] for file in host.values() if file.blocks}
+    """The texts of the host's files with the blocks that these sets have there now."""
+    names = {found.patch_set.name for found in examined}
+    wanted: dict[str, list[Block]] = {
+        file.name: [block for block in file.blocks if block.marker.set not in names]
+        for file in host.values()
+        if file.blocks
+    }
     for found in examined:
         for name, blocks in found.blocks.items():
             wanted.setdefault(name, []).extend(blocks)
@@ -189,46 +216,6 @@ def _added_files(host: dict[str, HostFile], examined: list[Examination]) -> dict
     for found in examined:
         texts.update(found.added)
     return texts
-
-
-def _recipe_files(
-    host: dict[str, HostFile], version: int, names: list[str] | None, outcome: Outcome
-) -> dict[str, str]:
-    """The texts of the chosen recipes, and of those of ours that are in the host already."""
-    from arcface_cakd.patching import recipes
-
-    texts = {}
-    for name in recipes.HOST_RECIPES if names is None else names:
-        module = Path(name).stem
-        if not _MODULE.fullmatch(module):
-            raise PatchError(
-                f"recipe {name}: its name may hold letters, digits, _ and - only"
-            )
-        texts[module] = recipes.render(name)
-    for file in host.values():
-        if _is_our_recipe(file) and file.marker.name not in texts:
-            with contextlib.suppress(ArcfaceCakdError):  # one that this version does not have
-                texts[file.marker.name] = recipes.render(file.marker.name)
-    files = {}
-    for name, text in texts.items():
-        path = f"configs/{name}.py"
-        if path in host and not _is_our_recipe(host[path]):
-            outcome.kept.append(path)
-        else:
-            outcome.recipes.append(name)
-            files[path] = mark_file(RECIPE, version, name, text)
-    return files
-
-
-def _is_our_recipe(file: HostFile) -> bool:
-    """Whether it is a recipe as we wrote it: where we put it, and not edited."""
-    marker = file.marker
-    return (
-        marker is not None
-        and marker.set == RECIPE
-        and file.name == f"configs/{marker.name}.py"
-        and file.intact
-    )
 
 
 def _write(host: dict[str, HostFile], texts: dict[str, str | None], outcome: Outcome) -> None:

@@ -9,8 +9,9 @@ from arcface_cakd.patching.anchors import (
     find_anchor,
     same_shape,
     same_text,
+    stands_at,
 )
-from arcface_cakd.patching.blocks import FILE, RECIPE, Block, mark_file
+from arcface_cakd.patching.blocks import BY_HAND, FILE, RECIPE, Block, mark_file
 from arcface_cakd.patching.edits import Edit, PatchSet
 from arcface_cakd.patching.errors import PatchError
 from arcface_cakd.patching.folder import HostFile
@@ -31,11 +32,13 @@ class Lack:
 
     Attributes:
         found: how often the anchor is there; None where the whole file is missing.
+        by_hand: how many blocks stand in for it that were put in by hand.
         block: the lines to add by hand, with their markers.
     """
 
     edit: Edit
     found: int | None
+    by_hand: int
     block: tuple[str, ...]
 
 
@@ -44,11 +47,13 @@ class Examination:
     """A set against a host.
 
     Attributes:
-        state: ``"patched"``; ``"unpatched"``; ``"older"``: an older version of the set is there;
-            ``"partly"``: some of its edits are; ``"foreign"``: it cannot be applied.
+        state: ``"patched"``; ``"unpatched"``; ``"older"``: an older version of the set is there,
+            or what differs from this one; ``"partly"``: some edits are not there as often as
+            they must be; ``"foreign"``: it cannot be applied.
         lacks: anchors that are not there as they must be.
         refusals: what else forbids to apply the set, a line each.
-        versions: the versions of the set that were found, rising.
+        notes: what to look at among the blocks put in by hand, a line each.
+        versions: the versions of the set that were found, rising; not of blocks put in by hand.
         blocks: by file, the blocks that the applied set has there, in the order of its edits.
         added: by path, the texts of the files that the applied set adds.
     """
@@ -57,6 +62,7 @@ class Examination:
     state: str
     lacks: tuple[Lack, ...]
     refusals: tuple[str, ...]
+    notes: tuple[str, ...]
     versions: tuple[int, ...]
     blocks: dict[str, list[Block]]
     added: dict[str, str]
@@ -85,8 +91,13 @@ def examine(patch_set: PatchSet, root: Path, host: dict[str, HostFile]) -> Exami
     blocks: dict[str, list[Block]] = {}
     for result in resolved:
         blocks.setdefault(result.edit.file, []).extend(result.wanted)
+    handled = {(result.edit.file, result.edit.id) for result in resolved}
+    for file, block in _by_hand(patch_set.name, host):
+        if (file.name, block.marker.name) not in handled:
+            blocks.setdefault(file.name, []).append(block)
+    notes = tuple(_notes(patch_set, host))
     versions = tuple(sorted(set(_found(patch_set.name, host))))
-    return Examination(patch_set, state, lacks, refusals, versions, blocks, added)
+    return Examination(patch_set, state, lacks, refusals, notes, versions, blocks, added)
 
 
 def _state(
@@ -97,11 +108,12 @@ def _state(
 ) -> str:
     """The state of a set that can be applied."""
     found = _found(patch_set.name, host)
-    if not found:
+    if not found and not _by_hand(patch_set.name, host):
         return UNPATCHED
     missing = any(path not in host for path in added)
     # Of other versions: what no edit and no added file of this version accounts for.
-    left = len(found) - sum(len(result.present) for result in resolved) - len(added)
+    ours = [block for result in resolved for block in result.present if not block.by_hand]
+    left = len(found) - len(ours) - len(added)
     if (
         not missing
         and not left
@@ -109,10 +121,10 @@ def _state(
         and all(host[path].says(text) for path, text in added.items())
     ):
         return PATCHED
-    if patch_set.version not in found:
+    if found and patch_set.version not in found:
         return OLDER
-    missing |= any(len(result.present) < len(result.wanted) for result in resolved)
-    return PARTLY if missing or len(set(found)) > 1 else OLDER
+    wrong_number = any(len(result.present) != len(result.wanted) for result in resolved)
+    return PARTLY if missing or wrong_number or len(set(found)) > 1 else OLDER
 
 
 def edited(root: Path, host: dict[str, HostFile], set_name: str) -> list[str]:
@@ -126,7 +138,8 @@ def edited(root: Path, host: dict[str, HostFile], set_name: str) -> list[str]:
             )
         lines += [
             f"{root / file.name}:{block.number}: this block of arcface-cakd was edited: move "
-            "your lines out of it, or restore it, or delete it and put its '# ---' lines back"
+            f"your lines out of it, or restore it, or put {BY_HAND} in the place of its "
+            "checksum to keep it as it is, or delete it and put its '# ---' lines back"
             for block in file.blocks
             if block.marker.set == set_name and not block.intact
         ]
@@ -147,10 +160,39 @@ def refuse_unknown_sets(root: Path, host: dict[str, HostFile], sets: tuple[Patch
 
 
 def _found(set_name: str, host: dict[str, HostFile]) -> list[int]:
-    """The versions of all blocks and added files of a set, one for each."""
-    markers = [block.marker for file in host.values() for block in file.blocks]
+    """The versions of all blocks and added files of a set, one for each; none put in by hand."""
+    markers = [block.marker for file in host.values() for block in file.blocks if not block.by_hand]
     markers += [file.marker for file in host.values() if file.marker is not None]
     return [marker.version for marker in markers if marker.set == set_name]
+
+
+def _by_hand(set_name: str, host: dict[str, HostFile]) -> list[tuple[HostFile, Block]]:
+    return [
+        (file, block)
+        for file in host.values()
+        for block in file.blocks
+        if block.by_hand and block.marker.set == set_name
+    ]
+
+
+def _notes(patch_set: PatchSet, host: dict[str, HostFile]) -> list[str]:
+    """A line for each block by hand that this version of its set may ask to change."""
+    edits = {(edit.file, edit.id) for edit in patch_set.edits}
+    notes = []
+    for file, block in _by_hand(patch_set.name, host):
+        where, marker = f"{file.name}:{block.number}", block.marker
+        if (file.name, marker.name) not in edits:
+            notes.append(
+                f"{where}: the block by hand is for {marker.set} {marker.name}, which version "
+                f"{patch_set.version} does not have in this file: left as it is"
+            )
+        elif marker.version != patch_set.version:
+            notes.append(
+                f"{where}: the block by hand is for version {marker.version} of {marker.set} "
+                f"{marker.name}: left as it is; compare it with version {patch_set.version} and "
+                "write that into its marker"
+            )
+    return notes
 
 
 def _refusals(patch_set: PatchSet, root: Path, host: dict[str, HostFile]) -> tuple[str, ...]:
@@ -171,26 +213,32 @@ def _refusals(patch_set: PatchSet, root: Path, host: dict[str, HostFile]) -> tup
 
 def _resolve(patch_set: PatchSet, edit: Edit, file: HostFile | None) -> _Resolved:
     """Keep an edit's blocks, or place them anew, or say what its anchor lacks."""
+    to_add = block_by_hand(patch_set, edit).lines
     if file is None or file.marker is not None:
-        return _Resolved(edit, [], [], Lack(edit, None, block_by_hand(patch_set, edit).lines))
+        return _Resolved(edit, [], [], Lack(edit, None, 0, to_add))
     present = [
         block
         for block in file.blocks
         if (block.marker.set, block.marker.name) == (patch_set.name, edit.id)
     ]
-    up_to_date = [block.of_version(patch_set.version) for block in present]
+    by_hand = [block for block in present if block.by_hand]
+    ours = [block for block in present if not block.by_hand]
+    number = edit.count - len(by_hand)  # of ours that there must be
+    kept = [block if block.by_hand else block.of_version(patch_set.version) for block in present]
     # The indentation of what replaces a line follows from the line, in every version of a set.
-    if len(present) == edit.count and all(
-        same_shape(block, edit) and (block in up_to_date or edit.action == "change")
-        for block in present
+    if len(ours) == number and all(
+        same_shape(block, edit) and (block in kept or edit.action == "change") for block in ours
     ):
-        return _Resolved(edit, present, up_to_date)
-    places = find_anchor(edit, file.pristine)
-    if len(places) == edit.count:
-        wanted = [block_at(patch_set, edit, place, file.pristine) for place in places]
-        return _Resolved(edit, present, wanted)
-    if present and all(block.intact and same_text(block, edit) for block in present):
-        # Put in by hand, where the anchor is another one: we could not put it back.
-        return _Resolved(edit, present, up_to_date)
-    lack = Lack(edit, len(places), block_by_hand(patch_set, edit).lines)
-    return _Resolved(edit, present, [], lack)
+        return _Resolved(edit, present, kept)
+    places = [
+        place
+        for place in find_anchor(edit, file.pristine)
+        if not any(stands_at(block, edit, place) for block in by_hand)
+    ]
+    if number == 0 or len(places) == number:
+        placed = [block_at(patch_set, edit, place, file.pristine) for place in places[:number]]
+        return _Resolved(edit, present, [*by_hand, *placed])
+    if len(ours) == number and all(block.intact and same_text(block, edit) for block in ours):
+        # Where somebody changed the anchor since: we could not put them back.
+        return _Resolved(edit, present, kept)
+    return _Resolved(edit, present, [], Lack(edit, len(places), len(by_hand), to_add))

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from arcface_cakd.errors import ArcfaceCakdError
+from arcface_cakd.patching import PatchError, check, patch
 
 TRAIN = """\
 import os
@@ -30,6 +31,60 @@ HOST = {
     "utils/other.py": b"other = 1\n",
     "requirement.txt": b"easydict\nsklearn\nnumpy",
     "docs/readme.md": b"import os\n",
+}
+
+PATCHED_TRAIN = """\
+import os
+# >>> arcface-cakd cakd 1 import 5614f749
+from utils import utils_cakd as cakd
+# <<< arcface-cakd
+
+def main(cfg):
+    model = build(cfg)
+    # >>> arcface-cakd cakd 1 loop 032babbe
+    first = True
+    # <<< arcface-cakd
+    for epoch in range(2):
+        if cfg.fp16:
+            step(model)
+            # >>> arcface-cakd cakd 1 clip af333f10
+            # ---             clip(model)
+            cakd.clip(model)
+            # <<< arcface-cakd
+        else:
+            with cfg.scope:
+                # >>> arcface-cakd cakd 1 clip 1a8df936
+                # ---                 clip(model)
+                cakd.clip(model)
+                # <<< arcface-cakd
+    # >>> arcface-cakd cakd 1 save 984f67c5
+    if cfg.cakd:
+
+        model = cakd.student(model)
+    # <<< arcface-cakd
+    # >>> arcface-cakd current-stack 1 before-saving a5830dd8
+    flush()
+    # <<< arcface-cakd
+    save(model)
+"""
+PATCHED = {
+    **HOST,
+    "train_v2.py": PATCHED_TRAIN.encode(),
+    "dataset.py": b"import numbers\r\nclass Set:\r\n    def label(self, x):\r\n"
+    b"        # >>> arcface-cakd current-stack 1 label 02146ead\r\n"
+    b"        # ---         return long(x)\r\n"
+    b"        return int(x)\r\n"
+    b"        # <<< arcface-cakd\r\n",
+    "partial_fc_v2.py": b"class PartialFC:\n\tscale = 1\n\tend = 2\n"
+    b"\t# >>> arcface-cakd current-stack 1 tail 6c7c6b1e\n\tmore = 3\n\t# <<< arcface-cakd",
+    "backbones/__init__.py": b"# caf\xe9 \xff\ndef get_model(name):\n"
+    b"    # >>> arcface-cakd cakd 1 networks 0aadefcd\n    return cakd_model(name)\n"
+    b"    # <<< arcface-cakd\n    raise ValueError()\n",
+    "requirement.txt": b"easydict\n# >>> arcface-cakd current-stack 1 sklearn c18876cb\n"
+    b"# --- sklearn\n# <<< arcface-cakd\nnumpy",
+    "utils/utils_cakd.py": b"# >>> arcface-cakd cakd 1 file 0f72b6df\ndef clip(model):\n    pass\n",
+    "configs/one.py": b"# >>> arcface-cakd recipe 1 one 04d1e51a\nconfig = 1\n",
+    "configs/two.py": b"# >>> arcface-cakd recipe 1 two f1600666\nconfig = 2\n",
 }
 
 CAKD = """\
@@ -172,6 +227,8 @@ def make_recipes(monkeypatch) -> dict[str, str]:
     texts = dict(RECIPES)
 
     def render(name):
+        if Path(name).is_file():
+            return Path(name).read_text()
         if name not in texts:
             raise ArcfaceCakdError(f"config {name}: no such file")
         return texts[name]
@@ -219,6 +276,36 @@ def take_block(path: Path, id: str) -> str:
     last = next(i for i in range(first, len(lines)) if "# <<<" in lines[i])
     path.write_text("\n".join(lines[:first] + lines[last + 1 :]))
     return "\n".join(lines[first : last + 1])
+
+
+def states(host, only=None):
+    return [found.state for found in check(host, only).examined]
+
+
+def lacks(host, only=None):
+    return [lack for found in check(host, only).examined for lack in found.lacks]
+
+
+def printed(host, only=None):
+    """The blocks to add by hand, as a check prints them."""
+    return ["\n".join(lack.block) for lack in lacks(host, only)]
+
+
+def paste(host, old, new):
+    """Put lines in the place of others, in the one file of the host that has them."""
+    (path,) = (path for path in host.rglob("*.py") if old.encode() in path.read_bytes())
+    replace(path, old, new)
+
+
+def refused(host, said, action=patch):
+    """The action names what is in its way, in one line, and writes nothing."""
+    before = snapshot(host)
+    with pytest.raises(PatchError) as error:
+        action(host)
+    assert snapshot(host) == before
+    assert "\n" not in str(error.value) and "nothing was changed" in str(error.value)
+    for piece in said:
+        assert piece in str(error.value)
 
 
 @pytest.fixture

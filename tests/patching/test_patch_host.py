@@ -5,84 +5,20 @@ import os
 import stat
 
 import pytest
-from patching.patching_host import HOST, TRAIN, contents, replace, snapshot, take_block
+from patching.patching_host import (
+    HOST,
+    PATCHED,
+    PATCHED_TRAIN,
+    TRAIN,
+    contents,
+    refused,
+    replace,
+    snapshot,
+    states,
+    take_block,
+)
 
-from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.patching import PatchError, check, patch, revert
-
-PATCHED_TRAIN = """\
-import os
-# >>> arcface-cakd cakd 1 import 5614f749
-from utils import utils_cakd as cakd
-# <<< arcface-cakd
-
-def main(cfg):
-    model = build(cfg)
-    # >>> arcface-cakd cakd 1 loop 032babbe
-    first = True
-    # <<< arcface-cakd
-    for epoch in range(2):
-        if cfg.fp16:
-            step(model)
-            # >>> arcface-cakd cakd 1 clip af333f10
-            # ---             clip(model)
-            cakd.clip(model)
-            # <<< arcface-cakd
-        else:
-            with cfg.scope:
-                # >>> arcface-cakd cakd 1 clip 1a8df936
-                # ---                 clip(model)
-                cakd.clip(model)
-                # <<< arcface-cakd
-    # >>> arcface-cakd cakd 1 save 984f67c5
-    if cfg.cakd:
-
-        model = cakd.student(model)
-    # <<< arcface-cakd
-    # >>> arcface-cakd current-stack 1 before-saving a5830dd8
-    flush()
-    # <<< arcface-cakd
-    save(model)
-"""
-PATCHED = {
-    **HOST,
-    "train_v2.py": PATCHED_TRAIN.encode(),
-    "dataset.py": b"import numbers\r\nclass Set:\r\n    def label(self, x):\r\n"
-    b"        # >>> arcface-cakd current-stack 1 label 02146ead\r\n"
-    b"        # ---         return long(x)\r\n"
-    b"        return int(x)\r\n"
-    b"        # <<< arcface-cakd\r\n",
-    "partial_fc_v2.py": b"class PartialFC:\n\tscale = 1\n\tend = 2\n"
-    b"\t# >>> arcface-cakd current-stack 1 tail 6c7c6b1e\n\tmore = 3\n\t# <<< arcface-cakd",
-    "backbones/__init__.py": b"# caf\xe9 \xff\ndef get_model(name):\n"
-    b"    # >>> arcface-cakd cakd 1 networks 0aadefcd\n    return cakd_model(name)\n"
-    b"    # <<< arcface-cakd\n    raise ValueError()\n",
-    "requirement.txt": b"easydict\n# >>> arcface-cakd current-stack 1 sklearn c18876cb\n"
-    b"# --- sklearn\n# <<< arcface-cakd\nnumpy",
-    "utils/utils_cakd.py": b"# >>> arcface-cakd cakd 1 file 0f72b6df\ndef clip(model):\n    pass\n",
-    "configs/one.py": b"# >>> arcface-cakd recipe 1 one 04d1e51a\nconfig = 1\n",
-    "configs/two.py": b"# >>> arcface-cakd recipe 1 two f1600666\nconfig = 2\n",
-}
-
-
-def states(host, only=None):
-    return [found.state for found in check(host, only).examined]
-
-
-def only_lack(host):
-    (lack,) = (lack for found in check(host).examined for lack in found.lacks)
-    return lack
-
-
-def refused(host, said, action=patch):
-    """The action names what is in its way, in one line, and writes nothing."""
-    before = snapshot(host)
-    with pytest.raises(PatchError) as error:
-        action(host)
-    assert snapshot(host) == before
-    assert "\n" not in str(error.value) and "nothing was changed" in str(error.value)
-    for piece in said:
-        assert piece in str(error.value)
 
 
 def test_patched_host_is_what_was_written_by_hand(host):
@@ -322,63 +258,6 @@ def test_an_anchor_is_found_in_the_lines_of_the_host_only(host, sets):
     assert contents(host) == HOST
 
 
-# A block put in by hand
-
-
-def test_a_block_put_in_by_hand_counts_and_the_rest_can_be_patched(host):
-    train = host / "train_v2.py"
-    replace(train, "    save(model)", "    store(model)")
-    fork = contents(host)
-    refused(host, ["2 of 9 edits", "cakd 'save'", "current-stack 'before-saving'"])
-    blocks = ["\n".join(lack.block) for found in check(host).examined for lack in found.lacks]
-    replace(train, "    store(model)", "\n".join(blocks) + "\n    store(model)")
-
-    assert states(host) == ["partly", "partly"]
-    by_hand = [block for block in blocks]
-    patch(host)
-    assert states(host) == ["patched", "patched"]
-    text = train.read_text()
-    assert all(block in text for block in by_hand) and "cakd.clip(model)" in text
-    before = snapshot(host)
-    patch(host)
-    assert snapshot(host) == before
-    revert(host)
-    assert contents(host) == fork
-
-
-def test_a_block_that_replaces_a_line_may_stand_deeper_in_a_fork(host, sets):
-    dataset = host / "dataset.py"
-    replace(
-        dataset, "        return long(x)\r\n", "        if x:\r\n            return long(x[0])\r\n"
-    )
-    block = [f"    {line}\r\n" for line in only_lack(host).block]
-    assert block[1] == "            # ---         return long(x)\r\n"
-    replace(dataset, "            return long(x[0])\r\n", "".join(block))
-    patch(host)
-    assert states(host) == ["patched", "patched"]
-    assert "".join(block).encode() in dataset.read_bytes()
-    sets.upgrade("current-stack")
-    patch(host)
-    assert "".join(block).replace("stack 1", "stack 2").encode() in dataset.read_bytes()
-
-
-def test_a_block_put_in_by_hand_is_kept_by_an_upgrade_that_does_not_touch_it(host, sets):
-    train = host / "train_v2.py"
-    replace(train, "    save(model)", "    store(model)")
-    blocks = ["\n".join(lack.block) for found in check(host).examined for lack in found.lacks]
-    replace(train, "    store(model)", "\n".join(blocks) + "\n    store(model)")
-    patch(host)
-    sets.upgrade("cakd", ("first = True", "first = False"))
-    assert states(host) == ["older", "patched"]
-    patch(host)
-    assert states(host) == ["patched", "patched"]
-    assert "cakd 2 save 984f67c5" in train.read_text()
-
-    sets.change("cakd", ("version = 2", "version = 3"), ("cakd.student(model)", "other(model)"))
-    refused(host, ["1 of 9 edits", "cakd 'save'"])
-    assert "        model = other(model)" in only_lack(host).block
-
-
 # Versions
 
 
@@ -539,58 +418,3 @@ def test_a_full_disk_changes_nothing(host, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         patch(host)
     assert len(written) == 4 and snapshot(host) == before
-
-
-# Recipes
-
-
-def test_chosen_recipes_take_the_place_of_the_default_ones(host):
-    outcome = patch(host, recipes=["three"])
-    assert outcome.recipes == ["three"]
-    assert not (host / "configs/one.py").exists()
-    assert (host / "configs/three.py").read_text().endswith("\nconfig = 3\n")
-    assert sorted(patch(host).recipes) == ["one", "three", "two"]
-
-
-def test_an_unknown_recipe_changes_nothing(host):
-    before = snapshot(host)
-    for name in ("four", "a name.py"):
-        with pytest.raises(ArcfaceCakdError, match=name):
-            patch(host, recipes=["one", name])
-    assert snapshot(host) == before
-
-
-def test_recipes_of_the_user_are_kept(host, recipes):
-    (host / "configs/one.py").write_text("mine = 1\n")
-    outcome = patch(host)
-    assert outcome.kept == ["configs/one.py"] and outcome.recipes == ["two"]
-    replace(host / "configs/two.py", "config = 2", "config = 22")
-    mine = contents(host)
-    recipes["two"] = "config = 222\n"
-    assert sorted(patch(host).kept) == ["configs/one.py", "configs/two.py"]
-    assert contents(host) == mine
-    assert revert(host).kept == ["configs/two.py"]
-    assert contents(host) == {
-        **HOST,
-        "configs/one.py": b"mine = 1\n",
-        "configs/two.py": mine["configs/two.py"],
-    }
-
-
-def test_recipes_that_nobody_edited_follow_the_package(host, recipes):
-    patch(host, recipes=["three", "one"])
-    recipes["three"] = "config = 33\n"
-    del recipes["one"]
-    patch(host, recipes=["two"])
-    assert (host / "configs/three.py").read_text().endswith("\nconfig = 33\n")
-    assert (host / "configs/one.py").read_text().endswith("\nconfig = 1\n")
-    revert(host)
-    assert contents(host) == HOST
-
-
-def test_a_copy_that_the_user_made_of_a_recipe_is_kept(host):
-    patch(host)
-    copy = (host / "configs/one.py").read_bytes()
-    (host / "configs/mine.py").write_bytes(copy)
-    assert revert(host).kept == ["configs/mine.py"]
-    assert contents(host) == {**HOST, "configs/mine.py": copy}

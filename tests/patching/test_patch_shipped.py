@@ -1,10 +1,13 @@
 """The patch sets that ship with the package, also against a checkout of the real host."""
 
+import dataclasses
+import json
 import os
 import shutil
 
 import pytest
 from patching.patching_host import contents, replace, snapshot
+from patching.shipped_sets import PATH, digest, shipped
 
 from arcface_cakd.patching import PatchError, check, patch, read_sets, revert
 
@@ -30,6 +33,29 @@ def test_the_shipped_sets_are_well_formed():
     assert [file.path for file in cakd.added] == ["utils/utils_cakd.py"]
     assert not stack.added
     compile(cakd.added[0].text, "utils_cakd.py", "exec")
+
+
+def test_a_set_that_changed_has_a_new_version():
+    """Who upgrades is told so by the version: a host keeps blocks of its own version."""
+    assert shipped() == json.loads(PATH.read_text(encoding="utf-8")), (
+        "the set changed: raise version and run `python tests/patching/shipped_sets.py` to update"
+    )
+
+
+def test_the_digest_is_over_what_ends_up_in_a_host():
+    cakd = read_sets()[0]
+    first, *others = cakd.edits
+
+    def with_first(**changes):
+        return dataclasses.replace(
+            cakd, edits=(dataclasses.replace(first, **changes), *others), version=9
+        )
+
+    assert digest(with_first(reason="another")) == digest(cakd)
+    added = dataclasses.replace(cakd.added[0], text="another")
+    others = [with_first(lines=("another",)), with_first(anchor=("another",)), with_first(id="x")]
+    others += [dataclasses.replace(cakd, added=(added,)), dataclasses.replace(cakd, added=())]
+    assert len({digest(cakd), *map(digest, others)}) == 1 + len(others)
 
 
 @needs_host
