@@ -21,6 +21,9 @@ from arcface_cakd.partial_fc import ArcFace, PartialFC, load_centers
 from arcface_cakd.prompting import AdaptablePrompts
 from arcface_cakd.registry import LOSSES
 
+# What a loss may need that a teacher of embeddings only does not have.
+_PIXEL_FEATURES = frozenset({"tokens", "stages", "alignment"})
+
 
 @dataclass
 class _Forward:
@@ -60,11 +63,12 @@ class Distiller(nn.Module):
     Args:
         student: the network to train.
         teacher: the network to learn from; it is frozen here, whatever it was.
-        config: the ``cakd`` entry, validated (``CakdConfig``) or as an edict.
+        config: the ``cakd`` entry, validated (``CakdConfig``) or as an edict. With a teacher of
+            embeddings only (``onnx:<file>``), without prompts, URFM, and losses that need more.
         num_classes: identities of the training set, for losses that need it.
 
     Raises:
-        ConfigError: a loss needs what the entry switches off.
+        ConfigError: a loss needs what the entry switches off, or anything what the teacher lacks.
     """
 
     def __init__(
@@ -84,6 +88,8 @@ class Distiller(nn.Module):
         # In a tuple, a module is not registered as a submodule.
         self._frozen = (teacher.requires_grad_(False).eval(),)
 
+        if teacher.token_dim is None:
+            _check_embeddings_suffice(config)
         dims = FeatureDims(
             student_embedding=student.embedding_size,
             teacher_embedding=teacher.embedding_size,
@@ -114,6 +120,8 @@ class Distiller(nn.Module):
             name = self._unique(entry.name)
             self.losses[name] = loss
             self._weights[name] = entry.weight, WeightSchedule(**(entry.schedule or {}))
+            if teacher.token_dim is None and loss.needs & _PIXEL_FEATURES:
+                _check_embeddings_suffice(config, entry.name)
         needs = frozenset().union(*(loss.needs for loss in self.losses.values()))
         self._with_stages = "stages" in needs
         for name, loss in self.losses.items():
@@ -328,6 +336,29 @@ class Distiller(nn.Module):
             cosine = nn.functional.cosine_similarity(last.prompted, plain)
             figures["prompted_cosine"] = float(cosine.mean())
         return figures
+
+
+def _check_embeddings_suffice(config: CakdConfig, *losses: str) -> None:
+    """Refuse what asks more than embeddings of the teacher.
+
+    Args:
+        config: the entry.
+        losses: those known to do so; by default those whose class says it.
+    """
+    off = [f"cakd.{part}=None" for part in ("prompts", "urfm") if getattr(config, part) is not None]
+    losses = losses or tuple(
+        entry.name
+        for entry in config.losses
+        if getattr(LOSSES.get(entry.name), "needs", frozenset()) & _PIXEL_FEATURES
+    )
+    advice = [f"set {' and '.join(off)}"] if off else []
+    if losses:
+        advice.append(f"leave out of cakd.losses {', '.join(map(repr, losses))}")
+    if advice:
+        raise ConfigError(
+            f"the teacher {config.teacher['network']!r} gives embeddings only, no pixel features: "
+            f"{', '.join(advice)}, or take a teacher that has them, such as 'swin_s'"
+        )
 
 
 def _teacher_partial_fc(

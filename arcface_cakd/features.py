@@ -11,15 +11,16 @@ class FaceFeatures:
 
     Attributes:
         embedding: (B, E), not normalised, as ``backbone(images)`` returns it.
-        tokens: (B, N, C) pixel features in row-major order over ``grid``, N = H * W.
-        grid: (H, W) of the tokens.
+        tokens: (B, N, C) pixel features in row-major order over ``grid``, N = H * W; None from a
+            teacher that gives embeddings only.
+        grid: (H, W) of the tokens, or None likewise.
         prompts: (B, t, C) final prompts of a prompted teacher, else None.
         stages: intermediate maps (B, C_i, H_i, W_i), one per stage, where they were asked for.
     """
 
     embedding: Tensor
-    tokens: Tensor
-    grid: tuple[int, int]
+    tokens: Tensor | None
+    grid: tuple[int, int] | None
     prompts: Tensor | None = None
     stages: tuple[Tensor, ...] = ()
 

@@ -2,6 +2,8 @@
 
 try:
     from arcface_cakd.arcface_torch import (
+        check_checkpoint,
+        check_teacher,
         clip_grad_norm,
         comm_hook,
         distill,
@@ -26,8 +28,9 @@ except ModuleNotFoundError as error:
         raise ValueError(f"unknown network {name!r}: install arcface_cakd if it is one of its own")
 
     def distill(backbone, cfg):
-        if cfg.get("cakd") is not None:
-            raise SystemExit("config.cakd needs arcface_cakd: install it, or drop the entry")
+        for key in ("cakd", "bf16", "init_weights"):
+            if cfg.get(key):
+                raise SystemExit(f"config.{key} needs arcface_cakd: install it, or drop the entry")
         return backbone
 
     def comm_hook(backbone, hook):
@@ -48,6 +51,12 @@ except ModuleNotFoundError as error:
     def run_state(backbone, partial_fc, amp):
         return {}
 
+    def check_teacher(cfg, backbone):
+        pass
+
+    def check_checkpoint(cfg, rank, backbone, partial_fc, optimizer):
+        pass
+
     def resume(cfg, rank, backbone, partial_fc, amp):
         pass
 
@@ -62,6 +71,8 @@ except ModuleNotFoundError as error:
 
 
 __all__ = [
+    "check_checkpoint",
+    "check_teacher",
     "clip_grad_norm",
     "comm_hook",
     "distill",

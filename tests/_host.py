@@ -108,13 +108,13 @@ class Host:
             assert run.code == 0, f"{name} exited {run.code}\n{_tail(run)}"
         return run
 
-    def script(self, *command: str) -> HostRun:
+    def script(self, *command: str, **env: str) -> HostRun:
         """Run Python on another script of the host, as it stands.
 
         Raises:
             AssertionError: it did not exit with 0.
         """
-        run = self._run([str(part) for part in command], {})
+        run = self._run([str(part) for part in command], env)
         assert run.code == 0, f"{command[0]} exited {run.code}\n{_tail(run)}"
         return run
 

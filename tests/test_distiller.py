@@ -5,9 +5,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from arcface_cakd.backbones import get_model
+from arcface_cakd.backbones import build_teacher, get_model
 from arcface_cakd.config import CakdConfig, ConfigError
 from arcface_cakd.distiller import Distiller
+from arcface_cakd.errors import ArcfaceCakdError
+from arcface_cakd.export import export_onnx
+from arcface_cakd.losses import DistillationLoss
+from arcface_cakd.prompting import PromptingError
 from arcface_cakd.registry import LOSSES
 
 TEACHER = {"network": "swin_mini", "weights": "random"}
@@ -238,6 +242,124 @@ def test_precision_reaches_both_networks(images):
 def test_a_loss_that_needs_urfm_says_so():
     with pytest.raises(ConfigError, match=r"cakd\.urfm is None: set cakd\.urfm=edict\(\)"):
         make(urfm=None, losses=[{"name": "urfm_feature"}])
+
+
+def test_a_cnn_teacher_teaches_through_urfm_and_takes_no_prompts(images, tmp_path):
+    torch.manual_seed(0)
+    teacher = get_model("r18", num_features=32)
+    entry = {"teacher": {"network": "r18", "weights": "random"}, "urfm": SMALL_URFM}
+    student = get_model("r10_narrow", num_features=32)
+    with pytest.raises(PromptingError, match=r"IResNet is neither.*cakd\.prompts=None") as error:
+        Distiller(student, teacher, entry)
+    assert "\n" not in str(error.value)
+    distiller = Distiller(student, teacher, {**entry, "prompts": None}).train()
+    statistics = copy.deepcopy(teacher.state_dict())
+    distiller(images)
+    terms = distiller.terms(LABELS)
+    assert list(terms) == ["embedding_cosine", "urfm_feature", "urfm_attention", "anchoring"]
+    sum(terms.values()).backward()
+    for part in (distiller.student, distiller.urfm.student):
+        assert all(p.grad.isfinite().all() for p in part.parameters() if p.requires_grad)
+        assert any(p.grad.abs().sum() > 0 for p in part.parameters() if p.requires_grad)
+    assert all(p.grad is None for p in teacher.parameters())
+    for key, value in teacher.state_dict().items():
+        assert torch.equal(value, statistics[key]), key
+    with torch.no_grad():
+        wanted = 1 - F.cosine_similarity(student.train()(images), teacher.eval()(images)).mean()
+    assert float(terms["embedding_cosine"].detach()) == pytest.approx(float(wanted), rel=1e-4)
+
+
+class Seen(DistillationLoss):
+    """Needs tokens by a setting only."""
+
+    def __init__(self, dims, *, tokens: bool = True):
+        super().__init__(dims)
+        self.needs = frozenset({"tokens"} if tokens else ())
+
+    def forward(self, student, teacher, batch):
+        assert teacher.tokens is None and self.dims.teacher_tokens is None
+        return (student.embedding - teacher.embedding).abs().mean()
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "teacher.onnx"
+    torch.manual_seed(3)
+    network = get_model("r10_narrow", num_features=32)
+    export_onnx(network, path)
+    return path, network.eval()
+
+
+class TestEmbeddingsOnly:
+    def make(self, file, **entry):
+        entry = {"teacher": {"network": f"onnx:{file[0]}"}, **entry}
+        teacher = build_teacher(512, **CakdConfig.from_entry(entry).teacher)
+        return Distiller(get_model("r10_narrow", num_features=32), teacher, entry).train()
+
+    def test_it_teaches_its_embedding(self, file, images, monkeypatch):
+        monkeypatch.setattr(LOSSES, "_components", {**LOSSES._components, "seen": Seen})
+        losses = [{"name": "embedding_cosine", "weight": 2.0}, {"name": "seen", "tokens": False}]
+        distiller = self.make(file, prompts=None, urfm=None, losses=losses)
+        embedding = distiller(images)
+        terms = distiller.terms(LABELS)
+        with torch.no_grad():
+            wanted = file[1](images)
+        cosine = 2 * (1 - F.cosine_similarity(embedding, wanted).mean())
+        assert terms["embedding_cosine"].item() == pytest.approx(cosine.item(), rel=1e-4)
+        apart = (embedding - wanted).abs().mean()
+        assert terms["seen"].item() == pytest.approx(apart.item(), rel=1e-3)
+        sum(terms.values()).backward()
+        student = list(distiller.student.parameters())
+        assert all(p.grad.isfinite().all() for p in student if p.requires_grad)
+        (group,) = distiller.parameter_groups(0.1, 0.0)
+        assert group["name"] == "student"
+        distiller.amp_dtype = torch.bfloat16
+        assert distiller(images).dtype is torch.float32
+        assert torch.allclose(distiller._pending.teacher.embedding, wanted, atol=1e-4)
+
+    @pytest.mark.parametrize(
+        "entry, advice",
+        [
+            (
+                {},
+                "set cakd.prompts=None and cakd.urfm=None, leave out of cakd.losses "
+                "'urfm_feature', 'urfm_attention', or",
+            ),
+            ({"urfm": None}, "set cakd.prompts=None, or"),
+            (
+                {"prompts": None, "losses": [{"name": "embedding_cosine"}], "anchoring": {}},
+                "set cakd.urfm=None, or",
+            ),
+            (
+                {"prompts": None, "urfm": None, "losses": [{"name": "urfm_feature"}]},
+                "leave out of cakd.losses 'urfm_feature', or",
+            ),
+            (
+                {"prompts": None, "urfm": None, "losses": [{"name": "seen"}]},
+                "leave out of cakd.losses 'seen', or",
+            ),
+        ],
+    )
+    def test_what_needs_more_is_refused(self, file, entry, advice, monkeypatch):
+        monkeypatch.setattr(LOSSES, "_components", {**LOSSES._components, "seen": Seen})
+        with pytest.raises(ConfigError) as error:
+            self.make(file, **entry)
+        line = str(error.value)
+        assert line.startswith(f"the teacher 'onnx:{file[0]}' gives embeddings only")
+        assert f": {advice} take a teacher" in line and "\n" not in line
+
+    def test_every_loss_either_runs_on_it_or_says_what_it_needs(self, file):
+        for name in LOSSES.names():
+            entry = {"losses": [{"name": name}], "prompts": None, "urfm": None}
+            try:
+                self.make(file, **entry)
+            except ArcfaceCakdError as error:
+                assert "\n" not in str(error)
+                needs = LOSSES.get(name).needs
+                if needs & {"tokens", "stages", "alignment"}:
+                    assert f"cakd.losses {name!r}" in str(error)
+                else:
+                    assert "centers" in needs or "num_classes" in str(error), name
 
 
 def test_embeddings_of_other_width_need_a_projection(images):

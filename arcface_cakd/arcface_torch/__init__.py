@@ -8,6 +8,8 @@ installed. The names load on first use, so that the host's data tools need no to
 import importlib
 
 _PUBLIC = {
+    "check_checkpoint": "checkpoint",
+    "check_teacher": "teacher",
     "clip_grad_norm": "hosted",
     "comm_hook": "hosted",
     "distill": "networks",

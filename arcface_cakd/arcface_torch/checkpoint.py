@@ -7,8 +7,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from arcface_cakd.arcface_torch.hosted import hosted
+from arcface_cakd.arcface_torch.mistakes import one_line_for_a_mistake
+from arcface_cakd.distributed import failing_together
+from arcface_cakd.engine.checkpoint import check_shapes
+from arcface_cakd.engine.errors import CheckpointError
 from arcface_cakd.engine.random_state import random_state, restore_random_state
 from arcface_cakd.files import atomic_path
 
@@ -34,6 +39,40 @@ def run_state(backbone: nn.Module, partial_fc: nn.Module, amp: Any) -> dict[str,
     }
 
 
+def check_checkpoint(
+    cfg: Any, rank: int, backbone: nn.Module, partial_fc: nn.Module, optimizer: Optimizer
+) -> None:
+    """End the program with one line where ``cfg.resume`` asks for a checkpoint that does not fit.
+
+    Called before the host loads it, whose own error would be a page of keys. Nothing where
+    ``cfg.resume`` is false; else a collective.
+
+    Args:
+        cfg: the host's config.
+        rank: of this process, as the checkpoint's file name has it.
+        backbone: in DistributedDataParallel.
+        partial_fc: the host's ``PartialFC_V2``.
+        optimizer: the host's, with every group.
+    """
+    if not cfg.resume:
+        return
+    with one_line_for_a_mistake(), failing_together():
+        path = Path(cfg.output) / f"checkpoint_gpu_{rank}.pt"
+        content = _read(path)
+        check_shapes(backbone.module, content["state_dict_backbone"], path)
+        check_shapes(partial_fc, content["state_dict_softmax_fc"], path)
+        there, here = (
+            # Whether it is Adam's, and how many parameters are in each group.
+            [("betas" in group, len(group["params"])) for group in state["param_groups"]]
+            for state in (content["state_optimizer"], optimizer.state_dict())
+        )
+        if there != here:
+            raise CheckpointError(
+                f"checkpoint {path} is of another optimizer, or of other groups of parameters: "
+                "set config.optimizer and the cakd entry back, or start anew with resume=False"
+            )
+
+
 def resume(cfg: Any, rank: int, backbone: nn.Module, partial_fc: nn.Module, amp: Any) -> None:
     """Restore what ``run_state`` kept, where ``cfg.resume`` says so.
 
@@ -42,9 +81,8 @@ def resume(cfg: Any, rank: int, backbone: nn.Module, partial_fc: nn.Module, amp:
     """
     if not cfg.resume:
         return
-    path = os.path.join(cfg.output, f"checkpoint_gpu_{rank}.pt")
-    # The host has read the file already; mapped, its class centres are not read again.
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    path = Path(cfg.output) / f"checkpoint_gpu_{rank}.pt"
+    content = _read(path)
     distiller = hosted(backbone)
     if distiller is not None:
         distiller.step = content["global_step"]
@@ -69,6 +107,21 @@ def save(content: Any, path: str | os.PathLike) -> None:
     """``torch.save``, written beside and renamed: a run that is killed keeps its former file."""
     with atomic_path(Path(path)) as partial:
         torch.save(content, partial)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A checkpoint of the host, mapped: its class centres are read by whoever takes them."""
+    if not path.is_file():
+        raise CheckpointError(
+            f"config.resume: there is no {path}; config.save_all_states = True writes one"
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # a damaged file raises nearly anything
+        raise CheckpointError(
+            f"checkpoint {path} cannot be read ({type(error).__name__}): it is damaged or not a "
+            "checkpoint; resume = False starts anew"
+        ) from error
 
 
 def _parameters(backbone: nn.Module, partial_fc: nn.Module) -> list[nn.Parameter]:

@@ -32,6 +32,8 @@ class HostedDistiller(Distiller):
     def __init__(self, *args: Any, frequent: int, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.frequent = frequent
+        groups = {g["name"]: g["params"] for g in self.parameter_groups(0.0, 0.0)}
+        self._budgets = clipping_budgets(groups, self.config.clipping == "shared")
         self.step = 0
         self.figures: dict[str, float] = {}
         self._meter = Meter()
@@ -49,6 +51,11 @@ class HostedDistiller(Distiller):
                 # a second backward pass through it would be wrong.
                 self.figures |= self._norms(own)
         return sum(terms.values())
+
+    def clip(self, max_norm: float) -> Tensor:
+        """Clip the gradients of each of ``clipping_budgets``; the norm of all before, a scalar."""
+        norms = [clip_grad_norm_(parameters, max_norm) for parameters in self._budgets.values()]
+        return torch.stack(norms).norm()
 
     def _norms(self, terms: dict[str, Tensor]) -> dict[str, float]:
         scale = _NORM_SCALE if self.amp_dtype is torch.float16 else 1.0
@@ -109,7 +116,4 @@ def clip_grad_norm(backbone: nn.Module, max_norm: float) -> Tensor:
     distiller = hosted(backbone)
     if distiller is None:
         return clip_grad_norm_(backbone.parameters(), max_norm)
-    groups = {g["name"]: g["params"] for g in distiller.parameter_groups(0.0, 0.0)}
-    budgets = clipping_budgets(groups, distiller.config.clipping == "shared")
-    norms = [clip_grad_norm_(parameters, max_norm) for parameters in budgets.values()]
-    return torch.stack(norms).norm()
+    return distiller.clip(max_norm)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from arcface_cakd.arcface_torch.mistakes import one_line_for_a_mistake
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.images import decode_crop
 from arcface_cakd.data.records import split
@@ -74,8 +75,7 @@ def faster_items(train_loader: Any, cfg: Any) -> Any:
         images, or a fork's own transforms. Else a loader of the same class with the same
         sampler, workers and seeds, whose batches are the same to the bit.
 
-    Raises:
-        RecordIOError: the record file or its index is damaged.
+    A damaged record file or index ends the program with one line.
     """
     if not cfg.get("fast_items"):
         return train_loader
@@ -84,10 +84,11 @@ def faster_items(train_loader: Any, cfg: Any) -> Any:
         if is_main():
             logger.warning("config.fast_items has no effect: %s", obstacle)
         return train_loader
-    dataset = train_loader.dataset
+    with one_line_for_a_mistake():
+        items = FaceItems(train_loader.dataset.root_dir, train_loader.dataset.imgidx)
     return type(train_loader)(
         local_rank=train_loader.local_rank,
-        dataset=FaceItems(dataset.root_dir, dataset.imgidx),
+        dataset=items,
         batch_size=train_loader.batch_size,
         sampler=train_loader.sampler,
         num_workers=train_loader.num_workers,

@@ -27,8 +27,9 @@ def log_to(callback: Any, backbone: nn.Module, writer: Any, wandb_logger: Any) -
             for name, value in figures.items():
                 writer.add_scalar(f"cakd/{name}", value, step)
         if wandb_logger is not None:
-            # It joins the host's own entry of the next step.
-            wandb_logger.log({f"cakd/{n}": v for n, v in figures.items()}, commit=False)
+            # It joins the host's own entry of the next step. Not under TensorBoard's names,
+            # which the host has wandb copy.
+            wandb_logger.log({f"Distillation/{n}": v for n, v in figures.items()}, commit=False)
         return "".join(f"   {name} {value:.4g}" for name, value in figures.items())
 
     callback.cakd = report

@@ -1,9 +1,6 @@
 """The networks of a patched arcface_torch: its own, ours by name, and the distilling one."""
 
-import contextlib
 import logging
-import sys
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,24 +8,30 @@ from torch import nn
 
 from arcface_cakd import backbones
 from arcface_cakd.arcface_torch.hosted import HostedDistiller, hosted
-from arcface_cakd.backbones import FaceBackbone, WeightsError, build_teacher, copy_weights
+from arcface_cakd.arcface_torch.mistakes import one_line_for_a_mistake
+from arcface_cakd.backbones import (
+    FaceBackbone,
+    WeightsError,
+    build_teacher,
+    copy_weights,
+    start_from,
+)
 from arcface_cakd.config import CakdConfig, ConfigError
-from arcface_cakd.distributed import failing_together, rank
-from arcface_cakd.errors import ArcfaceCakdError
+from arcface_cakd.distributed import failing_together
 from arcface_cakd.registry import BACKBONES, did_you_mean
 
 
 def get_model(name: str, **kwargs: Any) -> FaceBackbone:
     """A network that the host does not know itself, such as a Swin teacher.
 
+    A name that we do not know either ends the program with one line.
+
     Args:
         name: a name in ``BACKBONES``, or ``timm:<model>``.
         kwargs: the host's ``dropout``, ``fp16`` and ``num_features``.
-
-    Raises:
-        UnknownNameError: nor do we.
     """
-    return backbones.get_model(name, **kwargs)
+    with one_line_for_a_mistake():
+        return backbones.get_model(name, **kwargs)
 
 
 def distill(backbone: nn.Module, cfg: Any) -> nn.Module:
@@ -36,20 +39,29 @@ def distill(backbone: nn.Module, cfg: Any) -> nn.Module:
 
     The global random state is left as it was, so that Partial FC starts from the same class
     centres with ``cakd`` and without. A mistake in the ``cakd`` entry ends the program with one
-    line; a collective, where there is such an entry.
+    line; a collective, where anything of ours is asked for.
 
     Args:
         backbone: what the host's ``get_model`` built for ``cfg.network``.
-        cfg: the host's config, an EasyDict. Beyond its own keys, ``cakd`` and ``bf16`` are read.
+        cfg: the host's config, an EasyDict. Beyond its own keys, ``cakd``, ``bf16`` and, for a
+            plain network, ``init_weights`` (as in our ``TrainConfig``) are read.
 
     Returns:
         ``backbone`` itself where ``cfg`` has no ``cakd``.
     """
-    if cfg.get("cakd") is None and not cfg.get("bf16"):
+    plain = cfg.get("cakd") is None
+    start = cfg.get("init_weights")
+    if plain and not cfg.get("bf16") and start is None:
         return backbone
-    with _one_line_for_a_mistake(), failing_together(), torch.random.fork_rng(devices=[]):
-        if cfg.get("cakd") is None:
-            return _in_bfloat16(backbone, cfg)
+    with one_line_for_a_mistake(), failing_together(), torch.random.fork_rng(devices=[]):
+        if plain:
+            if start is not None and not cfg.resume:
+                start_from(backbone, start)
+            return _in_bfloat16(backbone, cfg) if cfg.get("bf16") else backbone
+        if start is not None:
+            raise ConfigError(
+                "config.init_weights is for a plain model: in distillation set cakd.student_weights"
+            )
         config = CakdConfig.from_entry(cfg.cakd)
         network = _student(backbone, cfg)
         teacher = build_teacher(cfg.embedding_size, **config.teacher)
@@ -98,6 +110,8 @@ def _student(backbone: nn.Module, cfg: Any) -> FaceBackbone:
 
 
 def _in_bfloat16(network: nn.Module, cfg: Any) -> nn.Module:
+    if cfg.bf16 is not True:
+        raise ConfigError(f"config.bf16 must be True or False, got {cfg.bf16!r}")
     if cfg.fp16:
         raise ConfigError("config.fp16 and config.bf16 are both set; choose one")
     if not isinstance(network, FaceBackbone | HostedDistiller):
@@ -107,14 +121,3 @@ def _in_bfloat16(network: nn.Module, cfg: Any) -> nn.Module:
         )
     network.amp_dtype = torch.bfloat16
     return network
-
-
-@contextlib.contextmanager
-def _one_line_for_a_mistake() -> Iterator[None]:
-    """The host has no place of its own to say what a user did wrong: rank 0 says it and all end."""
-    try:
-        yield
-    except (ArcfaceCakdError, OSError) as error:
-        if rank() == 0:
-            print(f"arcface-cakd: error: {error}", file=sys.stderr)
-        raise SystemExit(1) from None

@@ -16,6 +16,7 @@ from arcface_cakd.backbones.weights import (
     embedding_size_of,
     load_weights,
     save_weights,
+    start_from,
 )
 
 __all__ = [
@@ -31,4 +32,5 @@ __all__ = [
     "get_model",
     "load_weights",
     "save_weights",
+    "start_from",
 ]

@@ -22,8 +22,8 @@ class FaceBackbone(nn.Module, ABC):
 
     Attributes:
         embedding_size: E, the width of the embedding.
-        token_dim: C, the width of the pixel features.
-        grid: (H, W) of the pixel features.
+        token_dim: C, the width of the pixel features; None in a teacher that has embeddings only.
+        grid: (H, W) of the pixel features, or None likewise.
         stage_dims: channels of each intermediate map, first stage first.
         amp_dtype: precision of the body: torch.float16, torch.bfloat16, or None for float32.
             The head, and all that is returned, is float32 at any setting (float64 in a model
@@ -31,8 +31,8 @@ class FaceBackbone(nn.Module, ABC):
     """
 
     embedding_size: int
-    token_dim: int
-    grid: tuple[int, int]
+    token_dim: int | None
+    grid: tuple[int, int] | None
     stage_dims: tuple[int, ...]
     amp_dtype: torch.dtype | None = None
 

@@ -4,6 +4,7 @@ import inspect
 from typing import Any
 
 from arcface_cakd.backbones._base import BackboneError, FaceBackbone
+from arcface_cakd.backbones.onnx_teacher import ONNX
 from arcface_cakd.registry import BACKBONES
 
 TIMM = "timm:"
@@ -35,6 +36,11 @@ def get_model(
         raise BackboneError(f"network {name!r}: num_features must be 1 or more, got {num_features}")
     if not 0 <= dropout < 1:
         raise BackboneError(f"network {name!r}: dropout must be in [0, 1), got {dropout}")
+    if str(name).startswith(ONNX):
+        raise BackboneError(
+            f"network {name!r} is an ONNX file: it can be a teacher, as cakd.teacher.network, but "
+            "not be trained or exported: take a name in BACKBONES or 'timm:<model>'"
+        )
     arguments = {"dropout": dropout, "fp16": fp16, "num_features": num_features, **kwargs}
     if str(name).startswith(TIMM):
         from arcface_cakd.backbones import timm_grid

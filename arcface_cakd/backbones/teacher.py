@@ -1,15 +1,20 @@
 """The frozen network that a student learns from."""
 
+from typing import Annotated
+
 import torch
 
 from arcface_cakd.backbones._base import FaceBackbone
 from arcface_cakd.backbones.factory import get_model
+from arcface_cakd.backbones.onnx_model import OnnxError
+from arcface_cakd.backbones.onnx_teacher import ONNX, OnnxTeacher
 from arcface_cakd.backbones.weights import (
     WeightsError,
     copy_weights,
     embedding_size_of,
     read_weights,
 )
+from arcface_cakd.config.settings import Range
 from arcface_cakd.registry import SECTIONS
 
 RANDOM = "random"
@@ -20,8 +25,9 @@ def build_teacher(
     embedding_size: int,
     *,
     network: str,
-    weights: str,
+    weights: str | None = None,
     centers: str | None = None,
+    min_accuracy: Annotated[float, Range(0.0, 1.0)] | None = None,
 ) -> FaceBackbone:
     """Build a teacher: in eval mode, no parameter of which requires a gradient.
 
@@ -30,18 +36,38 @@ def build_teacher(
 
     Args:
         embedding_size: width E of the embedding where the weights do not tell it.
-        network: a name in ``BACKBONES``, or ``timm:<model>``.
-        weights: the teacher's ``model.pt``. Its embedding may be of another width than
-            ``embedding_size``: the teacher is built with the width of its weights. Only the
-            word ``random`` gives an untrained teacher.
+        network: a name in ``BACKBONES``, ``timm:<model>``, or ``onnx:<file>``: an ONNX file of a
+            face recognition model, which gives embeddings only.
+        weights: none for an ONNX file, which brings its own; for other networks the teacher's
+            ``model.pt``. Its embedding may be of another width than ``embedding_size``: the
+            teacher is built with the width of its weights. Only the word ``random`` gives an
+            untrained teacher.
         centers: class-centre file(s) of the teacher's margin softmax (a path or a pattern), for
             losses that compare with them. They are no part of the network.
+        min_accuracy: share of the first validation set's pairs, in [0, 1], that the teacher must
+            tell right: a worse one stops the run before its first step. None: any will do.
 
     Raises:
         UnknownNameError: no such network.
+        OnnxError: the ONNX file cannot be used.
         WeightsError: the weights cannot be read, or do not fit the network; the message says
             which keys.
     """
+    if network.startswith(ONNX):
+        if weights is not None:
+            raise WeightsError(
+                f"cakd.teacher, network {network!r}: an ONNX file brings its weights; drop "
+                f"cakd.teacher.weights {weights!r}"
+            )
+        try:
+            return OnnxTeacher(network.removeprefix(ONNX)).requires_grad_(False).eval()
+        except OnnxError as error:
+            raise OnnxError(f"cakd.teacher, network {network!r}: {error}") from error
+    if weights is None:
+        raise WeightsError(
+            f"cakd.teacher lacks 'weights': give network {network!r} the model.pt of a finished "
+            f"run, or {RANDOM!r} for a teacher that knows nothing"
+        )
     with torch.random.fork_rng(devices=[]):
         if weights == RANDOM:
             teacher = get_model(network, num_features=embedding_size)

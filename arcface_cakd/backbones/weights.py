@@ -1,61 +1,30 @@
-"""Weights in files: plain state dicts, read whole and fitting, or not at all."""
+"""Weights in networks: plain state dicts, whole and fitting, or not at all."""
 
 import os
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from arcface_cakd.backbones._base import BackboneError
+from arcface_cakd.backbones.resampling import TRUNK, resampled
+from arcface_cakd.backbones.weight_files import WeightsError, read_weights, some
 from arcface_cakd.files import atomic_path
 
-_DDP_PREFIX = "module."
-_NAMED = 3  # keys of each kind that a message spells out
+__all__ = [
+    "WeightsError",
+    "copy_weights",
+    "embedding_size_of",
+    "load_weights",
+    "read_weights",
+    "save_weights",
+    "start_from",
+]
+
+# What wraps a network, and so leads all its keys: torch.compile, CVLface, and others.
+_WRAPPERS = ("_orig_mod.", "module.", "model.", "net.")
+_TIMM = "timm:"
+_CLASSIFIERS = ("head.", "fc.", "head_dist.", "classifier.")  # what timm calls them
 _PROBES = (2, 3)  # embedding widths whose shapes are compared to see which depend on the width
-
-
-class WeightsError(BackboneError):
-    """Weights that cannot be read or do not fit; the message names the file and the keys."""
-
-
-def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
-    """The state dict in a file, on the CPU.
-
-    The file is read with ``weights_only=True``: it cannot run code. Where every key starts with
-    ``module.``, as DistributedDataParallel writes them, that prefix is dropped.
-
-    Raises:
-        WeightsError: no such file, one that is cut or damaged, or no state dict in it.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"weights {path}: no such file; give the model.pt of a finished run")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError as error:
-        raise WeightsError(f"weights {path} cannot be read: {error.strerror}") from error
-    except Exception as error:  # a damaged pickle raises nearly anything
-        reason = " ".join(str(error).split())[:120]
-        raise WeightsError(
-            f"weights {path} cannot be read: the file is cut, damaged, or holds more than "
-            f"tensors; copy it again, or save it with torch.save(model.state_dict(), path) "
-            f"({type(error).__name__}: {reason})"
-        ) from error
-    if not isinstance(state, Mapping) or not len(state):
-        raise WeightsError(
-            f"weights {path} hold a {type(state).__name__}, not a state dict with tensors in it; "
-            "give a model.pt, as torch.save(model.state_dict(), path) writes it"
-        )
-    odd = [str(k) for k, v in state.items() if not (isinstance(k, str) and _is_plain(v))]
-    if odd:
-        raise WeightsError(
-            f"weights {path} hold no plain state dict (not dense tensors: {_some(odd)}); give a "
-            "model.pt, as torch.save(model.state_dict(), path) writes it"
-        )
-    if all(key.startswith(_DDP_PREFIX) for key in state):
-        state = {key.removeprefix(_DDP_PREFIX): value for key, value in state.items()}
-    return dict(state)
 
 
 def copy_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
@@ -64,7 +33,9 @@ def copy_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     Args:
         model: any module.
         state: must have exactly the model's keys and shapes; floating-point values may be of
-            another precision.
+            another precision. A prefix that all its keys have (``net.`` or ``model.``, as CVLface
+            writes them) is dropped where the model's own have it not, and a timm trunk's
+            weights for another image or window size are resampled, see ``resampled``.
         source: what to call the weights in messages.
 
     Raises:
@@ -72,13 +43,14 @@ def copy_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
             values are not finite. The model is as it was.
     """
     own = model.state_dict()
+    state = resampled(model, _unwrapped(state, own), source)
     faults = []
     missing = [key for key in own if key not in state]
     if missing:
-        faults.append(f"{len(missing)} missing ({_some(missing)})")
+        faults.append(f"{len(missing)} missing ({some(missing)})")
     unexpected = [key for key in state if key not in own]
     if unexpected:
-        faults.append(f"{len(unexpected)} unexpected ({_some(unexpected)})")
+        faults.append(f"{len(unexpected)} unexpected ({some(unexpected)})")
     shared = [key for key in own if key in state]
     reshaped = [
         f"{key} {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
@@ -86,7 +58,7 @@ def copy_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
         if state[key].shape != own[key].shape
     ]
     if reshaped:
-        faults.append(f"{len(reshaped)} of another shape ({_some(reshaped)})")
+        faults.append(f"{len(reshaped)} of another shape ({some(reshaped)})")
     retyped = [
         f"{key} {state[key].dtype} instead of {own[key].dtype}"
         for key in shared
@@ -94,7 +66,7 @@ def copy_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
         and not (state[key].is_floating_point() and own[key].is_floating_point())
     ]
     if retyped:
-        faults.append(f"{len(retyped)} of another type ({_some(retyped)})")
+        faults.append(f"{len(retyped)} of another type ({some(retyped)})")
     if faults:
         raise WeightsError(
             f"{source} do not fit {type(model).__name__}, which has {len(own)} keys: "
@@ -103,20 +75,66 @@ def copy_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     broken = [key for key in shared if not torch.isfinite(state[key]).all()]
     if broken:
         raise WeightsError(
-            f"{source} are not finite in {len(broken)} keys ({_some(broken)}); "
+            f"{source} are not finite in {len(broken)} keys ({some(broken)}); "
             "they come from a run that diverged: use an earlier checkpoint"
         )
     model.load_state_dict(state)
 
 
 def load_weights(model: nn.Module, path: str | os.PathLike) -> None:
-    """Load a ``model.pt`` into a model, strictly; a failure leaves the model as it was.
+    """Load weights into a model, strictly; a failure leaves the model as it was.
+
+    Args:
+        model: any module.
+        path: what ``read_weights`` reads.
 
     Raises:
         WeightsError: the file cannot be read (see ``read_weights``), or its weights do not fit
             (see ``copy_weights``).
     """
     copy_weights(model, read_weights(path), f"weights {path}")
+
+
+def start_from(model: nn.Module, source: str) -> None:
+    """Give a model that is to be trained its first weights; the random state is left as it was.
+
+    Where they are those of a timm model alone, such as its ImageNet weights, all of the model's
+    trunk must be there, their classifier is left out, and the model's face head stays as it is.
+
+    Args:
+        model: any module.
+        source: what ``read_weights`` reads, or ``timm:<model>`` for the weights that timm
+            downloads for that model.
+
+    Raises:
+        WeightsError: they cannot be had, or do not fit (see ``copy_weights``).
+    """
+    if source.startswith(_TIMM):
+        state = _from_timm(source.removeprefix(_TIMM))
+    else:
+        state = read_weights(source)
+    if hasattr(model, "trunk"):
+        own = model.state_dict()
+        bare = _unwrapped(state, own)
+        if not any(key.startswith(TRUNK) for key in bare):
+            head = {key: value for key, value in own.items() if not key.startswith(TRUNK)}
+            body = {k: v for k, v in bare.items() if not k.startswith(_CLASSIFIERS)}
+            state = head | {TRUNK + key: value for key, value in body.items()}
+    copy_weights(model, state, f"weights {source}")
+
+
+def _from_timm(name: str) -> dict[str, Tensor]:
+    import timm
+
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return timm.create_model(name, pretrained=True).state_dict()
+    except Exception as error:  # unknown names, models without weights, and every kind of network
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise WeightsError(
+            f"weights timm:{name} cannot be had ({reason}): see timm.list_pretrained(), or "
+            "download the file and give its path"
+        ) from error
 
 
 def save_weights(model: nn.Module, path: str | os.PathLike) -> None:
@@ -151,6 +169,7 @@ def embedding_size_of(state: Mapping[str, Tensor], build: Callable[[int], nn.Mod
         are not there.
     """
     one, other = (_shapes(build, width) for width in _PROBES)
+    state = _unwrapped(state, one)
     widths = set()
     for key, shape in one.items():
         if key not in state or state[key].dim() != len(shape):
@@ -170,9 +189,16 @@ def _shapes(build: Callable[[int], nn.Module], width: int) -> dict[str, torch.Si
     return {key: value.shape for key, value in model.state_dict().items()}
 
 
-def _is_plain(value: object) -> bool:
-    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_quantized
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+def _unwrapped(state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Tensor]:
+    """The state dict without prefixes of wrappers that all its keys have and not all of ``own``."""
+    state, own = dict(state), list(own)
+    found = True
+    while found and state:
+        found = False
+        for prefix in _WRAPPERS:
+            if all(key.startswith(prefix) for key in state) and not all(
+                key.startswith(prefix) for key in own
+            ):
+                state = {key.removeprefix(prefix): value for key, value in state.items()}
+                found = True
+    return state

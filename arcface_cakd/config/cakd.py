@@ -114,13 +114,19 @@ class CakdConfig:
             raise ConfigError(
                 "cakd.preservation keeps a prompted teacher, but cakd.prompts is None"
             )
+        teacher = section("teacher")
+        if teacher["weights"] is None and not teacher["network"].startswith("onnx:"):
+            raise ConfigError(
+                "cakd.teacher lacks 'weights', which only an ONNX file can do without: set "
+                "cakd.teacher.weights to the model.pt of a finished run"
+            )
         losses = top["losses"]
         if losses is None:
             losses = [{"name": "embedding_cosine"}]
             if top["urfm"] is not None:
                 losses += [{"name": "urfm_feature"}, {"name": "urfm_attention"}]
         return cls(
-            teacher=section("teacher"),
+            teacher=teacher,
             prompts=section("prompts"),
             urfm=section("urfm"),
             losses=tuple(_loss_entry(loss, f"cakd.losses[{i}]") for i, loss in enumerate(losses)),

@@ -45,6 +45,8 @@ class TrainConfig:
         rec: folder of ``train.rec`` (or of one folder of images per identity).
         output: folder for checkpoints, ``model.pt`` and logs; None means work_dirs/<config name>.
         network: the backbone, a name in ``BACKBONES`` or ``timm:<name>``.
+        init_weights: what a plain model starts from: a file or folder of weights, or
+            ``timm:<model>`` for what timm downloads; None: random weights.
         embedding_size: width E of the embedding.
         num_classes: identities; None means as many as the data set has.
         num_image: images; None means as many as the data set has.
@@ -78,6 +80,7 @@ class TrainConfig:
 
     rec: str
     network: str = "r50"
+    init_weights: str | None = None
     output: str | None = None
     embedding_size: Count = 512
     num_classes: Count | None = None
@@ -140,6 +143,10 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
     config = TrainConfig(**check_settings(TrainConfig, given, f"{path}: config"))
     if config.fp16 and config.bf16:
         raise ConfigError(f"{path}: fp16 and bf16 are both set; choose one")
+    if config.init_weights is not None and config.cakd is not None:
+        raise ConfigError(
+            f"{path}: init_weights is for a plain model: in distillation set cakd.student_weights"
+        )
     if config.output is None:
         config.output = str(Path("work_dirs") / path.stem)
     return config

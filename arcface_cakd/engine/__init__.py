@@ -1,16 +1,23 @@
 """The built-in training loop: checkpoints, schedules, validation and records of a run."""
 
 from arcface_cakd.engine.checkpoint import checkpoint_path, load_distiller
-from arcface_cakd.engine.errors import CheckpointError, DivergenceError, EngineError
+from arcface_cakd.engine.errors import (
+    CheckpointError,
+    DivergenceError,
+    EngineError,
+    TeacherError,
+)
 from arcface_cakd.engine.journal import read_history
 from arcface_cakd.engine.loop import TrainResult, train
-from arcface_cakd.engine.validation import validate, validation_sets
+from arcface_cakd.engine.validation import check_teacher, validate, validation_sets
 
 __all__ = [
     "CheckpointError",
     "DivergenceError",
     "EngineError",
+    "TeacherError",
     "TrainResult",
+    "check_teacher",
     "checkpoint_path",
     "load_distiller",
     "read_history",

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from arcface_cakd.backbones import FaceBackbone, build_teacher, get_model
+from arcface_cakd.backbones import FaceBackbone, build_teacher, get_model, start_from
 from arcface_cakd.config import ConfigError, TrainConfig
 from arcface_cakd.data import FaceLoader, get_dataloader
 from arcface_cakd.distiller import Distiller
@@ -136,6 +136,8 @@ def build_model(config: TrainConfig, num_classes: int) -> FaceBackbone | Distill
     student = get_model(
         config.network, dropout=0.0, fp16=config.fp16, num_features=config.embedding_size
     )
+    if config.init_weights is not None and not config.resume:
+        start_from(student, config.init_weights)
     model: FaceBackbone | Distiller = student
     if config.cakd is not None:
         teacher = build_teacher(config.embedding_size, **config.cakd.teacher)

@@ -153,7 +153,7 @@ def load_distiller(config: TrainConfig) -> Distiller:
     path = checkpoint_path(config.output)
     content = _read(path)
     distiller = build_model(config, content["config"]["num_classes"])
-    _check_shapes(distiller, content["state_dict_backbone"], path)
+    check_shapes(distiller, content["state_dict_backbone"], path)
     distiller.load_state_dict(content["state_dict_backbone"])
     return distiller.eval()
 
@@ -211,11 +211,16 @@ def _check(content: dict[str, Any], run: Run, config: TrainConfig, path: Path) -
                 f"checkpoint {path} has {key} {then[key]!r}, the config {value!r}: set it back, "
                 "or start anew with resume=False"
             )
-    _check_shapes(run.model, content["state_dict_backbone"], path)
-    _check_shapes(run.partial_fc, content["state_dict_softmax_fc"], path)
+    check_shapes(run.model, content["state_dict_backbone"], path)
+    check_shapes(run.partial_fc, content["state_dict_softmax_fc"], path)
 
 
-def _check_shapes(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+def check_shapes(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Hold a state of the checkpoint ``path`` against the module that is to take it.
+
+    Raises:
+        CheckpointError: a key is missing, unexpected or of another shape.
+    """
     here = {name: tensor.shape for name, tensor in module.state_dict().items()}
     there = {name: tensor.shape for name, tensor in state.items()}
     for name in sorted(here.keys() | there.keys()):

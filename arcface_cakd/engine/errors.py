@@ -11,5 +11,9 @@ class DivergenceError(EngineError):
     """A loss or gradient that is no longer finite; the message names the step and the term."""
 
 
+class TeacherError(EngineError):
+    """A teacher that is not as good as the config demands; the message says how good it is."""
+
+
 class CheckpointError(EngineError):
     """A checkpoint that cannot be resumed from; the message names the file."""

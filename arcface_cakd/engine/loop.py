@@ -34,7 +34,7 @@ from arcface_cakd.engine.divergence import DivergenceGuard
 from arcface_cakd.engine.journal import Journal
 from arcface_cakd.engine.meters import Clock, Meter
 from arcface_cakd.engine.stepping import Stepper
-from arcface_cakd.engine.validation import validate, validation_sets
+from arcface_cakd.engine.validation import check_teacher, validate, validation_sets
 from arcface_cakd.errors import ArcfaceCakdError
 
 logger = logging.getLogger("arcface_cakd")
@@ -65,7 +65,8 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
     ``metrics.jsonl`` and ``tensorboard``, and with ``save_all_states`` or ``checkpoint_every``
     a checkpoint per rank at the end of every epoch and every ``checkpoint_every`` micro-steps.
     A resumed run equals one that never stopped, on the CPU to the bit; one that had finished
-    returns at once.
+    returns at once. In distillation the teacher's accuracy is logged first, see
+    ``check_teacher``.
 
     As in arcface_torch, ``gradient_acc`` micro-steps sum their gradients, the schedule moves by
     micro-steps, and each rank keeps its own BatchNorm statistics (rank 0's are saved).
@@ -91,11 +92,13 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
     if config.resume:
         start, averages = load_checkpoint(run, config)
         meter = Meter(averages)
-    else:
+    batches_left = (config.num_epoch - start.epoch) * len(run.loader) - start.batch
+    if isinstance(run.model, Distiller) and batches_left > 0:
+        check_teacher(run.model, config.rec, config.val_targets, sets)
+    if not config.resume:
         set_aside_checkpoint(config.output)
 
     output = Path(config.output)
-    batches_left = (config.num_epoch - start.epoch) * len(run.loader) - start.batch
     last_step = total_steps = start.step + max(batches_left, 0)
     if stop_after_step is not None:
         last_step = min(max(stop_after_step, start.step), total_steps)

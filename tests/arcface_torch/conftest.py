@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from _host import Host, HostRun, side_by_side
+from _ijbc import make_ijbc
 from _record_sets import jpeg
 
 from arcface_cakd import patching
@@ -87,8 +88,8 @@ def _patched(checkout: Path, folder: Path, records: Path, only: str | None) -> H
         # With none, the host's loader thread and Partial FC's sampling race for random numbers.
         num_workers=1,
         frequent=1,
-        verbose=1000,
-        val_targets=[],
+        verbose=5,
+        val_targets=["lfw"],
         save_all_states=True,
     )
 
@@ -103,6 +104,11 @@ def host(checkout, records, tmp_path_factory) -> Host:
 def mended_host(checkout, records, tmp_path_factory) -> Host:
     """With ``current-stack`` alone."""
     return _patched(checkout, tmp_path_factory.mktemp("mended"), records, "current-stack")
+
+
+@pytest.fixture(scope="session")
+def ijbc(tmp_path_factory) -> Path:
+    return make_ijbc(tmp_path_factory.mktemp("made") / "ijbc")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from _host import differences, side_by_side
+from _host import RUNNER, differences, side_by_side
+from _ijbc import wanted_scores
 from _record_sets import jpeg, pixels
 
 from arcface_cakd.backbones import get_model
@@ -205,3 +206,11 @@ def test_torch2onnx_takes_the_model(mbf, host, student, tmp_path):
         faces = torch.rand(batch, 3, 112, 112) * 2 - 1
         (embeddings,) = session.run(None, {session.get_inputs()[0].name: faces.numpy()})
         assert embeddings == pytest.approx(student(faces).numpy(), abs=1e-4)
+
+
+def test_ijbc_takes_the_model(mbf, host, student, ijbc, tmp_path):
+    command = [RUNNER, "--model-prefix", mbf.output / "model.pt", "--network", "mbf"]
+    command += ["--image-path", ijbc, "--result-dir", tmp_path, "--batch-size", 4]
+    host.script(*command, SCRIPT="eval_ijbc.py")
+    scores = np.load(tmp_path / "insightface" / "ijbc.npy")
+    np.testing.assert_allclose(scores, wanted_scores(student), atol=1e-5)

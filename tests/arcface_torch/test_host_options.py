@@ -161,11 +161,13 @@ def test_tensorboard_has_every_term(runs):
 
 
 def test_wandb_has_every_term(runs):
-    with_terms = [values for values, _ in runs["wandb"] if "cakd/anchoring" in values]
+    with_terms = [values for values, _ in runs["wandb"] if "Distillation/anchoring" in values]
     steps = runs["logged"].records[0]["terms"][-len(with_terms) :]
     assert len(with_terms) >= 2
     for values, terms in zip(with_terms, steps, strict=True):
-        assert {name: values[f"cakd/{name}"] for name in TERMS} == pytest.approx(terms, rel=1e-5)
+        assert {name: values[f"Distillation/{name}"] for name in TERMS} == pytest.approx(
+            terms, rel=1e-5
+        )
     # The host's own entries come once per step, and ours start none.
     committed = [values for values, commit in runs["wandb"] if commit]
     assert [values["Process/Step"] for values in committed] == [1, 2, 3]

@@ -10,13 +10,16 @@ import pytest
 import torch
 from _processes import run_ranks
 from easydict import EasyDict as edict
+from engine.engine_helpers import make_faces
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from arcface_cakd import arcface_torch as cakd
 from arcface_cakd.arcface_torch.hosted import LINES_PER_NORMS, HostedDistiller
 from arcface_cakd.backbones import build_teacher, get_model
+from arcface_cakd.data import read_bin
 from arcface_cakd.distiller import Distiller
+from arcface_cakd.evaluation import embed, verification_metrics
 from arcface_cakd.partial_fc import ArcFace, PartialFC
 from arcface_cakd.resources import resource_dir
 
@@ -82,6 +85,7 @@ def test_a_plain_config_passes_through_unchanged():
     callback = edict()
     cakd.log_to(callback, network, None, None)
     assert cakd.log_line(callback, "Loss 1", 10) == "Loss 1"
+    assert cakd.check_teacher(cfg, wrapped) is None
 
 
 def test_the_student_has_the_weights_that_the_host_drew():
@@ -111,15 +115,33 @@ def test_bfloat16_reaches_a_plain_network_of_ours():
     assert cakd.distill(network, cfg).amp_dtype is torch.bfloat16
 
 
+def test_a_plain_network_of_the_host_s_starts_from_given_weights(tmp_path):
+    torch.manual_seed(4)
+    start = get_model("r10_narrow", num_features=E).state_dict()
+    torch.save(start, tmp_path / "model.pt")
+    for network in (HostNetwork(), get_model("r10_narrow", num_features=E)):
+        cfg = make_cfg(cakd=None, init_weights=str(tmp_path / "model.pt"))
+        before = torch.get_rng_state()
+        assert cakd.distill(network, cfg) is network
+        assert torch.equal(torch.get_rng_state(), before)
+        assert all(torch.equal(v, start[k]) for k, v in network.state_dict().items())
+    network = HostNetwork()
+    cfg = make_cfg(cakd=None, init_weights="gone.pt", resume=True)
+    assert cakd.distill(network, cfg) is network
+
+
 @pytest.mark.parametrize(
     "changes, words",
     [
+        ({"init_weights": "model.pt"}, ["init_weights", "cakd.student_weights"]),
+        ({"cakd": None, "init_weights": "no.pt"}, ["no.pt", "no such file"]),
         ({"cakd": edict(teachr=edict())}, ["teachr", "'teacher'"]),
         ({"cakd": edict(teacher=edict(network="swin_mini", weights="no.pt"))}, ["no.pt"]),
         ({"network": "r2060"}, ["r2060", "BACKBONES"]),
         ({"network": "r18"}, ["r18", "missing"]),  # the host's has other keys
         ({"fp16": True, "bf16": True}, ["fp16", "bf16"]),
         ({"cakd": None, "bf16": True}, ["bf16", "r10_narrow"]),
+        ({"bf16": "yes"}, ["bf16", "True or False", "'yes'"]),
     ],
 )
 def test_a_mistake_ends_the_program_with_one_line(changes, words, capsys):
@@ -209,6 +231,36 @@ def test_small_gradients_survive_the_exchange_between_ranks(tmp_path):
         torch.testing.assert_close(gradient, torch.full((E,), BATCH * 1.5e-9), rtol=1e-5, atol=0)
 
 
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    return make_faces(tmp_path_factory.mktemp("seam") / "faces")
+
+
+def test_the_teacher_is_checked_on_the_host_s_sets(faces, distiller, caplog, capsys):
+    wrapped = nn.Module()
+    wrapped.module = distiller
+    cfg = make_cfg(rec=str(faces), val_targets=["cfp_fp", "lfw"])
+    before = torch.get_rng_state()
+    with caplog.at_level("INFO", "arcface_cakd"):
+        cakd.check_teacher(cfg, wrapped)
+    assert torch.equal(torch.get_rng_state(), before)
+    (message,) = caplog.messages
+    accuracy = verification_metrics(
+        embed(distiller.teacher, (pairs := read_bin(faces / "lfw.bin")).images), pairs.issame
+    ).accuracy
+    assert message.startswith(f"teacher: lfw {100 * accuracy:.2f} %, of random weights")
+    assert distiller.training
+
+    for targets, said in ((["lfw"], "below cakd.teacher.min_accuracy"), ([], "no validation set")):
+        demanding = make_cfg(rec=str(faces), val_targets=targets)
+        demanding.cakd.teacher.min_accuracy = 1.0
+        wrapped.module = cakd.distill(HostNetwork(), demanding)
+        with pytest.raises(SystemExit) as stop:
+            cakd.check_teacher(demanding, wrapped)
+        line = capsys.readouterr().err
+        assert stop.value.code == 1 and line.count("\n") == 1 and said in line
+
+
 def _amp(scale):
     return torch.amp.GradScaler("cpu", init_scale=scale)
 
@@ -256,6 +308,71 @@ def test_a_checkpoint_of_an_unpatched_host_is_used_as_it_is(tmp_path, caplog):
     cakd.resume(cfg, 0, network, partial_fc, _amp(2.0))
     assert torch.equal(torch.get_rng_state(), before)
     assert "no random state" in caplog.text
+
+
+def _checkpoint(folder, network, partial_fc, optimizer):
+    """What the host saves, as far as it is checked."""
+    content = {
+        "global_step": 1,
+        "state_dict_backbone": network.state_dict(),
+        "state_dict_softmax_fc": partial_fc.state_dict(),
+        "state_optimizer": optimizer.state_dict(),
+    }
+    torch.save(content, folder / "checkpoint_gpu_0.pt")
+
+
+def _host_run(classes=CLASSES, optimizer=torch.optim.SGD, **changes):
+    """backbone in its wrapper, Partial FC and optimiser, as ``train_v2.py`` holds them."""
+    cfg = make_cfg(**changes)
+    wrapped = nn.Module()
+    wrapped.module = cakd.distill(get_model("r10_narrow", num_features=E), cfg)
+    partial_fc = PartialFC(ArcFace(), E, classes)
+    groups = [*cakd.parameter_groups(wrapped, cfg), {"params": partial_fc.parameters()}]
+    return wrapped, partial_fc, optimizer(groups, lr=0.1)
+
+
+@pytest.mark.parametrize(
+    "then, now, words",
+    [
+        ({}, {}, None),
+        ({"cakd": None}, {"cakd": None}, None),
+        ({}, {"cakd": None}, ["anchoring", "missing", "cakd"]),
+        ({"cakd": None}, {}, ["missing", "cakd"]),
+        ({}, {"classes": CLASSES + 1}, ["weight", "(6, 16)", "(7, 16)"]),
+        ({}, {"optimizer": torch.optim.AdamW}, ["optimizer"]),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line(tmp_path, capsys, then, now, words):
+    network, partial_fc, optimizer = _host_run(**then)
+    _checkpoint(tmp_path, network.module, partial_fc, optimizer)
+    cfg = make_cfg(resume=True, output=str(tmp_path))
+    if words is None:
+        cakd.check_checkpoint(cfg, 0, *_host_run(**now))
+        return
+    with pytest.raises(SystemExit):
+        cakd.check_checkpoint(cfg, 0, *_host_run(**now))
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and all(word in line for word in words), line
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"no checkpoint"])
+def test_a_checkpoint_that_is_missing_or_damaged_is_one_line(tmp_path, capsys, damage):
+    path = tmp_path / "checkpoint_gpu_0.pt"
+    if damage is not None:
+        path.write_bytes(damage)
+    run = _host_run(cakd=None)
+    cakd.check_checkpoint(make_cfg(output=str(tmp_path)), 0, *run)  # resume is off
+    with pytest.raises(SystemExit):
+        cakd.check_checkpoint(make_cfg(resume=True, output=str(tmp_path)), 0, *run)
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and str(path) in line
+
+
+def test_an_unknown_network_is_one_line(capsys):
+    with pytest.raises(SystemExit):
+        cakd.get_model("swin_minni", fp16=False)
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and "did you mean 'swin_mini'?" in line
 
 
 def test_without_resume_nothing_is_read(tmp_path):
@@ -312,9 +429,8 @@ def test_terms_and_diagnostics_reach_log_line_tensorboard_and_wandb():
     names = {"margin", "embedding_cosine", "urfm_attention", "anchoring"}
     names |= {"teacher_rank", "attended_rank", "prompted_cosine"}
     assert {tag for tag, _ in writer.scalars} == {f"cakd/{name}" for name in names}
-    assert run.logged == [
-        ({tag: value for (tag, _), value in writer.scalars.items()}, False),
-    ]
+    figures = {tag.replace("cakd/", "Distillation/"): v for (tag, _), v in writer.scalars.items()}
+    assert run.logged == [(figures, False)]
 
 
 def test_gradient_norms_come_with_every_tenth_line_and_disturb_nothing():
@@ -391,14 +507,16 @@ def test_without_us_plain_training_goes_on_and_distilling_stops(fallbacks):
     assert fallbacks["log_line"](None, "Loss 1", 1) == "Loss 1"
     assert fallbacks["resume"](cfg, 0, wrapped, None, None) is None
     assert fallbacks["log_to"](None, wrapped, None, None) is None
+    assert fallbacks["check_teacher"](cfg, wrapped) is None
     assert fallbacks["save"] is torch.save
     (group,) = fallbacks["parameter_groups"](wrapped, cfg)
     assert len(list(group["params"])) == 2
     network.weight.grad = torch.full_like(network.weight, 10.0)
     assert float(fallbacks["clip_grad_norm"](wrapped, 5)) == pytest.approx(20.0)
     assert float(network.weight.grad.norm()) == pytest.approx(5.0, rel=1e-4)
-    with pytest.raises(SystemExit, match="install"):
-        fallbacks["distill"](network, make_cfg())
+    for key, changes in (("cakd", {}), ("init_weights", {"cakd": None, "init_weights": "w.pt"})):
+        with pytest.raises(SystemExit, match=rf"config\.{key} needs arcface_cakd: install"):
+            fallbacks["distill"](network, make_cfg(**changes))
     with pytest.raises(ValueError, match="swin_s"):
         fallbacks["get_model"]("swin_s", fp16=False)
 

@@ -291,9 +291,16 @@ class TestTeacher:
     def test_its_settings_are_those_of_the_config(self):
         assert SECTIONS.get("teacher") is build_teacher
         given = {"network": "swin_s", "weights": "model.pt"}
-        assert check_settings(build_teacher, given, "cakd.teacher") == {**given, "centers": None}
-        with pytest.raises(ConfigError, match=r"cakd\.teacher lacks 'weights'"):
-            check_settings(build_teacher, {"network": "swin_s"}, "cakd.teacher")
+        assert check_settings(build_teacher, given, "cakd.teacher") == {
+            **given,
+            "centers": None,
+            "min_accuracy": None,
+        }
+        for share in (-0.1, 98.3, True):
+            with pytest.raises(ConfigError, match=r"cakd\.teacher\.min_accuracy"):
+                check_settings(build_teacher, {**given, "min_accuracy": share}, "cakd.teacher")
+        with pytest.raises(WeightsError, match=r"cakd\.teacher lacks 'weights'.*'random'"):
+            build_teacher(8, **check_settings(build_teacher, {"network": "mbf"}, "cakd.teacher"))
 
     def test_a_registered_network_may_be_the_teacher(self, monkeypatch, tmp_path):
         BACKBONES.names()

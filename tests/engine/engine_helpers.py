@@ -22,8 +22,9 @@ class TinyFace(FaceBackbone):
     grid = (7, 7)
     stage_dims = (6, 8)
 
-    def __init__(self, embedding_size: int, dropout: float):
+    def __init__(self, embedding_size: int, dropout: float, fp16: bool = False):
         super().__init__()
+        self.amp_dtype = torch.float16 if fp16 else None
         self.embedding_size = embedding_size
         self.stem = nn.Conv2d(3, 6, 4, stride=4)
         self.norm = nn.BatchNorm2d(6)
@@ -43,12 +44,12 @@ class TinyFace(FaceBackbone):
 
 @BACKBONES.register("test_tiny")
 def test_tiny(dropout=0.0, fp16=False, num_features=512):
-    return TinyFace(num_features, dropout)
+    return TinyFace(num_features, dropout, fp16)
 
 
 @BACKBONES.register("test_tiny_dropout")
 def test_tiny_dropout(dropout=0.0, fp16=False, num_features=512):
-    return TinyFace(num_features, dropout=0.3)
+    return TinyFace(num_features, 0.3, fp16)
 
 
 # pytest must not take the factories for tests where a module imports them.

@@ -1,0 +1,109 @@
+"""A teacher of which there is an ONNX file only: embeddings, and nothing within reach behind them.
+
+Such are insightface's released recognisers, and what ``arcface-cakd export`` writes.
+"""
+
+import logging
+import os
+
+import torch
+from torch import Tensor
+
+from arcface_cakd.backbones._base import BackboneError, FaceBackbone
+from arcface_cakd.backbones.onnx_model import OnnxError, OnnxModel
+from arcface_cakd.features import FaceFeatures
+
+logger = logging.getLogger("arcface_cakd")
+
+ONNX = "onnx:"
+_GPU = "CUDAExecutionProvider"
+
+
+class OnnxTeacher(FaceBackbone):
+    """A face recognition model in an ONNX file, as a frozen backbone without pixel features.
+
+    It has no parameters and gives no gradient. It computes in the file's own precision, where the
+    images are: on a GPU if this onnxruntime can, else on the CPU, which one warning says.
+
+    Args:
+        path: the file. Where it takes batches of one size only, others are cut and filled up to
+            it: one of size 1 gets its images one by one.
+
+    Attributes:
+        batch: images of one run; None for as many as come.
+
+    Raises:
+        OnnxError: no such file, not a face recognition model for 112 x 112 images, or one that
+            does not run.
+    """
+
+    token_dim = None
+    grid = None
+    stage_dims = ()
+
+    def __init__(self, path: str | os.PathLike):
+        super().__init__()
+        self.path = path
+        self._device = torch.device("cpu")
+        self._model = OnnxModel(path, threads=torch.get_num_threads())
+        self.batch = self._model.batch
+        face = torch.linspace(-1, 1, 3 * 112 * 112).view(1, 3, 112, 112)
+        embedding = self._embed(face)
+        if embedding.dim() != 2:
+            raise OnnxError(
+                f"model {path} is not a face recognition model: its output must be (N, E), and is "
+                f"{tuple(embedding.shape)} for one image"
+            )
+        self.embedding_size = embedding.shape[1]
+        if self.batch is None and not self._takes_two(face, embedding):
+            logger.info("%s%s takes one image at a time, whatever it declares", ONNX, path)
+            self.batch = 1
+
+    def forward_features(self, images: Tensor, stages: bool = False) -> FaceFeatures:
+        """Images (B, 3, 112, 112) in [-1, 1] to features that hold an embedding (B, E) alone."""
+        if images.device != self._device:
+            self._move(images.device)
+        return FaceFeatures(self._embed(images).to(images.device), tokens=None, grid=None)
+
+    def body(self, images: Tensor):
+        """There is none to reach: raises BackboneError."""
+        raise BackboneError(f"{ONNX}{self.path} gives embeddings only, no pixel features")
+
+    def head(self, final: Tensor):
+        """There is none to reach: raises BackboneError."""
+        raise BackboneError(f"{ONNX}{self.path} gives embeddings only, and takes no pixel features")
+
+    def _embed(self, images: Tensor) -> Tensor:
+        size = self.batch or len(images)
+        parts = []
+        for part in images.split(size):
+            filled = torch.cat([part, part[-1:].expand(size - len(part), -1, -1, -1)])
+            parts.append(self._model(filled)[: len(part)])
+        return torch.cat(parts)
+
+    def _takes_two(self, face: Tensor, embedding: Tensor) -> bool:
+        """Whether batches work as declared: exporters have written graphs where they do not."""
+        try:
+            both = self._model(torch.cat([face, -face]))
+        except OnnxError:
+            return False
+        scale = embedding.abs().max()
+        return both.shape == (2, self.embedding_size) and bool(
+            (both[:1] - embedding).abs().max() <= 1e-3 * scale
+        )
+
+    def _move(self, device: torch.device) -> None:
+        import onnxruntime
+
+        providers = ["CPUExecutionProvider"]
+        if device.type == "cuda" and _GPU in onnxruntime.get_available_providers():
+            providers.insert(0, (_GPU, {"device_id": device.index or 0}))
+        self._model = OnnxModel(self.path, providers, torch.get_num_threads())
+        if device.type == "cuda" and _GPU not in self._model.providers:
+            logger.warning(
+                "%s%s runs on the CPU, which is slow: this onnxruntime cannot use the GPU; "
+                "install onnxruntime-gpu",
+                ONNX,
+                self.path,
+            )
+        self._device = device
