@@ -135,7 +135,13 @@ class Distiller(nn.Module):
         self.urfm = None
         if config.urfm is not None:
             self.urfm = URFM(
-                student.token_dim, student.grid, teacher.token_dim, teacher.grid, **config.urfm
+                student.token_dim,
+                student.grid,
+                teacher.token_dim,
+                teacher.grid,
+                student.extent,
+                teacher.extent,
+                **config.urfm,
             )
         self.anchoring = None
         if config.anchoring is not None:

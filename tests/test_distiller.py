@@ -421,3 +421,13 @@ def test_the_student_starts_from_given_weights(tmp_path):
     distiller = make(student_weights=str(tmp_path / "model.pt"))
     for name, value in start.state_dict().items():
         assert torch.equal(distiller.student.state_dict()[name], value)
+
+
+def test_patches_stand_where_they_are_on_the_crop():
+    entry = {"teacher": TEACHER, "prompts": None, "urfm": SMALL_URFM}
+    student, teacher = (get_model(name, num_features=8) for name in ("r10_narrow", "vit_t"))
+    places = Distiller(student, teacher, CakdConfig.from_entry(entry)).urfm.places
+    centers = 9 * np.arange(12) + 4  # patches of 9 pixels, from pixel 0, cover 108 of 112
+    x, y = np.meshgrid(centers, centers)
+    np.testing.assert_allclose(places["teacher"], np.stack([x, y], -1).reshape(-1, 2))
+    assert float(places["student"].max()) == 103.5  # the middle of pixels 96 to 111

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.features import FaceFeatures
+from arcface_cakd.landmarks import CROP_SIZE
 
 
 class BackboneError(ArcfaceCakdError):
@@ -24,6 +25,8 @@ class FaceBackbone(nn.Module, ABC):
         embedding_size: E, the width of the embedding.
         token_dim: C, the width of the pixel features; None in a teacher that has embeddings only.
         grid: (H, W) of the pixel features, or None likewise.
+        extent: pixels of the crop that the grid covers, from its upper left corner; less than all
+            where patches do not tile it.
         stage_dims: channels of each intermediate map, first stage first.
         amp_dtype: precision of the body: torch.float16, torch.bfloat16, or None for float32.
             The head, and all that is returned, is float32 at any setting (float64 in a model
@@ -34,6 +37,7 @@ class FaceBackbone(nn.Module, ABC):
     token_dim: int | None
     grid: tuple[int, int] | None
     stage_dims: tuple[int, ...]
+    extent: float = float(CROP_SIZE)
     amp_dtype: torch.dtype | None = None
 
     @abstractmethod

@@ -145,6 +145,7 @@ class VisionTransformer(FaceBackbone):
         self.embedding_size = num_features
         self.token_dim = embed_dim
         self.grid = (side, side)
+        self.extent = float(side * patch_size)  # 108 of 112 pixels with patches of 9
         stages = min(depth, STAGES)
         self.taps = [depth * (i + 1) // stages - 1 for i in range(stages)]
         self.stage_dims = (embed_dim,) * stages
