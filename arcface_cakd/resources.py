@@ -22,6 +22,12 @@ def resource_dir(kind: str) -> Path:
     raise ArcfaceCakdError(f"this installation of arcface_cakd has no {kind}/: reinstall it")
 
 
+def recipe_files() -> dict[str, Path]:
+    """The shipped recipes by name, in alphabetical order; pieces that they share (``_*.py``)
+    are not among them."""
+    return {file.stem: file for file in sorted(resource_dir("recipes").glob("[!_]*.py"))}
+
+
 def find_recipe(path: str) -> Path:
     """``path`` itself if it exists, else the shipped recipe of that name.
 
@@ -29,17 +35,17 @@ def find_recipe(path: str) -> Path:
     recipe, from any directory.
 
     Raises:
-        ArcfaceCakdError: neither exists; the message lists the nearest recipe.
+        ArcfaceCakdError: neither exists; the message names the nearest recipe.
     """
     from arcface_cakd.registry import did_you_mean
 
     given = Path(path)
     if given.is_file():
         return given
-    folder = resource_dir("recipes")
-    shipped = folder / f"{given.stem}.py"
-    if shipped.is_file() and given.parent in (Path("."), Path("recipes")):
-        return shipped
-    names = sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_"))
-    hint = did_you_mean(given.stem, names)
+    shipped = recipe_files()
+    if given.stem in shipped and given.parent in (Path("."), Path("recipes")):
+        return shipped[given.stem]
+    hint = did_you_mean(given.stem, shipped)
+    if hint.startswith("known: "):  # nothing near: there are too many to name
+        hint = "`arcface-cakd list recipes` names them"
     raise ArcfaceCakdError(f"config {path}: no such file, and no recipe of that name; {hint}")

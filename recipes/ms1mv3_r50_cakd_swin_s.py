@@ -9,8 +9,8 @@ on real data. Gradients pass through the teacher to its prompts: a step needs ab
 training teacher and student together (not measured; meant for GPUs of 80 GB).
 """
 
-from _cakd_swin_s import cakd
-from _ms1mv3 import config
+from _cakd import cakd
+from ms1mv3_r50 import config
 
-config.network = "r50"
+cakd.teacher.update(network="swin_s", weights="work_dirs/ms1mv3_swin_s/model.pt")
 config.cakd = cakd

@@ -9,10 +9,7 @@ for GPUs of 80 GB; how much memory they take was not measured.
 """
 
 from _ms1mv3 import config
+from _teacher import teacher
 
+config.update(teacher)
 config.network = "swin_s"
-config.margin_list = (1.0, 0.0, 0.4)
-config.optimizer = "adamw"
-config.lr = 5e-4
-config.weight_decay = 0.1
-config.warmup_epoch = 2

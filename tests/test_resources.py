@@ -1,7 +1,7 @@
 import pytest
 
 from arcface_cakd.errors import ArcfaceCakdError
-from arcface_cakd.resources import find_recipe, resource_dir
+from arcface_cakd.resources import find_recipe, recipe_files, resource_dir
 
 
 def test_recipes_are_found_from_any_directory(tmp_path, monkeypatch):
@@ -21,6 +21,25 @@ def test_a_file_of_the_users_comes_first(tmp_path, monkeypatch):
 def test_an_unknown_recipe_names_the_nearest():
     with pytest.raises(ArcfaceCakdError, match="did you mean 'demo_cakd'"):
         find_recipe("demo_cakdd")
+
+
+@pytest.mark.parametrize("given", ["xyzzy", "xyzzy.py", "/nowhere/xyzzy.py"])
+def test_where_none_is_near_it_says_how_to_list_them(given):
+    with pytest.raises(ArcfaceCakdError) as raised:
+        find_recipe(given)
+    assert given in str(raised.value) and "arcface-cakd list recipes" in str(raised.value)
+    assert len(str(raised.value)) < 200
+
+
+def test_pieces_that_recipes_share_are_no_recipes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = recipe_files()
+    assert list(files) == sorted(files) and "demo_cakd" in files
+    pieces = {file.stem for file in resource_dir("recipes").glob("*.py")} - set(files)
+    assert pieces and all(piece.startswith("_") for piece in pieces)
+    for name in ("_demo", "recipes/_demo.py"):
+        with pytest.raises(ArcfaceCakdError):
+            find_recipe(name)
 
 
 def test_an_unknown_kind_of_resource_is_said():

@@ -56,15 +56,14 @@ def _backbones() -> list[dict]:
 
 
 def _recipes() -> list[dict]:
-    from arcface_cakd.resources import resource_dir
+    from arcface_cakd.resources import recipe_files
 
-    files = sorted(resource_dir("recipes").glob("[!_]*.py"))
     return [
         {
-            "name": file.stem,
+            "name": name,
             "what": _first_line(ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))),
         }
-        for file in files
+        for name, file in recipe_files().items()
     ]
 
 

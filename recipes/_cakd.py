@@ -1,9 +1,9 @@
-"""The whole method with the Swin-S of ms1mv3_swin_s as teacher, written out."""
+"""The whole method but for its teacher, written out."""
 
 from easydict import EasyDict as edict
 
 cakd = edict(
-    teacher=edict(network="swin_s", weights="work_dirs/ms1mv3_swin_s/model.pt"),
+    teacher=edict(),  # each recipe names its own
     prompts=edict(num_tokens=8),
     urfm=edict(num_centers=49, dim=256, face_distance="relative", position="query_key"),
     losses=[

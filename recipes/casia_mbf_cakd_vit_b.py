@@ -1,0 +1,14 @@
+"""CASIA-WebFace: MobileFaceNet distilled from casia_vit_b by the whole method, on 8 GPUs.
+
+As casia_mbf, the baseline to compare with, and a teacher. Prompts enter at each of the teacher's
+24 blocks.
+
+The weights and sizes of the method are our choice, untested on real data: see
+ms1mv3_mbf_cakd_swin_s.
+"""
+
+from _cakd import cakd
+from casia_mbf import config
+
+cakd.teacher.update(network="vit_b", weights="work_dirs/casia_vit_b/model.pt")
+config.cakd = cakd

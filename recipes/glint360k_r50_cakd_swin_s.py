@@ -1,0 +1,13 @@
+"""Glint360K: IResNet-50 distilled from glint360k_swin_s by the whole method, on 8 GPUs.
+
+As glint360k_r50, the baseline to compare with, and a teacher.
+
+The weights and sizes of the method are our choice, untested on real data: see
+ms1mv3_r50_cakd_swin_s.
+"""
+
+from _cakd import cakd
+from glint360k_r50 import config
+
+cakd.teacher.update(network="swin_s", weights="work_dirs/glint360k_swin_s/model.pt")
+config.cakd = cakd

@@ -1,0 +1,14 @@
+"""MS1MV2: MobileFaceNet distilled from ms1mv2_vit_s by the whole method, on 8 GPUs.
+
+As ms1mv2_mbf, the baseline to compare with, and a teacher. Prompts enter at each of the teacher's
+12 blocks.
+
+The weights and sizes of the method are our choice, untested on real data: see
+ms1mv3_mbf_cakd_swin_s.
+"""
+
+from _cakd import cakd
+from ms1mv2_mbf import config
+
+cakd.teacher.update(network="vit_s", weights="work_dirs/ms1mv2_vit_s/model.pt")
+config.cakd = cakd

@@ -1,0 +1,13 @@
+"""MS1MV2: IResNet-50 distilled from ms1mv2_swin_s by the whole method, on 8 GPUs.
+
+As ms1mv2_r50, the baseline to compare with, and a teacher.
+
+The weights and sizes of the method are our choice, untested on real data: see
+ms1mv3_r50_cakd_swin_s.
+"""
+
+from _cakd import cakd
+from ms1mv2_r50 import config
+
+cakd.teacher.update(network="swin_s", weights="work_dirs/ms1mv2_swin_s/model.pt")
+config.cakd = cakd

@@ -1,0 +1,8 @@
+"""MS1MV3: MobileFaceNet, the method with Euclidean distance, on 8 GPUs.
+
+As ms1mv3_mbf_cakd_swin_s, but for this. The position term knows distance in the image only.
+"""
+
+from ms1mv3_mbf_cakd_swin_s import config
+
+config.cakd.urfm.face_distance = None

@@ -1,0 +1,11 @@
+"""MS1MV3: MobileFaceNet, the method without URFM, on 8 GPUs.
+
+As ms1mv3_mbf_cakd_swin_s, but for this. The embedding loss is left alone, and the prompts learn
+from it.
+"""
+
+from ms1mv3_mbf_cakd_swin_s import config
+
+config.cakd.urfm = None
+config.cakd.anchoring = None
+config.cakd.losses = config.cakd.losses[:1]

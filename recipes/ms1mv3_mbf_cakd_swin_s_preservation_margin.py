@@ -1,0 +1,10 @@
+"""MS1MV3: MobileFaceNet, the method with a margin for the teacher, on 8 GPUs.
+
+As ms1mv3_mbf_cakd_swin_s, but for this. The prompted teacher is held to its own class centres; the
+weight is ours, untested.
+"""
+
+from ms1mv3_mbf_cakd_swin_s import config
+
+config.cakd.preservation = dict(kind="margin", weight=0.1)
+config.cakd.teacher.centers = "work_dirs/ms1mv3_swin_s/checkpoint_gpu_*.pt"

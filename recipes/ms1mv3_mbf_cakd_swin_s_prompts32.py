@@ -1,0 +1,8 @@
+"""MS1MV3: MobileFaceNet, the method with 32 prompts a stage, on 8 GPUs.
+
+As ms1mv3_mbf_cakd_swin_s, but for this.
+"""
+
+from ms1mv3_mbf_cakd_swin_s import config
+
+config.cakd.prompts.num_tokens = 32

@@ -1,0 +1,13 @@
+"""WebFace42M: IResNet-18 distilled from wf42m_swin_s by the whole method, on 8 GPUs.
+
+As wf42m_r18, the baseline to compare with, and a teacher.
+
+The weights and sizes of the method are our choice, untested on real data: see
+ms1mv3_r50_cakd_swin_s.
+"""
+
+from _cakd import cakd
+from wf42m_r18 import config
+
+cakd.teacher.update(network="swin_s", weights="work_dirs/wf42m_swin_s/model.pt")
+config.cakd = cakd

@@ -1,0 +1,14 @@
+"""WebFace4M: MobileFaceNet distilled from wf4m_vit_b by the whole method, on 8 GPUs.
+
+As wf4m_mbf, the baseline to compare with, and a teacher. Prompts enter at each of the teacher's 24
+blocks.
+
+The weights and sizes of the method are our choice, untested on real data: see
+ms1mv3_mbf_cakd_swin_s.
+"""
+
+from _cakd import cakd
+from wf4m_mbf import config
+
+cakd.teacher.update(network="vit_b", weights="work_dirs/wf4m_vit_b/model.pt")
+config.cakd = cakd
