@@ -10,13 +10,7 @@ from arcface_cakd.alignment import URFM, Alignment, Anchoring, LocalFeatures, ef
 from arcface_cakd.backbones import FaceBackbone, load_weights
 from arcface_cakd.config import CakdConfig, ConfigError
 from arcface_cakd.features import FaceFeatures
-from arcface_cakd.losses import (
-    DistillationLoss,
-    FeatureDims,
-    LossBatch,
-    Preservation,
-    WeightSchedule,
-)
+from arcface_cakd.losses import FeatureDims, LossBatch, Preservation, WeightedLosses
 from arcface_cakd.partial_fc import ArcFace, PartialFC, load_centers
 from arcface_cakd.prompting import AdaptablePrompts
 from arcface_cakd.registry import LOSSES
@@ -101,33 +95,18 @@ class Distiller(nn.Module):
             student_grid=student.grid,
             teacher_grid=teacher.grid,
         )
-        self.losses = nn.ModuleDict()
-        self._weights: dict[str, tuple[float, WeightSchedule]] = {}
-        # Micro-steps done; a buffer, so that it rides in checkpoints.
-        self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
-        for entry in config.losses:
-            loss = LOSSES.get(entry.name)(dims, **entry.settings)
-            if not isinstance(loss, DistillationLoss):
+        self.losses = WeightedLosses(config.losses, dims)
+        self._with_stages = bool(self.losses.needing("stages"))
+        if config.urfm is None:
+            for name in self.losses.needing("alignment"):
                 raise ConfigError(
-                    f"loss {entry.name!r} is a {type(loss).__name__}, not a DistillationLoss: "
-                    "derive it from arcface_cakd.losses.DistillationLoss"
+                    f"loss {name!r} compares local features, but cakd.urfm is None: set "
+                    "cakd.urfm=edict() or drop the loss"
                 )
-            if "alignment" in loss.needs and config.urfm is None:
-                raise ConfigError(
-                    f"loss {entry.name!r} compares local features, but cakd.urfm is None: "
-                    "set cakd.urfm=edict() or drop the loss"
-                )
-            name = self._unique(entry.name)
-            self.losses[name] = loss
-            self._weights[name] = entry.weight, WeightSchedule(**(entry.schedule or {}))
-            if teacher.token_dim is None and loss.needs & _PIXEL_FEATURES:
-                _check_embeddings_suffice(config, entry.name)
-        needs = frozenset().union(*(loss.needs for loss in self.losses.values()))
-        self._with_stages = "stages" in needs
-        for name, loss in self.losses.items():
-            if "centers" in loss.needs and self.teacher_fc is None:
-                wants = f"loss {name!r}"
-                self._frozen += (_teacher_partial_fc(config, teacher, num_classes, wants),)
+        if teacher.token_dim is None and self.losses.needing(*_PIXEL_FEATURES):
+            _check_embeddings_suffice(config, *self.losses.needing(*_PIXEL_FEATURES))
+        for name in self.losses.needing("centers")[:1]:
+            self._frozen += (_teacher_partial_fc(config, teacher, num_classes, f"loss {name!r}"),)
 
         self.prompts = None
         if config.prompts is not None:
@@ -156,12 +135,6 @@ class Distiller(nn.Module):
                 self._frozen += (_teacher_partial_fc(config, teacher, num_classes, wants),)
         self._pending: _Forward | None = None
         self._last: _Snapshot | None = None
-
-    def _unique(self, name: str) -> str:
-        taken, number = name, 2
-        while taken in self.losses:
-            taken, number = f"{name}_{number}", number + 1
-        return taken
 
     @property
     def teacher(self) -> FaceBackbone:
@@ -253,13 +226,7 @@ class Distiller(nn.Module):
             unprompted=now.unprompted,
             teacher_fc=self.teacher_fc,
         )
-        terms = {}
-        for name, loss in self.losses.items():
-            weight, schedule = self._weights[name]
-            # A weight of 0 multiplies and does not skip: every step has the same graph.
-            factor = weight * schedule.factor(self.steps_done)
-            terms[name] = factor * loss(now.student, now.teacher, batch)
-        self.steps_done += 1
+        terms = self.losses(now.student, now.teacher, batch)
         if self.anchoring is not None:
             anchored = self.anchoring(now.alignment.anchored, now.unprompted.embedding)
             terms["anchoring"] = self.anchoring.weight * anchored

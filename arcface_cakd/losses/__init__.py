@@ -35,6 +35,7 @@ from arcface_cakd.losses.triplet_distillation_loss import (
 from arcface_cakd.losses.urfm_attention_loss import URFMAttentionLoss, urfm_attention_loss
 from arcface_cakd.losses.urfm_feature_loss import URFMFeatureLoss, urfm_feature_loss
 from arcface_cakd.losses.vid_loss import VIDLoss, vid_loss
+from arcface_cakd.losses.weighted import WeightedLosses
 
 __all__ = [
     "ATLoss",
@@ -69,6 +70,7 @@ __all__ = [
     "URFMFeatureLoss",
     "VIDLoss",
     "WeightSchedule",
+    "WeightedLosses",
     "arcdistill_loss",
     "at_loss",
     "cckd_loss",

@@ -1,0 +1,61 @@
+"""The losses of a run, by name, each with its weight."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from arcface_cakd.config import ConfigError, LossEntry
+from arcface_cakd.features import FaceFeatures
+from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
+from arcface_cakd.losses.schedule import WeightSchedule
+from arcface_cakd.registry import LOSSES
+
+
+class WeightedLosses(nn.ModuleDict):
+    """The losses of ``cakd.losses``. One that is listed twice is named ``<name>_2`` there.
+
+    Its state dict holds what the losses learn and keep, and the number of steps that their
+    schedules are at.
+
+    Args:
+        entries: the validated entries.
+        dims: the widths of what the losses will see.
+
+    Raises:
+        ConfigError: a registered loss is no ``DistillationLoss``, or a loss cannot be had with
+            these widths or settings.
+    """
+
+    def __init__(self, entries: Iterable[LossEntry], dims: FeatureDims):
+        super().__init__()
+        self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
+        self._weights: dict[str, tuple[float, WeightSchedule]] = {}
+        for entry in entries:
+            loss = LOSSES.get(entry.name)(dims, **entry.settings)
+            if not isinstance(loss, DistillationLoss):
+                raise ConfigError(
+                    f"loss {entry.name!r} is a {type(loss).__name__}, not a DistillationLoss: "
+                    "derive it from arcface_cakd.losses.DistillationLoss"
+                )
+            name, number = entry.name, 2
+            while name in self:
+                name, number = f"{entry.name}_{number}", number + 1
+            self[name] = loss
+            self._weights[name] = entry.weight, WeightSchedule(**(entry.schedule or {}))
+
+    def needing(self, *needs: str) -> list[str]:
+        """The names of the losses that need any of these."""
+        return [name for name, loss in self.items() if loss.needs.intersection(needs)]
+
+    def forward(
+        self, student: FaceFeatures, teacher: FaceFeatures, batch: LossBatch
+    ) -> dict[str, Tensor]:
+        """The weighted losses of a micro-step, scalars by name; moves the schedules on by one."""
+        terms = {}
+        for name, loss in self.items():
+            weight, schedule = self._weights[name]
+            # A weight of 0 multiplies and does not skip: every step has the same graph.
+            terms[name] = weight * schedule.factor(self.steps_done) * loss(student, teacher, batch)
+        self.steps_done += 1
+        return terms
