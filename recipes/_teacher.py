@@ -1,7 +1,8 @@
 """How teachers are trained: CosFace's margin and the optimiser of arcface_torch's ViT recipes.
 
-Their lr is 1e-3 for 4096 images a step; 1024 images have half of it, by the square-root rule that
-is usual for Adam.
+The lr of its wf42m_pfc03_40epoch_8gpu_vit_t is 1e-3 for 4096 images a step; 1024 images have half
+of it, by the square-root rule that is usual for Adam. That all teachers here have the same is our
+choice.
 """
 
 from easydict import EasyDict as edict

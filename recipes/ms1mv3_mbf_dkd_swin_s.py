@@ -7,4 +7,4 @@ on CIFAR-100; untested here.
 from _rival import centers, config
 
 config.cakd.teacher.centers = centers
-config.cakd.losses = [dict(name="dkd", weight=1.0, warmup_steps=16860)]
+config.cakd.losses = [dict(name="dkd", weight=1.0, schedule=dict(kind="warmup", steps=16860))]

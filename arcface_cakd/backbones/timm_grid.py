@@ -55,6 +55,7 @@ class TimmGrid(FaceBackbone):
             maps = [maps[tap] for tap in self._taps]
         self.token_dim = final.shape[1]
         self.grid = tuple(final.shape[-2:])
+        self.extent = _extent(trunk, self.grid)
         self.stage_dims = tuple(m.shape[1] for m in maps)
         self.feature = FlattenHead(self.token_dim, self.grid, num_features, dropout=dropout)
 
@@ -104,6 +105,17 @@ class TimmGrid(FaceBackbone):
         if features.shape[-2:] == (1, 1):
             raise BackboneError(f"gives a single token for {CROP} x {CROP} pixels, not a grid")
         return features
+
+
+def _extent(trunk: nn.Module, grid: tuple[int, int]) -> float:
+    """Pixels of the crop that the patches cover: less than all where they do not tile it.
+
+    Known of plain Transformers, whose grid is that of their patches; all of it for others.
+    """
+    embed = getattr(trunk, "patch_embed", None)
+    if grid == getattr(embed, "grid_size", None):
+        return float(grid[0] * embed.patch_size[0])
+    return float(CROP)
 
 
 def build(

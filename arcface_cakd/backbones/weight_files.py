@@ -15,7 +15,7 @@ _NAMED = 3  # keys of each kind that a message spells out
 _NESTED = ("state_dict", "model")  # where timm's and Microsoft's checkpoints keep the state dict
 _IN_FOLDER = ("model.safetensors", "pretrained_model/model.pt")  # as CVLface lays them out
 _SETTINGS_IN_FOLDER = ("config.json", "pretrained_model/model.yaml")
-_BGR = re.compile(r"""color_space["']?\s*:\s*["']?BGR""")
+_BGR = re.compile(r"""color_space["']?\s*:\s*["']?BGR""", re.IGNORECASE)
 
 
 class WeightsError(BackboneError):

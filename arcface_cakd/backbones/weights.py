@@ -118,7 +118,10 @@ def start_from(model: nn.Module, source: str) -> None:
         bare = _unwrapped(state, own)
         if not any(key.startswith(TRUNK) for key in bare):
             head = {key: value for key, value in own.items() if not key.startswith(TRUNK)}
-            body = {k: v for k, v in bare.items() if not k.startswith(_CLASSIFIERS)}
+            # A trunk may have a norm under the classifier's name (head.norm).
+            body = {
+                k: v for k, v in bare.items() if TRUNK + k in own or not k.startswith(_CLASSIFIERS)
+            }
             state = head | {TRUNK + key: value for key, value in body.items()}
     copy_weights(model, state, f"weights {source}")
 

@@ -174,6 +174,9 @@ def _fingerprint(run: Run, config: TrainConfig) -> dict[str, Any]:
         "seed": config.seed,
         "optimizer": config.optimizer,
         "cakd": config.cakd is not None,
+        # What gives the learned tensors their meaning, and does not show in their shapes.
+        "teacher": config.cakd and config.cakd.teacher["network"],
+        "urfm": config.cakd and config.cakd.urfm and str(sorted(config.cakd.urfm.items())),
     }
 
 
@@ -206,10 +209,10 @@ def _check(content: dict[str, Any], run: Run, config: TrainConfig, path: Path) -
             f"{now['ranks']}: resuming on another number is not supported yet"
         )
     for key, value in now.items():
-        if then[key] != value:
+        if then.get(key) != value:
             raise CheckpointError(
-                f"checkpoint {path} has {key} {then[key]!r}, the config {value!r}: set it back, "
-                "or start anew with resume=False"
+                f"checkpoint {path} has {key} {then.get(key)!r}, the config {value!r}: set it "
+                "back, or start anew with resume=False"
             )
     check_shapes(run.model, content["state_dict_backbone"], path)
     check_shapes(run.partial_fc, content["state_dict_softmax_fc"], path)

@@ -65,8 +65,8 @@ class CCKDLoss(DistillationLoss):
         self,
         dims: FeatureDims,
         *,
-        gamma: Annotated[float, Range(above=0.0)] = 0.4,
-        order: Annotated[int, Range(1)] = 2,
+        gamma: Annotated[float, Range(above=0.0, high=10.0)] = 0.4,
+        order: Annotated[int, Range(1, 50)] = 2,
     ):
         super().__init__(dims)
         self.gamma = gamma

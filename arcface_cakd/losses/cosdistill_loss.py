@@ -39,9 +39,9 @@ class CosDistillLoss(DistillationLoss):
     """CosFace of the student's embedding over the teacher's frozen class centres.
 
     The baseline "CosDistill" of Boutros, Struc & Damer, ECCV 2024 (AdaDistill), whose code does
-    the same on one shard of classes. There it is the only loss; here it stands beside the
-    student's own margin softmax unless ``cakd.margin_weight`` is 0. Where Partial FC samples
-    classes, so does this.
+    the same on one shard of classes, with a margin of 0.45. There it is the only loss; here it
+    stands beside the student's own margin softmax unless ``cakd.margin_weight`` is 0. Where
+    Partial FC samples classes, so does this.
 
     Args:
         dims: widths of both embeddings.

@@ -71,7 +71,7 @@ class CRDLoss(DistillationLoss):
         dims: widths of both embeddings.
         dim: width of the space in which the sides are compared.
         queue_size: images that the queue holds; 0 leaves the negatives of the batch.
-        temperature: tau.
+        temperature: tau, at least 0.02: e^(1/tau) must fit float32.
 
     Attributes:
         queue: (queue_size, 2 dim) float32, u_S and u_T side by side; all buffers are the same on
@@ -89,7 +89,7 @@ class CRDLoss(DistillationLoss):
         *,
         dim: Annotated[int, Range(1)] = 128,
         queue_size: Annotated[int, Range(0)] = 16384,
-        temperature: Annotated[float, Range(above=0.0)] = 0.07,
+        temperature: Annotated[float, Range(0.02)] = 0.07,
     ):
         super().__init__(dims)
         self.temperature = temperature
@@ -111,6 +111,7 @@ class CRDLoss(DistillationLoss):
         labels = batch.labels
         if labels is None:
             labels = torch.full((size,), _UNKNOWN, device=anchors[0].device)
+        labels = labels.long()
         joined, joined_labels = all_gather(torch.cat(anchors, dim=1)), all_gather(labels)
         candidates = torch.cat([joined, self.queue]).chunk(2, dim=1)
         own = rank() * size + torch.arange(size, device=joined.device)

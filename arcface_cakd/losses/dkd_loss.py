@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from arcface_cakd.alignment.attention import at_least_float32
-from arcface_cakd.config import Range
+from arcface_cakd.config import ConfigError, Range
 from arcface_cakd.distributed import all_reduce_with_grad
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
@@ -68,21 +68,17 @@ class DKDLoss(DistillationLoss):
 
     Zhao, Cui, Song, Qiu & Liang, CVPR 2022, as mdistiller computes it, but for: the target is
     left out of NCKD exactly, where mdistiller subtracts 1000 from its logit; and the warm-up
-    is counted in training forwards, where theirs is in epochs (20 of 240 on CIFAR-100).
-    Logits and sampled classes are as in the loss ``kd``.
+    (there 20 of 240 epochs on CIFAR-100) is that of any loss here, ``schedule``. Logits and
+    sampled classes are as in the loss ``kd``.
 
     Args:
         dims: not used: each side has centres of its own width.
         alpha: weight of TCKD, and ``beta`` of NCKD.
         temperature: T.
         scale: s of both sides' logits.
-        warmup_steps: training forwards over which the loss rises linearly from 1/warmup_steps
-            of itself to all of it; 0: none.
-
-    Attributes:
-        steps: training forwards done, a buffer.
 
     Raises:
+        ConfigError: ``alpha`` and ``beta`` are both 0.
         LossError: no labels, or no class centres of the student or of the teacher.
     """
 
@@ -97,20 +93,19 @@ class DKDLoss(DistillationLoss):
         beta: Annotated[float, Range(0.0)] = 8.0,
         temperature: Annotated[float, Range(above=0.0)] = 4.0,
         scale: Annotated[float, Range(above=0.0)] = 64.0,
-        warmup_steps: Annotated[int, Range(0)] = 0,
     ):
         super().__init__(dims)
+        if not alpha and not beta:
+            raise ConfigError("dkd: alpha and beta are both 0: set one of them")
         self.alpha, self.beta = alpha, beta
         self.temperature = temperature
         self.scale = scale
-        self.warmup_steps = warmup_steps
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, student: FaceFeatures, teacher: FaceFeatures, batch: LossBatch) -> Tensor:
         teacher_fc, head = teacher_head(batch, "dkd"), student_head(batch, "dkd")
         labels = joined_labels(batch, "dkd")
         shard = ClassShard.of_step(head.class_start, head.num_local, batch)
-        loss = dkd_loss(
+        return dkd_loss(
             self.scale * shard.cosines(join(student.embedding), head.weight),
             self.scale * shard.cosines(join(teacher.embedding), teacher_fc.weight),
             shard.columns(labels),
@@ -118,8 +113,3 @@ class DKDLoss(DistillationLoss):
             self.beta,
             self.temperature,
         )
-        if self.training:
-            self.steps += 1
-        if not self.warmup_steps:
-            return loss
-        return loss * (self.steps / self.warmup_steps).clamp(max=1.0).to(loss.dtype)

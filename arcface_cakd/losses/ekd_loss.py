@@ -26,7 +26,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from arcface_cakd.config import Range
+from arcface_cakd.config import ConfigError, Range
 from arcface_cakd.distributed import all_gather
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
@@ -82,6 +82,9 @@ class EKDLoss(DistillationLoss):
     Attributes:
         thresholds: (2, K) float32, the student's and the teacher's, the same on every rank.
         batches: int64 scalar, the batches that moved them.
+
+    Raises:
+        ConfigError: no rates, or both weights are 0.
     """
 
     needs = frozenset({"labels"})
@@ -106,6 +109,10 @@ class EKDLoss(DistillationLoss):
         negative_weight: Annotated[float, Range(0.0)] = 0.01,
     ):
         super().__init__(dims)
+        if not false_positive_rates:
+            raise ConfigError("ekd: false_positive_rates is empty: give at least one")
+        if not positive_weight and not negative_weight:
+            raise ConfigError("ekd: positive_weight and negative_weight are both 0: set one")
         self.false_positive_rates = false_positive_rates
         self.hard_negatives = hard_negatives
         self.temperature = temperature

@@ -65,7 +65,7 @@ class MGDLoss(DistillationLoss):
         dims: FeatureDims,
         *,
         stage: int | None = None,
-        mask_ratio: Annotated[float, Range(0.0, 1.0)] = 0.65,
+        mask_ratio: Annotated[float, Range(0.0, 0.99)] = 0.65,
         mask: Literal["positions", "channels"] = "positions",
     ):
         super().__init__(dims)

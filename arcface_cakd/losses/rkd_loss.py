@@ -11,7 +11,9 @@ run over all B^2 and B^3 index tuples, also those of repeated images, which give
 code forms the means per GPU; here they are those of the batch of all ranks, so that the value
 does not depend on their number. Each rank takes the angles at its own images.
 
-Embeddings are not normalised, as in all published versions. Widths may differ.
+Angles at images that are nearly the same (a side below 1e-3 of the mean distance) count as right
+angles, published code takes them as they come out. Embeddings are not normalised, as in all
+published versions. Widths may differ.
 """
 
 from typing import Annotated
@@ -31,6 +33,8 @@ from arcface_cakd.registry import LOSSES
 # Angles that are in memory at once, for each side; more are computed in parts, and once again
 # in the backward pass.
 _MAX_ANGLES = 2**24
+# The law of cosines subtracts squares: of shorter sides float32 leaves few digits of an angle.
+_SHORT = 1e-3
 
 
 @full_precision
@@ -88,9 +92,9 @@ def _angle_sum(student: Tensor, teacher: Tensor, vertices: range) -> Tensor:
 
 def _cosines(distances: Tensor, vertices: range) -> Tensor:
     """Cosines (V, B, B) of the angles at the vertices, by the law of cosines, which needs no
-    (V, B, E) differences. 0 where a side has no length."""
+    (V, B, E) differences. 0 where a side is shorter than ``_SHORT`` of the mean distance."""
     sides = distances[vertices.start : vertices.stop]
-    long = sides > 0
+    long = sides > _SHORT * distances.detach().mean()
     inverse = torch.where(long, 1 / torch.where(long, sides, 1), 0)
     square = sides.square()
     products = square[:, :, None] + square[:, None, :] - distances.square()

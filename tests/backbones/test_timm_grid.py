@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from arcface_cakd.backbones import BackboneError
+from arcface_cakd.backbones import BackboneError, get_model
 from arcface_cakd.backbones.timm_grid import TimmGrid, build
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.registry import UnknownNameError
@@ -127,3 +127,9 @@ def test_an_unknown_name_gets_timms_nearest():
     with pytest.raises(UnknownNameError) as raised:
         build("0000")
     assert len(str(raised.value)) < 200
+
+
+@pytest.mark.parametrize("patch, extent", [(16, 112), (32, 96)])
+def test_patches_that_do_not_tile_the_crop_cover_less_of_it(patch, extent):
+    small = dict(patch_size=patch, embed_dim=32, depth=1, num_heads=2)
+    assert get_model("timm:vit_tiny_patch16_224", num_features=8, **small).extent == extent

@@ -158,3 +158,15 @@ def test_errors():
         run(EKDLoss(DIMS), *inputs(0, 20)[:2], None)
     with pytest.raises(ConfigError, match=r"false_positive_rates must be above 0"):
         check_settings(EKDLoss, {"false_positive_rates": [0.1, 0.0]}, "cakd.losses[0]")
+
+
+@pytest.mark.parametrize(
+    "settings, word",
+    [
+        ({"false_positive_rates": ()}, "false_positive_rates"),
+        ({"positive_weight": 0.0, "negative_weight": 0.0}, "both 0"),
+    ],
+)
+def test_settings_that_would_train_nothing_are_refused(settings, word):
+    with pytest.raises(ConfigError, match=word):
+        EKDLoss(FeatureDims(8, 8, 3, 3), **settings)

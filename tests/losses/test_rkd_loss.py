@@ -102,3 +102,20 @@ def test_angles_in_parts_and_of_some_vertices_add_up(monkeypatch):
         torch.testing.assert_close(found, expected)
     halves = [rkd_loss(student, teacher, vertices=range(a, a + 6)) for a in (0, 6)]
     assert sum(halves).item() / 2 == pytest.approx(whole.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("gap", [1e-5, 1e-7, 1e-20])
+def test_nearly_equal_images_do_not_spoil_float32(gap):
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 16, 32, generator=generator)
+    student[1] = student[0]
+    student[1, 0] += gap
+
+    def gradient(dtype):
+        x = student.to(dtype).detach().clone().requires_grad_()
+        rkd_loss(x, teacher.to(dtype), distance_weight=0.0).backward()
+        return x.grad.double()
+
+    torch.testing.assert_close(
+        gradient(torch.float32), gradient(torch.float64), rtol=1e-3, atol=1e-5
+    )
