@@ -5,6 +5,7 @@ from torch import Tensor
 
 from arcface_cakd.backbones._base import FaceBackbone
 from arcface_cakd.backbones._heads import FlattenHead
+from arcface_cakd.backbones.timm_grid import TimmGrid, build
 from arcface_cakd.registry import BACKBONES
 
 
@@ -95,6 +96,13 @@ def swin_b(dropout: float = 0.0, fp16: bool = False, num_features: int = 512) ->
     return Swin(
         128, (2, 2, 18, 2), (4, 8, 16, 32), dropout=dropout, fp16=fp16, num_features=num_features
     )
+
+
+@BACKBONES.register("swinv2_t")
+def swinv2_t(dropout: float = 0.0, fp16: bool = False, num_features: int = 512) -> TimmGrid:
+    """Swin v2 T (Liu et al., CVPR 2022), timm's, with patches of 2 and windows of 7: 28 M."""
+    sizes = {"patch_size": 2, "window_size": 7}
+    return build("swinv2_tiny_window8_256", dropout, fp16, num_features, **sizes)
 
 
 @BACKBONES.register("swin_mini")

@@ -45,7 +45,7 @@ class AdaptablePrompts(nn.Module):
     teacher is an argument of ``forward``: it is never changed.
 
     Args:
-        teacher: a Swin (``swin_t``, ``swin_mini``, ..., ``timm:swin_*``, ``timm:swinv2_*``) or a
+        teacher: a Swin (``swin_t``, ``swin_mini``, ..., ``timm:swin_*``, ``swinv2_t``) or a
             plain ViT (``vit_s``, ``vit_mini``, ..., ``timm:vit_*``, ``timm:deit_*``).
         num_tokens: t, prompts per place; with 0 the features are the plain teacher's.
         dropout: probability of dropping an entry of the learnable prompts, in training.
@@ -154,7 +154,7 @@ def _route_for(teacher: nn.Module) -> Route:
     raise PromptingError(
         f"cakd.prompts needs a Swin or a plain ViT as teacher, and {_kind(teacher)} is neither: "
         "take swin_t, swin_s, swin_b, swin_mini, vit_t, vit_s, vit_b, vit_l_dp005_mask_005, vit_h, "
-        "vit_mini, or a timm:swin_*, timm:swinv2_* or timm:vit_* model, or set cakd.prompts=None"
+        "vit_mini, or a timm:swin_*, swinv2_t or timm:vit_* model, or set cakd.prompts=None"
     )
 
 
