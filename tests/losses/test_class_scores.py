@@ -63,7 +63,7 @@ def _cases():
     wide = {"projection": True}
     kinds = (
         (KDLoss, {}),
-        (DKDLoss, {"warmup_steps": 3}),
+        (DKDLoss, {}),
         (ArcDistillLoss, wide),
         (CosDistillLoss, wide),
         (MarginDistillationLoss, wide),
