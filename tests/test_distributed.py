@@ -140,6 +140,7 @@ def test_failing_rank_is_named(tmp_path):
 def lose_a_rank():
     os.environ.update(MASTER_ADDR="localhost", MASTER_PORT="1")  # the group has met already
     with distributed.process_group():
+        distributed.barrier()  # or rank 0 may still be connecting when rank 1 is gone
         if distributed.rank() == 1:
             os._exit(0)
         distributed.all_gather(torch.ones(2))
