@@ -1,7 +1,6 @@
 """MS1MV3: MobileFaceNet distilled from ms1mv3_swin_s by FitNets' hints, on 8 GPUs.
 
-Weight from RepDistiller's scripts/run_cifar_distill.sh, on CIFAR-100; untested here. With fresh
-networks its gradient on the student is then about a tenth of the margin softmax's.
+Weight from RepDistiller's scripts/run_cifar_distill.sh, on CIFAR-100; untested here.
 """
 
 from _rival import config
