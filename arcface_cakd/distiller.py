@@ -161,11 +161,16 @@ class Distiller(nn.Module):
             module._apply(fn)
         return super()._apply(fn, recurse)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, 112, 112) in [-1, 1] to the student's embeddings (B, E), float32."""
+    def forward(self, images: Tensor, landmarks: Tensor | None = None) -> Tensor:
+        """Images (B, 3, 112, 112) in [-1, 1] to the student's embeddings (B, E), float32.
+
+        Args:
+            landmarks: (B, 5, 2) of the images, in pixels: in training, where
+                ``cakd.urfm.landmarks`` is ``"image"``.
+        """
         if not self.training:
             return self.student(images)
-        student, teacher, alignment = self.features(images)
+        student, teacher, alignment = self.features(images, landmarks)
         unprompted = None
         if self.prompts is None:
             unprompted = teacher
@@ -174,11 +179,14 @@ class Distiller(nn.Module):
         self._pending = _Forward(images, student, teacher, unprompted, alignment)
         return student.embedding
 
-    def features(self, images: Tensor) -> tuple[FaceFeatures, FaceFeatures, Alignment | None]:
+    def features(
+        self, images: Tensor, landmarks: Tensor | None = None
+    ) -> tuple[FaceFeatures, FaceFeatures, Alignment | None]:
         """The features of student and (prompted) teacher, and what URFM makes of them.
 
         Args:
             images: (B, 3, 112, 112) float32 in [-1, 1].
+            landmarks: see ``URFM.forward``.
         """
         student = self.student.forward_features(images, stages=self._with_stages)
         if self.prompts is None:
@@ -188,7 +196,7 @@ class Distiller(nn.Module):
         alignment = None
         if self.urfm is not None:
             with self.student.autocast(images.device.type):
-                alignment = self.urfm(student, teacher)
+                alignment = self.urfm(student, teacher, landmarks)
         return student, teacher, alignment
 
     @property

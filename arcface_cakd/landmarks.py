@@ -29,6 +29,16 @@ ARCFACE_TEMPLATE.setflags(write=False)
 IMAGE_CENTER.setflags(write=False)
 
 
+_MIRRORED = [1, 0, 2, 4, 3]  # left and right eye and mouth corner change places
+
+
+def mirror(landmarks: np.ndarray) -> np.ndarray:
+    """Landmarks (..., 5, 2) of a crop after it was flipped left to right."""
+    mirrored = landmarks[..., _MIRRORED, :]
+    mirrored[..., 0] = CROP_SIZE - 1 - mirrored[..., 0]
+    return mirrored
+
+
 def estimate_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The similarity transform that takes ``source`` nearest to ``target`` in least squares.
 

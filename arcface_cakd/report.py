@@ -94,7 +94,7 @@ def plot_local_centers(distiller: Distiller, images: np.ndarray, path: str | Pat
     batch = torch.from_numpy(images).permute(0, 3, 1, 2).float().div(127.5).sub(1)
     device = next(distiller.parameters()).device
     student, teacher, alignment = distiller.features(batch.to(device))
-    centers = landmark_centers(np.asarray(distiller.urfm.places["center"]))
+    centers = landmark_centers(np.asarray(distiller.urfm.layout.places["center"]))
     seen = {
         "teacher": attention_on_crop(alignment.teacher, teacher.grid, centers),
         "student": attention_on_crop(alignment.student, student.grid, centers),

@@ -65,7 +65,7 @@ class Encoding:
         torch.manual_seed(0)
         self.grid, self.extent = grid, extent
         self.urfm = URFM(1, grid, 1, grid, extent, extent, **settings)
-        self.centers, self.patches = (self.urfm.places[key] for key in ("center", "student"))
+        self.centers, self.patches = (self.urfm.layout.places[key] for key in ("center", "student"))
         self.map = None
         if settings["saliency_map"] is not None:
             self.map = face.read_saliency_map(settings["saliency_map"])
@@ -103,7 +103,7 @@ class Encoding:
 
     def figures(self) -> dict:
         """What the JSON says of this grid."""
-        places = {"patches": self.patches, "anchor": self.urfm.places["anchor"]}
+        places = {"patches": self.patches, "anchor": self.urfm.layout.places["anchor"]}
         correlation = {
             kind: {
                 name: face.correlation_with_euclidean(self.centers, others, kind, self.map)

@@ -9,6 +9,7 @@ try:
         distill,
         faster_items,
         get_model,
+        labels,
         log_line,
         log_to,
         parameter_groups,
@@ -38,6 +39,9 @@ except ModuleNotFoundError as error:
 
     def parameter_groups(backbone, cfg):
         return [{"params": backbone.parameters()}]
+
+    def labels(backbone, batch_labels):
+        return batch_labels
 
     def total_loss(loss, backbone, labels, partial_fc):
         return loss
@@ -78,6 +82,7 @@ __all__ = [
     "distill",
     "faster_items",
     "get_model",
+    "labels",
     "log_line",
     "log_to",
     "parameter_groups",

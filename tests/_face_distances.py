@@ -27,13 +27,13 @@ def places(height, width, extent=112):
     ]
 
 
-def profile(p):
-    r = [math.dist(p, landmark) for landmark in LANDMARKS]
+def profile(p, landmarks=LANDMARKS):
+    r = [math.dist(p, landmark) for landmark in landmarks]
     return [value / math.hypot(*r) for value in r]
 
 
-def gaussians(p):
-    return sum(math.exp(-(math.dist(p, landmark) ** 2) / (2 * 12**2)) for landmark in LANDMARKS)
+def gaussians(p, landmarks=LANDMARKS):
+    return sum(math.exp(-(math.dist(p, landmark) ** 2) / (2 * 12**2)) for landmark in landmarks)
 
 
 @cache
@@ -53,19 +53,19 @@ def bilinear(values, p, extent=112):
     return (1 - v) * top + v * bottom
 
 
-def brute_force(a, b, kind, weight, saliency=None):
-    """D(i, j); ``saliency`` of a place, in place of the template's."""
+def brute_force(a, b, kind, weight, saliency=None, landmarks=LANDMARKS):
+    """D(i, j); ``saliency`` of a place, in place of the landmarks'."""
     scale = HALF_DIAGONAL / max(
         math.dist(profile(p), profile(q)) for p in LANDMARKS for q in LANDMARKS
     )
-    saliency = saliency or (lambda p: gaussians(p) / largest())
+    saliency = saliency or (lambda p: min(gaussians(p, landmarks) / largest(), 1))
     s = {p: saliency(p) for p in {*a, *b}} if kind == "saliency" else {}
     out = np.empty((len(a), len(b)))
     for i, p in enumerate(a):
         for j, q in enumerate(b):
             face = 0.0
             if kind == "relative":
-                face = math.dist(profile(p), profile(q)) * scale
+                face = math.dist(profile(p, landmarks), profile(q, landmarks)) * scale
             elif kind == "saliency":
                 face = abs(s[p] - s[q]) * HALF_DIAGONAL
             out[i, j] = math.dist(p, q) / 16 + weight * face

@@ -76,12 +76,12 @@ def _record(record: dict) -> None:
 
     forward, terms = Distiller.forward, Distiller.terms
 
-    def recorded_forward(self, images):
+    def recorded_forward(self, images, *given):
         record["teacher"] = self.teacher.state_dict()
         if self.training and not record["losses"]:
             state = {name: value.clone() for name, value in self.state_dict().items()}
             record["first"].update(state=state, images=images.clone())
-        return forward(self, images)
+        return forward(self, images, *given)
 
     def recorded_terms(self, *args, **kwargs):
         found = terms(self, *args, **kwargs)

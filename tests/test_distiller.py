@@ -426,7 +426,7 @@ def test_the_student_starts_from_given_weights(tmp_path):
 def test_patches_stand_where_they_are_on_the_crop():
     entry = {"teacher": TEACHER, "prompts": None, "urfm": SMALL_URFM}
     student, teacher = (get_model(name, num_features=8) for name in ("r10_narrow", "vit_t"))
-    places = Distiller(student, teacher, CakdConfig.from_entry(entry)).urfm.places
+    places = Distiller(student, teacher, CakdConfig.from_entry(entry)).urfm.layout.places
     centers = 9 * np.arange(12) + 4  # patches of 9 pixels, from pixel 0, cover 108 of 112
     x, y = np.meshgrid(centers, centers)
     np.testing.assert_allclose(places["teacher"], np.stack([x, y], -1).reshape(-1, 2))

@@ -10,6 +10,7 @@ from arcface_cakd.landmarks import (
     IMAGE_CENTER,
     estimate_similarity,
     invert_affine,
+    mirror,
     transform_points,
 )
 
@@ -68,3 +69,14 @@ def test_inverse_brings_points_back(seed):
     homogeneous = np.column_stack([points, np.ones(7)])
     np.testing.assert_allclose(there, [matrix @ p for p in homogeneous])
     np.testing.assert_allclose(transform_points(invert_affine(matrix), there), points)
+
+
+def test_mirroring_moves_points_and_swaps_sides():
+    eye, other, nose, mouth, corner = [[10, 20], [70, 21], [40, 50], [15, 80], [66, 82]]
+    expected = [[41, 21], [101, 20], [71, 50], [45, 82], [96, 80]]
+    given = np.array([eye, other, nose, mouth, corner], dtype=np.float32)
+    assert mirror(given).tolist() == expected
+    assert given[0].tolist() == eye  # left as it was
+    faces = ARCFACE_TEMPLATE + np.random.default_rng(0).normal(0, 8, (9, 5, 2))
+    np.testing.assert_allclose(mirror(mirror(faces)), faces, atol=1e-4)
+    np.testing.assert_array_equal(mirror(faces)[3], mirror(faces[3]))

@@ -20,17 +20,17 @@ def multi_head_attention(
     Under autocast the products run in its precision; softmax and what is returned do not.
 
     Args:
-        query: (B, L, d), or (1, L, d) for one query shared by the batch.
+        query: (B, L, d), or (L, d) shared by the batch.
         key: (B, N, d).
         value: (B, N, d).
-        bias: (heads, L, N), added to every image's logits.
+        bias: (heads, L, N), added to every image's logits, or (B, heads, L, N).
 
     Returns:
         (B, L, d) with the heads side by side, and the maps (B, heads, L, N).
     """
 
     def split(x: Tensor) -> Tensor:
-        return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+        return x.unflatten(-1, (num_heads, -1)).transpose(-2, -3)
 
     q, k, v = split(query), split(key), split(value)
     logits = at_least_float32(q @ k.transpose(-1, -2)) / math.sqrt(q.shape[-1])

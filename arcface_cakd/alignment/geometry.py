@@ -3,6 +3,9 @@
 Places are (x, y) in pixels of the aligned 112x112 crop, x to the right and y down, with the
 middle of the top left pixel at (0, 0), as the landmarks of the ArcFace template are given; so
 grids of different size compare. Distances are float64, in units of ``UNIT`` pixels.
+
+``landmarks`` are those of the ArcFace template where none are given, or (B, 5, 2) float64 of a
+batch of faces, in the template's order; what depends on them then has a leading dimension B.
 """
 
 import math
@@ -54,21 +57,23 @@ def patch_places(grid: tuple[int, int], extent: float = CROP_SIZE) -> Tensor:
     return torch.stack([x.flatten(), y.flatten()], dim=1)
 
 
-def center_places(num_centers: int, placing: Placing = "grid") -> Tensor:
-    """The places of the local centres, (L, 2).
+def center_places(
+    num_centers: int, placing: Placing = "grid", landmarks: Tensor | None = None
+) -> Tensor:
+    """The places of the local centres, (L, 2) or, at the landmarks of a batch, (B, L, 2).
 
     ``"grid"`` is a regular square grid over the crop, row by row. ``"landmarks"`` deals the
-    centres out to the five landmarks of the ArcFace template, as evenly as may be and the same
-    left and right: the first of each stands on the landmark, the others on rings around it, 6 on
-    the innermost, 12 on the next and so on, evenly spaced to ``RING_RADIUS``, the rest on the
-    outermost. Landmark by landmark, from the middle out; a ring starts at its top.
+    centres out to the five landmarks, as evenly as may be and the same left and right: the first
+    of each stands on the landmark, the others on rings around it, 6 on the innermost, 12 on the
+    next and so on, evenly spaced to ``RING_RADIUS``, the rest on the outermost. Landmark by
+    landmark, from the middle out; a ring starts at its top.
 
     Raises:
         ConfigError: on a grid, ``num_centers`` is not a square number (the nearest ones are
             named); at landmarks, it is below 5.
     """
     if placing == "landmarks":
-        return _places_at_landmarks(num_centers)
+        return _places_at_landmarks(num_centers, _or_template(landmarks))
     side = math.isqrt(num_centers)
     if side * side != num_centers:
         raise ConfigError(
@@ -78,55 +83,60 @@ def center_places(num_centers: int, placing: Placing = "grid") -> Tensor:
     return patch_places((side, side))
 
 
-def anchor_places(anchor: Anchor) -> Tensor:
-    """The anchors of the query's position term, (A, 2).
+def anchor_places(anchor: Anchor, landmarks: Tensor | None = None) -> Tensor:
+    """The anchors of the query's position term, (A, 2) or, by the landmarks of a batch, (B, A, 2).
 
-    ``"nose"`` is the template's nose tip, ``"center"`` the middle of the crop, ``"landmarks"``
-    all five landmarks of the template.
+    ``"nose"`` is the nose tip, ``"center"`` the middle of the crop, ``"landmarks"`` all five
+    landmarks.
     """
     if anchor == "center":
         return torch.tensor(IMAGE_CENTER, dtype=torch.float64)[None]
-    landmarks = _landmarks()
-    return landmarks[_NOSE : _NOSE + 1] if anchor == "nose" else landmarks
+    landmarks = _or_template(landmarks)
+    return landmarks[..., _NOSE : _NOSE + 1, :] if anchor == "nose" else landmarks
 
 
 def euclidean_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Euclidean distance between places (n, 2) and (m, 2): (n, m) in units."""
+    """Euclidean distance between places (..., n, 2) and (..., m, 2): (..., n, m) in units."""
     return _pairwise(a, b) / UNIT
 
 
-def relative_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Relative distance (RD) between places (n, 2) and (m, 2): (n, m) in units.
+def relative_distance(a: Tensor, b: Tensor, landmarks: Tensor | None = None) -> Tensor:
+    """Relative distance (RD) between places (..., n, 2) and (..., m, 2): (..., n, m) in units.
 
-    With r(x) the five distances from x to the landmarks of the ArcFace template,
-    RD(i, j) = || r(i)/|r(i)| - r(j)/|r(j)| ||, scaled so that the two landmarks of most unlike
-    profile are ``HALF_DIAGONAL`` apart. The paper's formula is not known; this is a choice of
-    this project. Profiles are compared because || r(i) - r(nose) || alone is nothing but the
-    Euclidean distance to the nose, rescaled (correlation 0.996 on 7x7).
+    With r(x) the five distances from x to the landmarks,
+    RD(i, j) = || r(i)/|r(i)| - r(j)/|r(j)| ||, scaled so that the two landmarks of the ArcFace
+    template of most unlike profile are ``HALF_DIAGONAL`` apart: one scale for all faces. The
+    paper's formula is not known; this is a choice of this project. Profiles are compared because
+    || r(i) - r(nose) || alone is nothing but the Euclidean distance to the nose, rescaled
+    (correlation 0.996 on 7x7).
     """
-    landmarks = _profile(_landmarks())
-    scale = HALF_DIAGONAL / _pairwise(landmarks, landmarks).max()
-    return _pairwise(_profile(a), _profile(b)) * scale
+    landmarks = _or_template(landmarks)
+    return _pairwise(_profile(a, landmarks), _profile(b, landmarks)) * _profile_scale()
 
 
 def saliency_distance(
-    a: Tensor, b: Tensor, saliency_map: Tensor | None = None, map_extent: float = CROP_SIZE
+    a: Tensor,
+    b: Tensor,
+    saliency_map: Tensor | None = None,
+    map_extent: float = CROP_SIZE,
+    landmarks: Tensor | None = None,
 ) -> Tensor:
-    """Saliency distance (SD) between places (n, 2) and (m, 2): (n, m) in units.
+    """Saliency distance (SD) between places (..., n, 2) and (..., m, 2): (..., n, m) in units.
 
     SD(i, j) = | s(i) - s(j) | ``HALF_DIAGONAL``, s in [0, 1] the saliency at a place. The
     paper's formula is not known; this is a choice of this project.
 
     Args:
-        saliency_map: (H, W) over the crop, see ``read_saliency_map``; None: the normalised sum
-            of Gaussians of ``SALIENCY_SIGMA`` at the landmarks of the ArcFace template.
+        saliency_map: (H, W) over the crop, see ``read_saliency_map``; None: the sum of
+            Gaussians of ``SALIENCY_SIGMA`` at the landmarks, over the largest value that the
+            ArcFace template's reach, and no more than 1.
         map_extent: pixels of the crop that the map covers, as for ``patch_places``.
     """
     if saliency_map is None:
-        at_a, at_b = _template_saliency(a), _template_saliency(b)
+        at_a, at_b = (_landmark_saliency(x, _or_template(landmarks)) for x in (a, b))
     else:
         at_a, at_b = (_sample(saliency_map, x, map_extent) for x in (a, b))
-    return (at_a[:, None] - at_b[None, :]).abs() * HALF_DIAGONAL
+    return (at_a[..., :, None] - at_b[..., None, :]).abs() * HALF_DIAGONAL
 
 
 def facial_distance(
@@ -136,21 +146,24 @@ def facial_distance(
     face_weight: float = 1.0,
     saliency_map: Tensor | None = None,
     map_extent: float = CROP_SIZE,
+    landmarks: Tensor | None = None,
 ) -> Tensor:
-    """D(i, j) = D_euclid(i, j) + face_weight * D_face(i, j), (n, m) float64 in units.
+    """D(i, j) = D_euclid(i, j) + face_weight * D_face(i, j), (..., n, m) float64 in units.
 
     Args:
-        a: (n, 2) and ``b``: (m, 2), places in pixels.
+        a: (..., n, 2) and ``b``: (..., m, 2), places in pixels.
         face_distance: which D_face; None leaves the Euclidean distance alone.
         face_weight: the paper's gamma.
-        saliency_map: for ``"saliency"``, in place of the template's, and ``map_extent``: the
+        saliency_map: for ``"saliency"``, in place of the landmarks', and ``map_extent``: the
             pixels that it covers.
+        landmarks: see above.
     """
     distance = euclidean_distance(a, b)
     if face_distance == "relative":
-        distance = distance + face_weight * relative_distance(a, b)
+        distance = distance + face_weight * relative_distance(a, b, landmarks)
     elif face_distance == "saliency":
-        distance = distance + face_weight * saliency_distance(a, b, saliency_map, map_extent)
+        face = saliency_distance(a, b, saliency_map, map_extent, landmarks)
+        distance = distance + face_weight * face
     return distance
 
 
@@ -198,11 +211,16 @@ def read_saliency_map(path: str) -> Tensor:
     return values / values.max()
 
 
-def _landmarks() -> Tensor:
+@lru_cache(maxsize=1)
+def _template() -> Tensor:
     return torch.tensor(ARCFACE_TEMPLATE, dtype=torch.float64)
 
 
-def _places_at_landmarks(num_centers: int) -> Tensor:
+def _or_template(landmarks: Tensor | None) -> Tensor:
+    return _template() if landmarks is None else landmarks
+
+
+def _places_at_landmarks(num_centers: int, landmarks: Tensor) -> Tensor:
     each, left = divmod(num_centers, len(ARCFACE_TEMPLATE))
     if not each:
         raise ConfigError(
@@ -212,9 +230,10 @@ def _places_at_landmarks(num_centers: int) -> Tensor:
     more = {*(_EYES if left >= 2 else ()), *(_MOUTH if left >= 4 else ())}
     more |= {_NOSE} if left % 2 else set()
     places = [
-        middle + _rings(each + (number in more)) for number, middle in enumerate(_landmarks())
+        middle[..., None, :] + _rings(each + (number in more)).to(landmarks.device)
+        for number, middle in enumerate(landmarks.unbind(-2))
     ]
-    return torch.cat(places)
+    return torch.cat(places, dim=-2)
 
 
 def _rings(count: int) -> Tensor:
@@ -235,34 +254,40 @@ def _rings(count: int) -> Tensor:
 def _pairwise(a: Tensor, b: Tensor) -> Tensor:
     # Differences, not torch.cdist: its matrix-product route gives places that coincide a
     # distance above zero.
-    return (a[:, None] - b[None]).square().sum(-1).sqrt()
+    return (a[..., :, None, :] - b[..., None, :, :]).square().sum(-1).sqrt()
 
 
-def _profile(places: Tensor) -> Tensor:
-    return F.normalize(_pairwise(places, _landmarks()), dim=1)
+def _profile(places: Tensor, landmarks: Tensor) -> Tensor:
+    return F.normalize(_pairwise(places, landmarks), dim=-1)
 
 
-def _gaussians(places: Tensor) -> Tensor:
-    squared = (_pairwise(places, _landmarks()) / SALIENCY_SIGMA).square()
-    return torch.exp(-squared / 2).sum(1)
+@lru_cache(maxsize=1)
+def _profile_scale() -> float:
+    profiles = _profile(_template(), _template())
+    return HALF_DIAGONAL / _pairwise(profiles, profiles).max().item()
+
+
+def _gaussians(places: Tensor, landmarks: Tensor) -> Tensor:
+    squared = (_pairwise(places, landmarks) / SALIENCY_SIGMA).square()
+    return torch.exp(-squared / 2).sum(-1)
 
 
 @lru_cache(maxsize=1)
 def _largest_saliency() -> float:
-    return _gaussians(patch_places((CROP_SIZE, CROP_SIZE))).max().item()
+    return _gaussians(patch_places((CROP_SIZE, CROP_SIZE)), _template()).max().item()
 
 
-def _template_saliency(places: Tensor) -> Tensor:
-    return (_gaussians(places) / _largest_saliency()).clamp(max=1)
+def _landmark_saliency(places: Tensor, landmarks: Tensor) -> Tensor:
+    return (_gaussians(places, landmarks) / _largest_saliency()).clamp(max=1)
 
 
 def _sample(saliency_map: Tensor, places: Tensor, extent: float) -> Tensor:
-    """Bilinear values of a map over the crop's first ``extent`` pixels at these places, (n,)."""
+    """Bilinear values (...) of a map over the crop's first ``extent`` pixels at (..., 2)."""
     at = (places + 0.5) * (2 / extent) - 1
     values = F.grid_sample(
         saliency_map.double()[None, None],
-        at[None, None],
+        at.reshape(1, 1, -1, 2),
         padding_mode="border",
         align_corners=False,
     )
-    return values.flatten()
+    return values.view(places.shape[:-1])

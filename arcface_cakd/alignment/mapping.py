@@ -88,14 +88,24 @@ class LocalCenterMapping(nn.Module):
             self.pair_encoding.move(pair_distance, restart)
 
     def forward(
-        self, tokens: Tensor, num_prompts: int = 0, centers: Tensor | None = None
+        self,
+        tokens: Tensor,
+        num_prompts: int = 0,
+        centers: Tensor | None = None,
+        distances: tuple[Tensor | None, Tensor | None] = (None, None),
     ) -> tuple[Tensor, Tensor]:
         """Tokens (B, N + t, C), t prompts last -> h (B, L, d), lookup (B, heads, L, N + t).
 
         Args:
             centers: (L, d) in place of its own.
+            distances: of this batch of faces, to the anchors (B, L, A) and to the patches
+                (B, L, N), in place of those that hold for every face.
         """
         f = self.project(tokens)
-        query = self.query(self.centers if centers is None else centers) + self.anchor_encoding()
-        bias = None if self.pair_encoding is None else self.pair_encoding(num_prompts)
-        return multi_head_attention(query[None], self.key(f), self.value(f), self.num_heads, bias)
+        to_anchors, to_patches = distances
+        query = self.query(self.centers if centers is None else centers)
+        query = query + self.anchor_encoding(to_anchors)
+        bias = None
+        if self.pair_encoding is not None:
+            bias = self.pair_encoding(num_prompts, to_patches)
+        return multi_head_attention(query, self.key(f), self.value(f), self.num_heads, bias)

@@ -32,10 +32,11 @@ class AnchorEncoding(nn.Module):
         """Look up by other distances, (L, A), with the constants and the table as they are."""
         self.index.copy_(self.pif(distance))
 
-    def forward(self) -> Tensor:
-        """b, (L, d)."""
-        anchor = torch.arange(self.table.shape[0], device=self.index.device)
-        return self.table[anchor, self.index].sum(1)
+    def forward(self, distance: Tensor | None = None) -> Tensor:
+        """b, (L, d); by the (B, L, A) distances of a batch of faces, (B, L, d)."""
+        index = self.index if distance is None else self.pif(distance)
+        anchor = torch.arange(self.table.shape[0], device=index.device)
+        return self.table[anchor, index].sum(-2)
 
 
 class PairEncoding(nn.Module):
@@ -71,9 +72,15 @@ class PairEncoding(nn.Module):
             heads, rows = self.table.shape
             self.table.copy_(receptive_fields(distance, index, rows, heads))
 
-    def forward(self, num_prompts: int = 0) -> Tensor:
-        """(heads, L, N + num_prompts); prompts have no place and get zero."""
-        return F.pad(self.table[:, self.index], (0, num_prompts))
+    def forward(self, num_prompts: int = 0, distance: Tensor | None = None) -> Tensor:
+        """(heads, L, N + num_prompts); prompts have no place and get zero.
+
+        By the (B, L, N) distances of a batch of faces, (B, heads, L, N + num_prompts).
+        """
+        index = self.index if distance is None else self.pif(distance)
+        # Indexing by a tensor gives the same, but its gradient takes several times as long.
+        entries = self.table.index_select(1, index.flatten()).view(-1, *index.shape)
+        return F.pad(entries.movedim(0, -3), (0, num_prompts))
 
 
 def receptive_fields(distance: Tensor, index: Tensor, rows: int, num_heads: int) -> Tensor:

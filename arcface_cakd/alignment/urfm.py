@@ -1,7 +1,6 @@
 """Unified Receptive Fields Mapping (URFM): tokens of any grid to L local features of one face."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Literal
 
 import torch
@@ -9,16 +8,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from arcface_cakd.alignment.attention import MultiHeadSelfAttention
-from arcface_cakd.alignment.geometry import (
-    Anchor,
-    FaceDistance,
-    Placing,
-    anchor_places,
-    center_places,
-    facial_distance,
-    patch_places,
-    read_saliency_map,
-)
+from arcface_cakd.alignment.geometry import Anchor, FaceDistance, Placing, read_saliency_map
+from arcface_cakd.alignment.layout import FaceLayout
 from arcface_cakd.alignment.mapping import LocalCenterMapping, TokenStandardization
 from arcface_cakd.alignment.pif import PIFSettings
 from arcface_cakd.alignment.saliency import teacher_saliency
@@ -26,6 +17,8 @@ from arcface_cakd.config import ConfigError, Range
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.landmarks import CROP_SIZE
 from arcface_cakd.registry import SECTIONS
+
+Landmarks = Literal["template", "image"]
 
 
 @dataclass(frozen=True)
@@ -96,6 +89,10 @@ class URFM(nn.Module):
         position: ``"query"`` adds b_i to the queries, the paper's form, in which permuting the
             patches changes nothing; ``"query_key"`` (ours) also adds a term to each logit, by
             the distance between centre and patch.
+        landmarks: which landmarks anchors, centres placed at them and the facial distance go by:
+            ``"template"``, those of the ArcFace template, for every face; ``"image"`` (ours),
+            those of each image, which ``forward`` is given. The constants of the index function
+            and the receptive fields to start with are the template's.
         anchor: the anchor of b_i (ours): the nose tip, the image centre, or all five landmarks,
             each with a table of its own, whose entries are summed.
         pif: constants of the index function; None spreads the distances in use over the rows,
@@ -117,12 +114,12 @@ class URFM(nn.Module):
     therefore lies on the student's side only, the prompts excepted.
 
     Attributes:
-        places: (n, 2) float64 each, in pixels of the crop: of the local centres (``"center"``),
-            the anchors (``"anchor"``) and the patches of each side (``"student"``, ``"teacher"``).
+        layout: the places of centres, anchors and patches, a ``FaceLayout``.
 
     Raises:
         ConfigError: ``num_centers`` does not fit ``placing``, ``dim`` is no multiple of
-            ``num_heads``, or the saliency map is unusable or unused.
+            ``num_heads``, the saliency map is unusable or unused, or nothing looks at the
+            landmarks of an image.
     """
 
     def __init__(
@@ -141,6 +138,7 @@ class URFM(nn.Module):
         num_heads: Annotated[int, Range(1)] = 8,
         face_distance: FaceDistance = "relative",
         face_weight: Annotated[float, Range(0.0)] = 1.0,
+        landmarks: Landmarks = "template",
         position: Literal["query", "query_key"] = "query_key",
         anchor: Anchor = "nose",
         pif: PIFSettings | None = None,
@@ -160,25 +158,30 @@ class URFM(nn.Module):
                 )
             if saliency_map != "teacher":
                 saliency = read_saliency_map(saliency_map)
-        self.places = {
-            "center": center_places(num_centers, placing),
-            "anchor": anchor_places(anchor),
-            "student": patch_places(student_grid, student_extent),
-            "teacher": patch_places(teacher_grid, teacher_extent),
-        }
-        self._distance = partial(
-            facial_distance,
-            self.places["center"],
-            face_distance=face_distance,
-            face_weight=face_weight,
+        self.layout = FaceLayout(
+            {"student": student_grid, "teacher": teacher_grid},
+            {"student": student_extent, "teacher": teacher_extent},
+            num_centers,
+            placing,
+            anchor,
+            face_distance,
+            face_weight,
+            saliency,
         )
+        self.by_image = landmarks == "image"
+        by_face = face_distance is not None and face_weight > 0 and saliency_map is None
+        if self.by_image and not (by_face or placing == "landmarks" or anchor != "center"):
+            raise ConfigError(
+                'urfm.landmarks="image" changes nothing here: set urfm.anchor="nose", '
+                'urfm.placing="landmarks" or urfm.face_distance, or leave it at "template"'
+            )
 
         def mapping(side: str, token_dim: int, own_centers: bool = True) -> LocalCenterMapping:
-            pairs = None
-            if position == "query_key":
-                pairs = self._distance(self.places[side], saliency_map=saliency)
-            to_anchor = self._distance(self.places["anchor"], saliency_map=saliency)
-            return LocalCenterMapping(token_dim, dim, num_heads, to_anchor, pairs, pif, own_centers)
+            pairs = self.layout.to_patches(side) if position == "query_key" else None
+            to_anchors = self.layout.to_anchors()
+            return LocalCenterMapping(
+                token_dim, dim, num_heads, to_anchors, pairs, pif, own_centers
+            )
 
         self.dim = dim
         self.num_centers = num_centers
@@ -197,42 +200,73 @@ class URFM(nn.Module):
             self.register_buffer("saliency", torch.full(tuple(teacher_grid), -1.0))
             self.register_load_state_dict_post_hook(_await_saliency)
 
-    def forward(self, student: FaceFeatures, teacher: FaceFeatures) -> Alignment:
+    def forward(
+        self, student: FaceFeatures, teacher: FaceFeatures, landmarks: Tensor | None = None
+    ) -> Alignment:
         """Local features of both sides of the same batch of faces.
 
+        Args:
+            landmarks: (B, 5, 2) of the images, in pixels of the crop and the template's order,
+                where ``landmarks="image"``; else not looked at. In evaluation mode the template's
+                stand in for missing ones.
+
         Raises:
-            ConfigError: tokens of another grid than this module was built for.
+            ConfigError: tokens of another grid than this module was built for, or missing
+                landmarks.
         """
         self._check_grid("student", student)
         self._check_grid("teacher", teacher)
+        if self.by_image and self.training and landmarks is None:
+            raise ConfigError(
+                'urfm.landmarks="image" needs the landmarks of every image, and this batch comes '
+                'without: load them, or set urfm.landmarks="template"'
+            )
         if self._saliency_pending:
             self._settle_saliency(teacher)
-        return Alignment(self._map_student(student), *self._map_teacher(teacher))
+        distances = {"student": (None, None), "teacher": (None, None)}
+        if self.by_image and landmarks is not None:
+            distances = self._distances(landmarks)
+        return Alignment(
+            self._map_student(student, distances["student"]),
+            *self._map_teacher(teacher, distances["teacher"]),
+        )
 
-    def _map_student(self, student: FaceFeatures) -> LocalFeatures:
+    @torch.no_grad()
+    def _distances(self, landmarks: Tensor) -> dict[str, tuple[Tensor, Tensor | None]]:
+        """The distances of a batch of faces by side: to the anchors, to the patches."""
+        to_anchors = self.layout.to_anchors(landmarks)
+        return {
+            side: (
+                to_anchors,
+                None if mapping.pair_encoding is None else self.layout.to_patches(side, landmarks),
+            )
+            for side, mapping in (("student", self.student), ("teacher", self.teacher))
+        }
+
+    def _map_student(self, student: FaceFeatures, distances: tuple) -> LocalFeatures:
         centers = None
         if self.student.centers is None:  # shared, and then the teacher side's
             centers = self.teacher.centers
             centers = centers.detach() if self.stop_gradient else centers
-        h, lookup = self.student(self.student_norm(student), centers=centers)
+        h, lookup = self.student(self.student_norm(student), 0, centers, distances)
         if self.stop_gradient and self.teacher_msa is None:  # the MSA is the teacher side's
             attended, attention = _with_constant_parameters(self.msa, h)
         else:
             attended, attention = self.msa(h)
         return LocalFeatures(h, attended, attention, lookup.detach())
 
-    def _map_teacher(self, teacher: FaceFeatures) -> tuple[LocalFeatures, Tensor]:
+    def _map_teacher(self, teacher: FaceFeatures, distances: tuple) -> tuple[LocalFeatures, Tensor]:
         msa = self.msa if self.teacher_msa is None else self.teacher_msa
-        tokens = self.teacher_norm(teacher)
         num_prompts = 0 if teacher.prompts is None else teacher.prompts.shape[1]
-        h, lookup = self.teacher(tokens, num_prompts)
+        given = (self.teacher_norm(teacher), num_prompts, None, distances)
+        h, lookup = self.teacher(*given)
         attended, attention = msa(h)
         anchored = attended
         if self.stop_gradient:
             # What is aligned passes through constant parameters, so that prompts still learn
             # from it; h and what is anchored keep theirs.
-            if tokens.requires_grad:
-                aligned, _ = _with_constant_parameters(self.teacher, tokens, num_prompts)
+            if given[0].requires_grad:
+                aligned, _ = _with_constant_parameters(self.teacher, *given)
                 attended, attention = _with_constant_parameters(msa, aligned)
             else:
                 attended, attention = attended.detach(), attention.detach()
@@ -246,15 +280,14 @@ class URFM(nn.Module):
             estimated = bool(saliency.isfinite().all())  # else the next batch may do
             if estimated:
                 self.saliency.copy_(saliency)
-        by_map = {}
+        self.layout.use_map(None)
         if known or estimated:
             # By the buffer, as it was rounded, so that a resumed run measures by the same.
-            by_map = {"saliency_map": self.saliency.cpu(), "map_extent": self._teacher_extent}
+            self.layout.use_map(self.saliency.cpu(), self._teacher_extent)
             self._saliency_pending = False
-        to_anchor = self._distance(self.places["anchor"], **by_map)
         for side, mapping in (("student", self.student), ("teacher", self.teacher)):
-            to_patches = self._distance(self.places[side], **by_map)
-            mapping.move(to_anchor, to_patches, restart=estimated)
+            to_anchors, to_patches = self.layout.to_anchors(), self.layout.to_patches(side)
+            mapping.move(to_anchors, to_patches, restart=estimated)
 
     def _check_grid(self, side: str, features: FaceFeatures) -> None:
         if tuple(features.grid) != self.grids[side]:
@@ -264,7 +297,7 @@ class URFM(nn.Module):
             )
 
 
-def _with_constant_parameters(module: nn.Module, *inputs: Tensor | int):
+def _with_constant_parameters(module: nn.Module, *inputs):
     """``module(*inputs)``, through which gradients reach the inputs but no parameter."""
     constants = {name: p.detach() for name, p in module.named_parameters()}
     return functional_call(module, constants, inputs)

@@ -15,6 +15,7 @@ _PUBLIC = {
     "distill": "networks",
     "faster_items": "items",
     "get_model": "networks",
+    "labels": "hosted",
     "log_line": "logs",
     "log_to": "logs",
     "parameter_groups": "hosted",

@@ -37,6 +37,17 @@ class HostedDistiller(Distiller):
         self.step = 0
         self.figures: dict[str, float] = {}
         self._meter = Meter()
+        self._landmarks: Tensor | None = None
+
+    def take_landmarks(self, landmarks: Tensor) -> None:
+        """The landmarks (B, 5, 2) of the images of the next training forward."""
+        self._landmarks = landmarks
+
+    def forward(self, images: Tensor, landmarks: Tensor | None = None) -> Tensor:
+        """As a ``Distiller``'s; the host gives the images alone."""
+        if self.training and landmarks is None:
+            landmarks, self._landmarks = self._landmarks, None
+        return super().forward(images, landmarks)
 
     def total(self, margin: Tensor, labels: Tensor, partial_fc: nn.Module) -> Tensor:
         """The loss of this micro-step: the weighted margin softmax loss and every term."""
@@ -67,6 +78,22 @@ def hosted(backbone: nn.Module) -> HostedDistiller | None:
     """The distiller that the host's backbone is, in DistributedDataParallel or not; else None."""
     module = getattr(backbone, "module", backbone)
     return module if isinstance(module, HostedDistiller) else None
+
+
+def labels(backbone: nn.Module, batch_labels: Tensor) -> Tensor:
+    """The labels of a batch, (B,) int64; landmarks that ride with them go to the distiller.
+
+    Args:
+        backbone: the host's, in DistributedDataParallel or not.
+        batch_labels: what the host's loader gave: one for each image, or (B, 11) as ``FaceItems``
+            has it.
+    """
+    if batch_labels.shape[1:] != (11,):
+        return batch_labels
+    distiller = hosted(backbone)
+    if distiller is not None:
+        distiller.take_landmarks(batch_labels[:, 1:].unflatten(1, (5, 2)))
+    return batch_labels[:, 0].long()
 
 
 def total_loss(loss: Tensor, backbone: nn.Module, labels: Tensor, partial_fc: nn.Module) -> Tensor:

@@ -10,10 +10,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from arcface_cakd.arcface_torch.mistakes import one_line_for_a_mistake
+from arcface_cakd.config import CakdConfig, ConfigError
 from arcface_cakd.data.errors import DataError
+from arcface_cakd.data.face_landmarks import FaceLandmarks
 from arcface_cakd.data.images import decode_crop
 from arcface_cakd.data.records import split
 from arcface_cakd.distributed import is_main
+from arcface_cakd.landmarks import mirror
 from arcface_cakd.recordio import MXIndexedRecordIO
 
 logger = logging.getLogger("arcface_cakd")
@@ -27,9 +30,13 @@ class FaceItems(Dataset):
     record, as int64 (). The numbers and the use of torch's random numbers are the host's to the
     bit. It may be handed to workers by fork or pickle.
 
+    With ``landmarks`` the label is float64 (11,): the same, then x and y of each landmark of the
+    image as it is flipped. ``labels`` takes them apart.
+
     Args:
         root_dir: the data set.
         keys: (N,) keys of the images, in the host's order.
+        landmarks: whether the landmarks of the images are needed, see ``FaceLandmarks``.
 
     Raises:
         RecordIOError: a record file is missing, cut or foreign; of an item: a damaged record.
@@ -37,8 +44,10 @@ class FaceItems(Dataset):
             112 x 112.
     """
 
-    def __init__(self, root_dir: str | os.PathLike, keys: np.ndarray):
+    def __init__(self, root_dir: str | os.PathLike, keys: np.ndarray, landmarks: bool = False):
         self.keys = keys
+        self.landmarks = FaceLandmarks(root_dir, len(keys)) if landmarks else None
+        self._rows = np.argsort(np.argsort(keys)) if landmarks else None  # they follow the keys
         self.reader = MXIndexedRecordIO(
             os.path.join(root_dir, "train.idx"), os.path.join(root_dir, "train.rec"), "r"
         )
@@ -52,40 +61,58 @@ class FaceItems(Dataset):
         try:
             encoded, label = split(payload)
             pixels = decode_crop(encoded)
+            face = None if self.landmarks is None else self.landmarks[self._rows[index]]
         except DataError as error:
             raise DataError(f"{self.reader.uri}, key {key}: {error}") from error
         if torch.rand(1) < 0.5:
             pixels = pixels[:, ::-1]
+            face = None if face is None else mirror(face)
         planes = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
         # The roundings of ToTensor and Normalize, in their order; / 127.5 would round otherwise.
         image = planes.div(255).sub_(0.5).div_(0.5)
+        if face is not None:
+            return image, torch.tensor([int(label), *face.ravel()], dtype=torch.float64)
         return image, torch.tensor(int(label), dtype=torch.int64)
 
 
 def faster_items(train_loader: Any, cfg: Any) -> Any:
     """The host's loader, over ``FaceItems`` where ``config.fast_items`` is true.
 
+    So it is also where ``cakd.urfm.landmarks`` is ``"image"``, for the landmarks ride with the
+    labels until ``labels`` takes them.
+
     Args:
         train_loader: what the host's ``get_dataloader`` returned.
         cfg: the host's config.
 
     Returns:
-        ``train_loader`` itself where ``fast_items`` is off, and, with a warning in the log,
+        ``train_loader`` itself where neither is asked for, and, with a warning in the log,
         where its data is none that ``FaceItems`` stands for: DALI, synthetic images, a folder of
         images, or a fork's own transforms. Else a loader of the same class with the same
         sampler, workers and seeds, whose batches are the same to the bit.
 
-    A damaged record file or index ends the program with one line.
+    A damaged record file or index ends the program with one line, as do landmarks that the data
+    set lacks.
     """
-    if not cfg.get("fast_items"):
+    landmarks = False
+    if cfg.get("cakd") is not None:
+        with one_line_for_a_mistake():
+            landmarks = CakdConfig.from_entry(cfg.cakd).needs_landmarks
+    if not cfg.get("fast_items") and not landmarks:
         return train_loader
     obstacle = _obstacle(train_loader)
+    if obstacle and landmarks:
+        with one_line_for_a_mistake():
+            raise ConfigError(
+                f'cakd.urfm.landmarks="image" cannot be had here: {obstacle}; set it to "template"'
+            )
     if obstacle:
         if is_main():
             logger.warning("config.fast_items has no effect: %s", obstacle)
         return train_loader
     with one_line_for_a_mistake():
-        items = FaceItems(train_loader.dataset.root_dir, train_loader.dataset.imgidx)
+        dataset = train_loader.dataset
+        items = FaceItems(dataset.root_dir, np.asarray(dataset.imgidx), landmarks)
     return type(train_loader)(
         local_rank=train_loader.local_rank,
         dataset=items,

@@ -91,6 +91,11 @@ class CakdConfig:
     weight_decay: ByPart
     clipping: str
 
+    @property
+    def needs_landmarks(self) -> bool:
+        """Whether training needs the landmarks of each image."""
+        return self.urfm is not None and self.urfm["landmarks"] == "image"
+
     @classmethod
     def from_entry(cls, entry: Mapping) -> "CakdConfig":
         """Check a ``cakd`` entry and fill in its defaults.

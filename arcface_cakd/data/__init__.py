@@ -7,6 +7,7 @@ import importlib
 
 _PUBLIC = {
     "DataError": "errors",
+    "FaceLandmarks": "face_landmarks",
     "FaceLoader": "loader",
     "VerificationSet": "bins",
     "decode_image": "images",

@@ -7,6 +7,7 @@ from typing import Any
 
 from arcface_cakd.data.bins import load_bin
 from arcface_cakd.data.errors import DataError
+from arcface_cakd.data.face_landmarks import FaceLandmarks, find_landmarks
 from arcface_cakd.data.folder import identity_folders
 from arcface_cakd.data.images import decode_crop, decode_image
 from arcface_cakd.data.records import MAX_EXACT, identity, image_keys, read_property, split
@@ -24,7 +25,8 @@ def inspect(path: str | Path) -> list[dict[str, Any]]:
 
     Returns:
         one dict per file: ``path``, ``kind``, ``images``, ``sizes`` ("112 x 112" to how many),
-        and for records ``identities``, ``record_0``, ``multi_part`` and ``other_records``.
+        and for records ``identities``, ``record_0``, ``multi_part``, ``other_records`` and
+        ``landmarks``, the name of the file that holds those of each image, or None.
 
     Raises:
         DataError, RecordIOError: nothing there that could be one, or damage.
@@ -98,8 +100,13 @@ def _inspect_records(path: Path) -> dict[str, Any]:
         "declared_identities": read_property(path.parent) or len(identity_keys) or None,
         "multi_part": multi_part,
         "other_records": len(reader.idx) - len(keys),
+        "landmarks": getattr(_landmarks_of(path), "name", None),
         "sizes": dict(sizes),
     }
+
+
+def _landmarks_of(path: Path) -> Path | None:
+    return find_landmarks(path.parent) if path.stem == "train" else None
 
 
 def _inspect_bin(path: Path) -> dict[str, Any]:
@@ -170,6 +177,22 @@ def _verify_records(path: Path) -> Iterator[Damage | None]:
             yield _damage(path, key, reader.idx[key], error)
         else:
             yield None
+    if _landmarks_of(path) is not None:
+        yield from _verify_landmarks(path.parent, len(images))
+
+
+def _verify_landmarks(folder: Path, num_images: int) -> Iterator[Damage | None]:
+    path = find_landmarks(folder)
+    try:
+        landmarks = FaceLandmarks(folder, num_images)
+    except DataError as error:
+        yield _damage(path, None, None, error)
+        return
+    for row in track(range(num_images), f"verifying {path.name}", unit="rows"):
+        try:
+            landmarks[row]
+        except DataError as error:
+            yield _damage(path, None, None, error)
 
 
 def _verify_bin(path: Path) -> Iterator[Damage | None]:

@@ -9,10 +9,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from arcface_cakd.data.errors import DataError
+from arcface_cakd.data.face_landmarks import FaceLandmarks
 from arcface_cakd.data.folder import FaceFolder
 from arcface_cakd.data.images import CROP, decode_crop
 from arcface_cakd.data.records import FaceRecords
 from arcface_cakd.errors import ArcfaceCakdError
+from arcface_cakd.landmarks import mirror
 from arcface_cakd.recordio import RecordIOError
 
 FaceImages = FaceRecords | FaceFolder
@@ -28,6 +30,7 @@ def get_dataloader(
     rank: int = 0,
     world_size: int = 1,
     num_classes: int | None = None,
+    landmarks: bool = False,
 ) -> "FaceLoader":
     """Open a training set.
 
@@ -40,14 +43,15 @@ def get_dataloader(
         rank: this process's number out of
         world_size: how many processes share each global batch.
         num_classes: identities that the labels may name; None: as many as the data set has.
+        landmarks: whether batches have the landmarks of their images, see ``FaceLandmarks``.
 
     Raises:
         RecordIOError: a record file is missing, cut or foreign.
-        DataError: no data set, or one that is smaller than a global batch.
+        DataError: no data set, one that is smaller than a global batch, or one without landmarks.
     """
-    return FaceLoader(
-        open_images(rec, num_classes), batch_size, seed, num_workers, rank, world_size
-    )
+    images = open_images(rec, num_classes)
+    points = FaceLandmarks(rec, len(images)) if landmarks else None
+    return FaceLoader(images, batch_size, seed, num_workers, rank, world_size, points)
 
 
 def open_images(folder: str | Path, num_classes: int | None = None) -> FaceImages:
@@ -61,7 +65,8 @@ class FaceLoader:
     """Iterates over the batches of one rank.
 
     Yields ``(images, labels)``: float32 (B, 3, 112, 112) RGB in [-1, 1], each flipped left to
-    right with probability one half, and int64 (B,). In an epoch, the images stand in an order
+    right with probability one half, and int64 (B,); with ``landmarks`` also those, float32
+    (B, 5, 2) in pixels, flipped with their images. In an epoch, the images stand in an order
     drawn from (seed, epoch, record); global batch k is places k * G to (k + 1) * G of it, G =
     batch_size * world_size, of which rank r has the r-th part. What fills no global batch is
     left out. Worker processes are started once and kept.
@@ -84,6 +89,7 @@ class FaceLoader:
         num_workers: int,
         rank: int = 0,
         world_size: int = 1,
+        landmarks: FaceLandmarks | None = None,
     ):
         self.num_images = len(images)
         self.num_classes = images.num_classes
@@ -94,7 +100,7 @@ class FaceLoader:
                 f"on each of {world_size} ranks: make batch_size smaller"
             )
         self._loader = DataLoader(
-            _BatchReader(images, seed),
+            _BatchReader(images, seed, landmarks),
             batch_size=None,  # an "index" is a whole batch
             sampler=self._batches,
             num_workers=num_workers,
@@ -117,7 +123,7 @@ class FaceLoader:
         """Batches of a whole epoch."""
         return self._batches.count
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         for batch in self._loader:
             # Raised in a worker, it would come out as many lines that end in a traceback.
             if isinstance(batch, ArcfaceCakdError):
@@ -157,36 +163,41 @@ class _Batches:
 class _BatchReader(Dataset):
     """Reads a whole batch at a time, in a worker or here."""
 
-    def __init__(self, images: FaceImages, seed: int):
+    def __init__(self, images: FaceImages, seed: int, landmarks: FaceLandmarks | None):
         self._images = images
         self._seed = seed
+        self._landmarks = landmarks
 
     def __getitem__(self, batch: tuple[int, np.ndarray]):
         epoch, positions = batch
         try:
-            planes, labels = self._read(epoch, positions)
+            planes, *others = self._read(epoch, positions)
         except ArcfaceCakdError as error:
             return error
         # Two passes over memory, and exact at both ends.
         images = torch.from_numpy(planes).float().sub_(127.5).div_(127.5)
-        return images, torch.from_numpy(labels)
+        return images, *map(torch.from_numpy, others)
 
-    def _read(self, epoch: int, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _read(self, epoch: int, positions: np.ndarray) -> tuple[np.ndarray, ...]:
         height, width, channels = CROP
         planes = np.empty((len(positions), channels, height, width), dtype=np.uint8)
         labels = np.empty(len(positions), dtype=np.int64)
         flips = epoch_flips(self._images.keys[positions], self._seed, epoch)
         crop = np.empty(CROP, dtype=np.uint8)
+        faces = []
         for i, position in enumerate(positions.tolist()):
             try:
                 encoded, labels[i] = self._images.encoded(position)
                 pixels = decode_crop(encoded, out=crop)
+                if self._landmarks is not None:
+                    face = self._landmarks[position]
+                    faces.append(mirror(face) if flips[i] else face)
             except RecordIOError:
                 raise  # names the place itself
             except DataError as error:
                 raise DataError(f"{self._images.describe(position)}: {error}") from error
             planes[i] = (pixels[:, ::-1] if flips[i] else pixels).transpose(2, 0, 1)
-        return planes, labels
+        return planes, labels, *([np.stack(faces)] if faces else [])
 
 
 def epoch_order(keys: np.ndarray, seed: int, epoch: int) -> np.ndarray:

@@ -50,7 +50,9 @@ class Run:
     scaler: torch.amp.GradScaler | None
     margin_weight: float = 1.0
 
-    def terms(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def terms(
+        self, images: Tensor, labels: Tensor, landmarks: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """The weighted scalar terms whose sum is the loss of this rank, by name.
 
         ``margin`` is the margin softmax loss of the global batch, the same on every rank; the
@@ -59,10 +61,12 @@ class Run:
         Args:
             images: (B, 3, 112, 112) float32 in [-1, 1].
             labels: (B,) int64.
+            landmarks: (B, 5, 2) in pixels, where distillation needs them.
         """
-        embeddings = self.model(images)
+        distills = isinstance(self.model, Distiller)
+        embeddings = self.model(images, landmarks) if distills else self.model(images)
         terms = {"margin": self.margin_weight * self.partial_fc(embeddings, labels)}
-        if isinstance(self.model, Distiller):
+        if distills:
             terms.update(self.model.terms(labels, self.partial_fc))
         return terms
 
@@ -184,6 +188,7 @@ def _build_loader(config: TrainConfig) -> FaceLoader:
             rank=rank(),
             world_size=world_size(),
             num_classes=num_classes,
+            landmarks=config.cakd is not None and config.cakd.needs_landmarks,
         )
 
     # Opened without the config's number, so that it is held against the data set's own before

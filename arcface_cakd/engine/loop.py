@@ -110,7 +110,7 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
     with Journal(output, total_steps, start.step, active=is_main()) as journal:
         clock = Clock(config.batch_size * world_size())
         batches = _batches(run.loader, start, config.num_epoch)
-        for position, images, labels in itertools.islice(batches, last_step - start.step):
+        for position, (images, *others) in itertools.islice(batches, last_step - start.step):
             step = position.step
             ends_epoch = position.batch == len(run.loader)
             logs = step % config.frequent == 0 or step == total_steps
@@ -120,8 +120,8 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
             )
 
             images = images.to(device, non_blocking=True, memory_format=run.memory_format)
-            labels = labels.to(device, non_blocking=True)
-            terms = run.terms(images, labels)
+            others = [tensor.to(device, non_blocking=True) for tensor in others]
+            terms = run.terms(images, *others)
             values = torch.stack([term.detach() for term in terms.values()])
             guard.observe(step, tuple(terms), values)
             # On a GPU, to look at a value is to wait for it: only where we wait anyway.
@@ -167,7 +167,7 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
 
 def _batches(
     loader: FaceLoader, start: Position, num_epoch: int
-) -> Iterator[tuple[Position, Tensor, Tensor]]:
+) -> Iterator[tuple[Position, tuple[Tensor, ...]]]:
     """The batches from ``start`` to the end of the run, each with the position after it."""
     step = start.step
     for epoch in range(start.epoch, num_epoch):
@@ -179,14 +179,14 @@ def _batches(
             # run that starts mid-epoch differ from one that passes by.
             random_state = torch.get_rng_state()
             try:
-                images, labels = next(batches)
+                tensors = next(batches)
             except ArcfaceCakdError as error:
                 if not is_main():  # only this rank knows, and rank 0 alone speaks
                     logger.error("rank %d: %s", rank(), error)
                 raise
             torch.set_rng_state(random_state)
             step += 1
-            yield Position(epoch, batch, step), images, labels
+            yield Position(epoch, batch, step), tensors
 
 
 def _is_due(step: int, every: int | None) -> bool:

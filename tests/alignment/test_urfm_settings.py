@@ -35,6 +35,7 @@ def batch():
     return (
         FaceFeatures(None, draw(2, 49, 5), GRIDS[0]),
         FaceFeatures(None, draw(2, 36, 6), GRIDS[1], prompts),
+        torch.tensor(LANDMARKS) + 8 * draw(2, 5, 2),
     )
 
 
@@ -46,7 +47,7 @@ def facets(urfm):
         both = urfm(*batch())
     gradients = build_gradients(urfm)
     return {
-        "places of centres": urfm.places["center"].tolist(),
+        "places of centres": urfm.layout.places["center"].tolist(),
         "constants": [s.anchor_encoding.pif for s in sides.values()],
         "rows by anchor": [s.anchor_encoding.index.tolist() for s in sides.values()],
         "rows by patch": [
@@ -78,6 +79,7 @@ CHANGES = {
     "face_distance": ("saliency", ROWS),
     "face_weight": (0.25, ROWS),
     "position": ("query", {"rows by patch", "fields", "parameters", "moved", "values"}),
+    "landmarks": ("image", {"values"}),
     "anchor": ("center", {"rows by anchor", "values"}),
     "pif": (PIFSettings(3.0, 9.0, 11.0), {"constants", *ROWS}),
     "saliency_map": ("map.npy", ROWS),
@@ -149,7 +151,7 @@ def test_tables_are_looked_up_by_the_distances_that_settings_name(
     urfm = build(**settings)
     centers = places(3, 3)
     if settings.get("placing") == "landmarks":
-        centers = [tuple(p) for p in urfm.places["center"].tolist()]
+        centers = [tuple(p) for p in urfm.layout.places["center"].tolist()]
     for mapping, grid, extent in zip((urfm.student, urfm.teacher), GRIDS, EXTENTS, strict=True):
         for encoding, others in (
             (mapping.anchor_encoding, anchors),

@@ -6,6 +6,7 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 from _record_sets import jpeg, write_records
 
@@ -40,6 +41,7 @@ def test_inspect_counts(faces, capsys, tmp_path):
         "declared_identities": 4,
         "multi_part": 0,
         "other_records": 5,
+        "landmarks": None,
         "sizes": {"112 x 112": 26},
     }
     assert (pairs["kind"], pairs["images"], pairs["pairs"], pairs["same"]) == (
@@ -51,6 +53,24 @@ def test_inspect_counts(faces, capsys, tmp_path):
     assert pairs["sizes"] == {"112 x 112": 1, "96 x 96": 1}
     printed = capsys.readouterr().out
     assert "identities: 4" in printed and "sizes: 26 of 112 x 112" in printed
+
+
+def test_landmarks_of_the_images_are_told_and_verified(faces, capsys, tmp_path):
+    points = np.full((26, 5, 2), 50, dtype=np.float32)
+    points[[3, 20], 1] = np.nan
+    np.save(faces / "train_landmarks.npy", points)
+    assert data("inspect", faces / "train.rec") == 0
+    assert "landmarks: train_landmarks.npy" in capsys.readouterr().out
+    assert data("verify", faces, "--json", tmp_path / "damage.json") == 1
+    printed = capsys.readouterr().out
+    assert "row 3 of" in printed and "row 20 of" in printed and "2 damaged" in printed
+    damaged = json.loads((tmp_path / "damage.json").read_text())["damaged"]
+    assert [d["path"] for d in damaged] == [str(faces / "train_landmarks.npy")] * 2
+    np.save(faces / "train_landmarks.npy", points[:25])
+    assert data("verify", faces) == 1
+    assert "shape (25, 5, 2) instead of (26, 5, 2)" in capsys.readouterr().out
+    np.save(faces / "train_landmarks.npy", np.nan_to_num(points, nan=50.0))
+    assert data("verify", faces) == 0
 
 
 def test_inspect_tells_im2rec_and_records_of_many_parts(tmp_path, capsys):

@@ -17,6 +17,7 @@ import numpy as np
 
 from arcface_cakd.data.bins import write_bin
 from arcface_cakd.data.errors import DataError
+from arcface_cakd.data.face_landmarks import LANDMARKS_FILE
 from arcface_cakd.data.packing import write_identity_records
 from arcface_cakd.data.synthesis.camera import encode
 from arcface_cakd.data.synthesis.contact_sheet import COLUMNS, ROWS, write_contact_sheet
@@ -28,7 +29,6 @@ from arcface_cakd.progress import track
 
 FOLDS = 10
 PAIRS_PER_PERSON = 5
-LANDMARKS_FILE = "train_landmarks.npy"
 
 
 class SynthesisError(DataError):

@@ -1,0 +1,149 @@
+"""The landmarks of each image, beside a training set."""
+
+import pickle
+import re
+
+import numpy as np
+import pytest
+from _record_sets import jpeg, pixels, write_records
+
+from arcface_cakd.data import DataError, FaceLandmarks, get_dataloader
+from arcface_cakd.landmarks import ARCFACE_TEMPLATE, mirror
+
+COUNT = 26
+HEADER = "idx," + ",".join(f"ldmk_{i}" for i in range(10))
+
+
+def points(seed=0, count=COUNT):
+    noise = np.random.default_rng(seed).normal(0, 8, (count, 5, 2))
+    return (ARCFACE_TEMPLATE + noise).astype(np.float32)
+
+
+def write_cvlface(folder, landmarks):
+    rows = [
+        f"{i}," + ",".join(f"{value / 112:.5f}" for value in face.ravel())
+        for i, face in enumerate(landmarks)
+    ]
+    (folder / "ldmk_5points.csv").write_text("\n".join([HEADER, *rows]) + "\n")
+
+
+@pytest.mark.parametrize("kind", ["npy", "csv"])
+def test_both_formats_are_read(tmp_path, kind):
+    faces = points()
+    if kind == "npy":
+        np.save(tmp_path / "train_landmarks.npy", faces)
+    else:
+        write_cvlface(tmp_path, faces)
+    landmarks = FaceLandmarks(tmp_path, COUNT)
+    for again in (landmarks, pickle.loads(pickle.dumps(landmarks))):
+        assert len(again) == COUNT
+        for i, face in enumerate(faces):
+            assert again[i].dtype == np.float32 and again[i].shape == (5, 2)
+            np.testing.assert_allclose(again[i], face, atol=0 if kind == "npy" else 1e-3)
+
+
+def test_a_mapped_file_is_not_pickled_with_what_it_maps(tmp_path):
+    np.save(tmp_path / "train_landmarks.npy", points(count=5000))
+    assert len(pickle.dumps(FaceLandmarks(tmp_path, 5000))) < 1000
+
+
+def test_ours_comes_first(tmp_path):
+    np.save(tmp_path / "train_landmarks.npy", points(1))
+    write_cvlface(tmp_path, points(2))
+    np.testing.assert_array_equal(FaceLandmarks(tmp_path, COUNT)[5], points(1)[5])
+
+
+@pytest.mark.parametrize(
+    ("array", "problem"),
+    [
+        (points(count=25), "shape (25, 5, 2) instead of (26, 5, 2)"),
+        (points().reshape(26, 10), "shape (26, 10) instead of (26, 5, 2)"),
+        (points().astype(np.float64), "float64 instead of float32"),
+        (points() / 112, "must be in pixels, 0 to 111"),
+        (b"no array", "no .npy file of numbers"),
+    ],
+)
+def test_another_array_is_refused_in_one_line(tmp_path, array, problem):
+    path = tmp_path / "train_landmarks.npy"
+    if isinstance(array, bytes):
+        path.write_bytes(array)
+    else:
+        np.save(path, array)
+    with pytest.raises(DataError, match=re.escape(problem)) as caught:
+        FaceLandmarks(tmp_path, COUNT)
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("0,1,2\n1,1,2\n", "must have 11 columns"),
+        ("0,a,2\n", "not the numbers that CVLface writes"),
+        ("\n".join(f"{i}," + ",".join(["0.5"] * 10) for i in (0, 2)), "misses an image"),
+    ],
+)
+def test_another_table_is_refused_in_one_line(tmp_path, text, problem):
+    (tmp_path / "ldmk_5points.csv").write_text(f"{HEADER}\n{text}")
+    with pytest.raises(DataError, match=problem) as caught:
+        FaceLandmarks(tmp_path, 2)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_data_set_without_landmarks_says_what_it_should_hold(insightface_set):
+    folder, _ = insightface_set
+    with pytest.raises(DataError, match=r"train_landmarks\.npy: no such file.*ldmk_5points\.csv"):
+        get_dataloader(folder, 5, seed=1, num_workers=0, landmarks=True)
+
+
+def original(image, known):
+    """Which key an image of a batch shows, and whether it is flipped."""
+    restored = ((image.permute(1, 2, 0).numpy().astype(np.float64) + 1) * 127.5).round()
+    for key, plain in known.items():
+        for flipped in (False, True):
+            if np.array_equal(restored, plain[:, ::-1] if flipped else plain):
+                return key, flipped
+    raise AssertionError("an image that is not in the data set")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kind", ["insightface", "im2rec", "folder"])
+def test_batches_have_the_landmarks_of_their_images(tmp_path, kind, workers):
+    images = {key: jpeg(key) for key in range(12)}
+    if kind == "insightface":  # its images are the keys 1 to n
+        images = {key + 1: image for key, image in images.items()}
+        records = {key: (float(key % 3), image) for key, image in images.items()}
+        headers = {13 + i: ([1, 13], b"") for i in range(3)}
+        write_records(tmp_path, {**records, **headers, 0: ([13, 16], b"")})
+    elif kind == "im2rec":
+        order = np.random.default_rng(0).permutation(12).tolist()
+        write_records(tmp_path, {key: (float(key % 3), images[key]) for key in order})
+    else:
+        for key, image in images.items():
+            folder = tmp_path / f"person{key // 4}"
+            folder.mkdir(exist_ok=True)
+            (folder / f"{key:02}.jpg").write_bytes(image)
+    faces = points(count=12)
+    np.save(tmp_path / "train_landmarks.npy", faces)
+    known = {row: pixels(image) for row, image in enumerate(images.values())}
+    flips, seen = set(), []
+    for rank in range(2):
+        loader = get_dataloader(
+            tmp_path, 3, seed=5, num_workers=workers, rank=rank, world_size=2, landmarks=True
+        )
+        for batch, _, landmarks in loader:
+            for image, face in zip(batch, landmarks.numpy(), strict=True):
+                row, flipped = original(image, known)
+                np.testing.assert_array_equal(face, mirror(faces[row]) if flipped else faces[row])
+                flips.add(flipped)
+                seen.append(row)
+    assert sorted(seen) == list(range(12)) and flips == {False, True}
+
+
+def test_a_face_without_landmarks_is_named(insightface_set):
+    folder, _ = insightface_set
+    faces = points()
+    faces[7, 2] = np.nan
+    np.save(folder / "train_landmarks.npy", faces)
+    loader = get_dataloader(folder, 26, seed=1, num_workers=0, landmarks=True)
+    with pytest.raises(DataError, match=r"train\.rec, key 8: row 7 of .*is not finite"):
+        next(iter(loader))
