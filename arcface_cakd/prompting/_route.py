@@ -34,14 +34,6 @@ class Route(ABC):
         """Whether the teacher is of this route's kind."""
 
     @abstractmethod
-    def check(self, teacher: FaceBackbone) -> None:
-        """Refuse a teacher of this kind that prompts cannot be used with.
-
-        Raises:
-            PromptingError: with the reason.
-        """
-
-    @abstractmethod
     def widths(self, teacher: FaceBackbone) -> list[int]:
         """The width of the tokens at each place."""
 

@@ -2,8 +2,9 @@
 
 Zhao et al., ACM MM 2023 (arXiv 2306.14662): the teacher stays as it is, and t prompts that enter
 each of its stages learn, beside the student, what makes it teach well. How prompts take part in
-attention follows Visual Prompt Tuning (Jia et al., ECCV 2022), in its deep form: fresh prompts
-enter at every stage of a Swin, and at every block of a plain ViT, which has no stages.
+attention follows Visual Prompt Tuning (Jia et al., ECCV 2022). Its deep form has fresh prompts at
+every block; here they enter at every stage of a Swin, as Zhao et al. have them, and at every block
+of a plain ViT, which has no stages.
 """
 
 from __future__ import annotations
@@ -41,11 +42,12 @@ class AdaptablePrompts(nn.Module):
     head sees patches only.
 
     Only the prompts are parameters, and only they are in the state dict: ``prompts.<place>``,
-    (t, d_i), initialised from U(-v, v) with v = sqrt(6 / (3 * patch_h * patch_w + d_i)). The
-    teacher is an argument of ``forward``: it is never changed.
+    (t, d_i), initialised from U(-v, v) with v = sqrt(6 / (3 * patch_h * patch_w + d_i)), patches
+    in pixels; the published code of Visual Prompt Tuning has the first stage's width for d_i at
+    every stage of a Swin. The teacher is an argument of ``forward``: it is never changed.
 
     Args:
-        teacher: a Swin (``swin_t``, ``swin_mini``, ..., ``timm:swin_*``, ``swinv2_t``) or a
+        teacher: a Swin (``swin_t``, ``swinv2_t``, ..., ``timm:swin_*``, ``timm:swinv2_*``) or a
             plain ViT (``vit_s``, ``vit_mini``, ..., ``timm:vit_*``, ``timm:deit_*``).
         num_tokens: t, prompts per place; with 0 the features are the plain teacher's.
         dropout: probability of dropping an entry of the learnable prompts, in training.
@@ -55,8 +57,7 @@ class AdaptablePrompts(nn.Module):
             more time of the teacher and saves most of its memory.
 
     Raises:
-        PromptingError: the teacher is no such Transformer, has windows that do not tile its
-            grids, or lacks one of the places.
+        PromptingError: the teacher is no such Transformer, or lacks one of the places.
     """
 
     def __init__(
@@ -70,7 +71,6 @@ class AdaptablePrompts(nn.Module):
     ):
         super().__init__()
         self._route = _route_for(teacher)
-        self._route.check(teacher)
         widths = self._route.widths(teacher)
         self.num_tokens = num_tokens
         self.dropout = dropout
@@ -152,9 +152,10 @@ def _route_for(teacher: nn.Module) -> Route:
         if kind.takes(teacher):
             return kind()
     raise PromptingError(
-        f"cakd.prompts needs a Swin or a plain ViT as teacher, and {_kind(teacher)} is neither: "
-        "take swin_t, swin_s, swin_b, swin_mini, vit_t, vit_s, vit_b, vit_l_dp005_mask_005, vit_h, "
-        "vit_mini, or a timm:swin_*, swinv2_t or timm:vit_* model, or set cakd.prompts=None"
+        "cakd.prompts needs a Swin or a plain ViT (with absolute positions) as teacher, and "
+        f"{_kind(teacher)} is neither: take swin_t, swin_s, swin_b, swinv2_t, swin_mini, vit_t, "
+        "vit_s, vit_b, vit_l_dp005_mask_005, vit_h, vit_mini, or such a timm:swin_*, "
+        "timm:swinv2_*, timm:vit_* or timm:deit_* model, or set cakd.prompts=None"
     )
 
 

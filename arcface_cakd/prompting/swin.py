@@ -14,12 +14,12 @@ import math
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from arcface_cakd.backbones import FaceBackbone
 from arcface_cakd.backbones._base import full_precision, precision
-from arcface_cakd.prompting._route import PromptingError, Route, graph_from_here, run_block
+from arcface_cakd.prompting._route import Route, graph_from_here, run_block
 
 if TYPE_CHECKING:
     from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock, WindowAttention
@@ -54,9 +54,6 @@ class SwinRoute(Route):
 
         return isinstance(getattr(teacher, "trunk", None), SwinTransformer | SwinTransformerV2)
 
-    def check(self, teacher: FaceBackbone) -> None:
-        _check_windows(teacher.trunk)
-
     def widths(self, teacher: FaceBackbone) -> list[int]:
         return [stage.blocks[0].dim for stage in teacher.trunk.layers]
 
@@ -80,7 +77,8 @@ class SwinRoute(Route):
                     if carried is None:
                         patches = run_block(recompute, block, patches)
                         continue
-                    bias = self._bias((i, j), block, carried.shape[1], dtype)
+                    grid = patches.shape[1:3]
+                    bias = self._bias((i, j), block, grid, carried.shape[1], dtype)
                     patches, carried = run_block(
                         recompute, prompted_block, block, patches, carried, bias
                     )
@@ -91,13 +89,18 @@ class SwinRoute(Route):
         return final, tuple(maps), swin.norm(carried)
 
     def _bias(
-        self, place: tuple[int, int], block: SwinBlock, num_tokens: int, dtype: torch.dtype
+        self,
+        place: tuple[int, int],
+        block: SwinBlock,
+        grid: tuple[int, int],
+        num_tokens: int,
+        dtype: torch.dtype,
     ) -> Tensor:
         """``attention_bias`` of the block at ``place``, kept for as long as it holds."""
         sources = _bias_sources(block.attn)
         held = self._biases.get(place)
         if held is None or not held.is_of(sources, dtype):
-            bias = attention_bias(block, num_tokens, dtype)
+            bias = attention_bias(block, grid, num_tokens, dtype)
             held = self._biases[place] = _HeldBias(sources, bias)
         return held.bias
 
@@ -128,7 +131,7 @@ def prompted_block(
         block: timm's block, whose sub-modules are used as they are.
         patches: (B, H, W, C).
         prompts: (B, t, C).
-        bias: what ``attention_bias(block, t)`` gives, in the dtype of the attention.
+        bias: what ``attention_bias(block, (H, W), t)`` gives, in the dtype of the attention.
 
     Returns:
         patches and prompts after the block, in the shapes they came in.
@@ -155,6 +158,8 @@ def _window_attention(
 ) -> tuple[Tensor, Tensor]:
     """(Shifted-)window attention in which every window also holds its image's prompts.
 
+    Windows that do not tile the grid stand over its edge, as in timm, with zeros there.
+
     Projections are linear, so those of the prompts are computed once per image, not once per
     window: q, k, v before they go to the windows, and the output after the mean over windows.
     """
@@ -162,10 +167,13 @@ def _window_attention(
     batch, height, width, dim = patches.shape
     t = prompts.shape[1]
     win_h, win_w = block.window_size
-    rows, columns = height // win_h, width // win_w
+    rows, columns = _windows(block, (height, width))
+    padding = (0, 0, 0, columns * win_w - width, 0, rows * win_h - height)
     shift_h, shift_w = block.shift_size
     if shift_h or shift_w:
         patches = torch.roll(patches, (-shift_h, -shift_w), (1, 2))
+    if any(padding):
+        patches = F.pad(patches, padding)
 
     windows = patches.view(batch, rows, win_h, columns, win_w, dim).transpose(2, 3)
     windows = windows.reshape(batch, rows * columns, win_h * win_w, dim)
@@ -186,7 +194,8 @@ def _window_attention(
     out = out.unflatten(1, (rows * columns, attn.num_heads))  # (B, windows, heads, tokens, d)
     shared = out[..., :t, :].mean(1).transpose(1, 2).flatten(2)
     own = out[..., t:, :].unflatten(1, (rows, columns)).unflatten(4, (win_h, win_w))
-    own = own.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, height, width, -1)
+    own = own.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, rows * win_h, columns * win_w, -1)
+    own = own[:, :height, :width]
     if shift_h or shift_w:
         own = torch.roll(own, (shift_h, shift_w), (1, 2))
     return attn.proj_drop(attn.proj(own)), attn.proj_drop(attn.proj(shared))
@@ -205,13 +214,26 @@ def _queries_keys_values(attn: SwinAttention, tokens: Tensor) -> Tensor:
     return torch.stack([queries.to(values.dtype), keys.to(values.dtype), values], dim=-3)
 
 
-def attention_bias(block: SwinBlock, num_tokens: int, dtype: torch.dtype | None = None) -> Tensor:
+def _windows(block: SwinBlock, grid: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of the windows that cover the grid."""
+    return tuple(
+        math.ceil(side / window) for side, window in zip(grid, block.window_size, strict=True)
+    )
+
+
+def attention_bias(
+    block: SwinBlock,
+    grid: tuple[int, int],
+    num_tokens: int,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
     """What a block adds to its attention logits: relative position bias and shift mask.
 
     Both are zero wherever a prompt asks or is asked.
 
     Args:
         block: timm's block.
+        grid: height and width of the map that the block is for.
         num_tokens: t, prompts in front of each window's own tokens.
         dtype: of the result; None means that of the block's weights.
 
@@ -219,21 +241,20 @@ def attention_bias(block: SwinBlock, num_tokens: int, dtype: torch.dtype | None 
         (windows * heads, t + window area, t + window area), without a graph.
     """
     attn = block.attn
-    area = block.window_size[0] * block.window_size[1]
+    win_h, win_w = block.window_size
+    area = win_h * win_w
+    rows, columns = _windows(block, grid)
     device = attn.proj.weight.device
     # A mask made in inference mode could not be saved for a later backward pass.
     with torch.inference_mode(False), torch.no_grad(), precision(device.type, None):
         bias = _bias_table(attn)[attn.relative_position_index.flatten()]
         bias = bias.view(area, area, -1).permute(2, 0, 1)
-        mask = block.get_attn_mask()
+        # Of the map, timm asks for the shape alone.
+        mask = block.get_attn_mask(bias.new_empty(1, rows * win_h, columns * win_w, 1))
         if mask is None:  # the block does not shift
-            rows, columns = (
-                side // window
-                for side, window in zip(block.input_resolution, block.window_size, strict=True)
-            )
             bias = bias.expand(rows * columns, -1, -1, -1)
         else:
-            bias = bias + mask.to(bias).unsqueeze(1)
+            bias = bias + mask.unsqueeze(1)
         return F.pad(bias, (num_tokens, 0, num_tokens, 0)).flatten(0, 1).to(dtype or bias.dtype)
 
 
@@ -253,19 +274,3 @@ def _bias_table(attn: SwinAttention) -> Tensor:
     if _is_v2(attn):
         return 16 * attn.cpb_mlp(attn.relative_coords_table).view(-1, attn.num_heads).sigmoid()
     return attn.relative_position_bias_table
-
-
-def _check_windows(swin: Swin) -> None:
-    height, width = swin.patch_embed.grid_size
-    for i, stage in enumerate(swin.layers):
-        if not isinstance(stage.downsample, nn.Identity):  # timm pads odd grids before merging
-            height, width = (height + 1) // 2, (width + 1) // 2
-        for block in stage.blocks:
-            win_h, win_w = block.window_size
-            planned = tuple(block.input_resolution) == (height, width)
-            if not planned or height % win_h or width % win_w:
-                raise PromptingError(
-                    f"cakd.prompts: windows of {win_h} x {win_w} do not tile the {height} x {width}"
-                    f" grid of the teacher's stage {i}: choose a patch size with which they do, as "
-                    "swin_t, swin_s, swin_b and swin_mini have, or set cakd.prompts=None"
-                )

@@ -43,9 +43,6 @@ class VitRoute(Route):
     def takes(cls, teacher: FaceBackbone) -> bool:
         return _parts(teacher) is not None
 
-    def check(self, teacher: FaceBackbone) -> None:
-        """Any plain ViT will do."""
-
     def widths(self, teacher: FaceBackbone) -> list[int]:
         return [teacher.token_dim] * len(_parts(teacher).blocks)
 
@@ -97,5 +94,6 @@ def _parts(teacher: nn.Module) -> _PlainViT | None:
         # Without timm's patch_drop, which leaves patches out in training.
         return trunk.norm_pre(trunk._pos_embed(trunk.patch_embed(images)))
 
-    patch = trunk.patch_embed.patch_size
+    # A hybrid's patches are of the map that its convolutions make: in pixels they are larger.
+    patch = trunk.patch_embed.feat_ratio(as_scalar=False)
     return _PlainViT(embed, trunk.blocks, trunk.norm, trunk.num_prefix_tokens, patch)

@@ -151,6 +151,26 @@ def test_places_that_are_none_are_refused(kind, places):
     assert ("stages" if "swin" in kind else "blocks") in message
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_default_loss_reaches_the_prompts_at_every_place(kind):
+    teacher = make_teacher(kind)
+    student = get_model("r10_narrow", num_features=12)
+    entry = {
+        "teacher": {"network": kind, "weights": "random"},
+        "prompts": {"num_tokens": 2},
+        "urfm": {"num_centers": 9, "dim": 16, "num_heads": 2},
+    }
+    distiller = Distiller(student, teacher, CakdConfig.from_entry(entry)).train()
+    distiller(images(4))
+    terms = distiller.terms(torch.tensor([0, 1, 2, 0]))
+    assert {"embedding_cosine", "urfm_feature", "urfm_attention"} <= terms.keys()
+    prompts = list(distiller.prompts.parameters())
+    assert len(prompts) == PLACES[kind]
+    for name, term in terms.items():
+        for gradient in torch.autograd.grad(term, prompts, retain_graph=True):
+            assert gradient.isfinite().all() and gradient.any(), name
+
+
 def test_a_student_learns_where_the_last_stage_carries_no_prompts():
     torch.manual_seed(0)
     student, teacher = (get_model(n, num_features=16) for n in ("r10_narrow", "swin_mini"))

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from arcface_cakd.backbones import get_model
 from arcface_cakd.backbones.swin import Swin
-from arcface_cakd.backbones.timm_grid import build
+from arcface_cakd.backbones.timm_grid import TimmGrid, build
 from arcface_cakd.config import ConfigError, check_settings
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.prompting import AdaptablePrompts, PromptingError, swin
@@ -40,6 +40,13 @@ def make_teacher(seed: int = 0, dtype: torch.dtype = torch.float32) -> Swin:
             elif name.endswith("running_var"):
                 buffer.uniform_(0.5, 1.5)
     return teacher.requires_grad_(False).eval().to(dtype)
+
+
+def make_timm_teacher() -> TimmGrid:
+    """timm's own, whose grids are 28, 14, 7 and 4; windows of 5 tile none of the first three."""
+    sizes = dict(depths=(2, 2, 2, 2), embed_dim=24, window_size=5)
+    teacher = build("swin_tiny_patch4_window7_224", num_features=8, **sizes)
+    return teacher.requires_grad_(False).eval()
 
 
 def make_images(batch: int, seed: int = 1, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -87,6 +94,7 @@ def reference_block(block, patches, prompts):
     batch, side, _, dim = patches.shape
     t = prompts.shape[1]
     window, shift = block.window_size[0], block.shift_size[0]
+    size = -(-side // window) * window  # windows that do not tile the grid stand over its edge
     heads, d = attn.num_heads, dim // attn.num_heads
     table = attn.relative_position_bias_table.numpy()
     new_patches, new_prompts = np.empty_like(patches), np.empty_like(prompts)
@@ -98,8 +106,13 @@ def reference_block(block, patches, prompts):
             for left in range(0, side, window):
                 # Places in the rolled map, and where they came from.
                 rolled = [(top + i, left + j) for i in range(window) for j in range(window)]
-                source = [((r + shift) % side, (c + shift) % side) for r, c in rolled]
-                tokens = np.stack([*p, *(x[place] for place in source)])
+                source = [
+                    ((r + shift) % side, (c + shift) % side) if max(r, c) < side else None
+                    for r, c in rolled
+                ]
+                empty = np.zeros(dim)
+                own = [empty if place is None else x[place] for place in source]
+                tokens = np.stack([*p, *own])
                 q, k, v = np.split(_linear(attn.qkv, tokens), 3, axis=-1)
                 out = np.empty((len(tokens), dim))
                 for head in range(heads):
@@ -114,7 +127,7 @@ def reference_block(block, patches, prompts):
                             logits[asked] += table[row + c1 - c2 + window - 1, head]
                             if shift and any(
                                 # Neighbours in a window, but only by the roll over the edge.
-                                (a < side - shift) != (b < side - shift)
+                                (a < size - shift) != (b < size - shift)
                                 for a, b in ((r1, r2), (c1, c2))
                             ):
                                 logits[asked] -= 100.0
@@ -123,7 +136,8 @@ def reference_block(block, patches, prompts):
                 out = _linear(attn.proj, out)
                 prompt_changes.append(out[:t])
                 for place, token in zip(source, out[t:], strict=True):
-                    change[place] = token
+                    if place is not None:
+                        change[place] = token
         new_patches[image] = _mlp(block, patches[image] + change)
         new_prompts[image] = _mlp(block, prompts[image] + np.mean(prompt_changes, axis=0))
     return new_patches, new_prompts
@@ -131,7 +145,16 @@ def reference_block(block, patches, prompts):
 
 @pytest.mark.parametrize(
     ("side", "window", "shift", "heads", "dim", "t", "batch"),
-    [(6, 3, 1, 2, 8, 2, 3), (6, 3, 0, 1, 4, 3, 2), (8, 4, 2, 3, 12, 1, 2), (3, 3, 0, 2, 4, 5, 2)],
+    [
+        (6, 3, 1, 2, 8, 2, 3),
+        (6, 3, 0, 1, 4, 3, 2),
+        (8, 4, 2, 3, 12, 1, 2),
+        (3, 3, 0, 2, 4, 5, 2),
+        # Windows that do not tile the grid.
+        (7, 3, 1, 2, 4, 2, 2),
+        (5, 3, 0, 1, 4, 3, 2),
+        (5, 4, 2, 2, 4, 1, 2),
+    ],
 )
 def test_block_equals_loops_over_images_windows_and_heads(
     side, window, shift, heads, dim, t, batch
@@ -139,23 +162,25 @@ def test_block_equals_loops_over_images_windows_and_heads(
     block = make_block(side, window, shift, heads, dim, seed=side + t)
     patches = torch.randn(batch, side, side, dim, dtype=torch.float64)
     prompts = torch.randn(batch, t, dim, dtype=torch.float64)
-    got = prompted_block(block, patches, prompts, attention_bias(block, t))
+    got = prompted_block(block, patches, prompts, attention_bias(block, (side, side), t))
     expected = reference_block(block, patches.numpy(), prompts.numpy())
     for one, other in zip(got, expected, strict=True):
         torch.testing.assert_close(one, torch.from_numpy(other), rtol=0, atol=1e-11)
 
 
-def test_block_without_prompts_is_timms():
-    block = make_block(6, 3, 1, heads=2, dim=8, seed=0)
-    patches = torch.randn(2, 6, 6, 8, dtype=torch.float64)
-    got, none = prompted_block(block, patches, patches.new_empty(2, 0, 8), attention_bias(block, 0))
+@pytest.mark.parametrize(("side", "shift"), [(6, 1), (6, 0), (7, 1), (7, 0)])
+def test_block_without_prompts_is_timms(side, shift):
+    block = make_block(side, 3, shift, heads=2, dim=8, seed=0)
+    patches = torch.randn(2, side, side, 8, dtype=torch.float64)
+    bias = attention_bias(block, (side, side), 0)
+    got, none = prompted_block(block, patches, patches.new_empty(2, 0, 8), bias)
     torch.testing.assert_close(got, block(patches), rtol=0, atol=1e-12)
     assert none.shape == (2, 0, 8)
 
 
 def test_bias_is_zero_for_prompts_and_timms_own_for_patches():
     block = make_block(6, 3, 1, heads=2, dim=8, seed=0)
-    bias = attention_bias(block, 2).view(4, 2, 11, 11)
+    bias = attention_bias(block, (6, 6), 2).view(4, 2, 11, 11)
     assert not bias[:, :, :2].any() and not bias[:, :, :, :2].any()
     own = block.attn._get_rel_pos_bias() + block.attn_mask.unsqueeze(1)
     assert torch.equal(bias[:, :, 2:, 2:], own)
@@ -180,16 +205,17 @@ def test_no_tokens_is_the_plain_teacher(dtype, within):
     assert got.grid == plain.grid
 
 
-def test_prompts_that_no_patch_sees_leave_the_plain_teacher(monkeypatch):
+@pytest.mark.parametrize("make", [make_teacher, make_timm_teacher])
+def test_prompts_that_no_patch_sees_leave_the_plain_teacher(make, monkeypatch):
     """The whole prompted pass, with prompts, but cut off from the patches' attention."""
 
-    def deaf(block, num_tokens, dtype):
-        bias = attention_bias(block, num_tokens, dtype).clone()
+    def deaf(block, grid, num_tokens, dtype):
+        bias = attention_bias(block, grid, num_tokens, dtype).clone()
         bias[:, num_tokens:, :num_tokens] = -torch.inf
         return bias
 
     monkeypatch.setattr(swin, "attention_bias", deaf)
-    teacher = make_teacher(dtype=torch.float64)
+    teacher = make().double()
     images = make_images(2, dtype=torch.float64)
     plain = teacher.forward_features(images, stages=True)
     got = AdaptablePrompts(teacher, num_tokens=3).double()(teacher, images, stages=True)
@@ -212,7 +238,8 @@ def test_whole_pass_is_the_blocks_with_fresh_prompts_after_each_merging():
         patches = stage.downsample(patches)
         prompts = torch.stack([learned, learned])
         for block in stage.blocks:
-            patches, prompts = prompted_block(block, patches, prompts, attention_bias(block, 2))
+            bias = attention_bias(block, patches.shape[1:3], 2)
+            patches, prompts = prompted_block(block, patches, prompts, bias)
         maps.append(patches.permute(0, 3, 1, 2))
     got = module(teacher, images, stages=True)
     patches, prompts = (
@@ -419,6 +446,16 @@ def test_settings_are_declared():
         check_settings(component, {"num_tokens": -1}, "cakd.prompts")
 
 
+def test_a_timm_swin_whose_windows_do_not_tile_its_grids_is_prompted_too():
+    teacher = make_timm_teacher().double()
+    module = AdaptablePrompts(teacher, num_tokens=3).double()
+    images = make_images(2, dtype=torch.float64)
+    got = module(teacher, images)
+    assert got.tokens.shape == (2, 16, 192) and got.prompts.shape == (2, 3, 192)
+    got.tokens.square().sum().backward()
+    assert all(p.grad.any() for p in module.parameters())
+
+
 def test_a_timm_swin_is_prompted_too():
     teacher = build("swin_tiny_patch4_window7_224", num_features=8, depths=(1, 1, 2), embed_dim=24)
     teacher.requires_grad_(False).eval()
@@ -445,12 +482,19 @@ def test_a_teacher_that_takes_no_prompts_is_refused():
         assert "swin_t" in message and "vit_s" in message and "cakd.prompts=None" in message
 
 
-def test_windows_that_do_not_tile_the_grid_are_refused():
-    teacher = build(
-        "swin_tiny_patch4_window7_224", depths=(1, 1), embed_dim=24, patch_size=4, window_size=5
-    )
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("vit_relpos_small_patch16_224", dict(depth=1, embed_dim=16, num_heads=2)),
+        ("eva02_tiny_patch14_224", dict(depth=1, embed_dim=16, num_heads=2)),  # rotary positions
+        ("beit_base_patch16_224", dict(depth=1, embed_dim=16, num_heads=2)),
+        ("swinv2_cr_tiny_224", dict(depths=(1, 1), embed_dim=16, num_heads=(1, 2))),
+    ],
+)
+def test_transformers_whose_attention_prompts_do_not_fit_are_refused(name, sizes):
+    teacher = build(name, num_features=8, **sizes)
     message = _refused(lambda: AdaptablePrompts(teacher))
-    assert "5 x 5" in message and "28 x 28" in message and "stage 0" in message
+    assert type(teacher.trunk).__name__ in message and "absolute positions" in message
 
 
 def test_images_of_another_size_and_teachers_of_another_width_are_refused():

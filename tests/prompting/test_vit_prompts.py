@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from arcface_cakd.backbones import get_model
-from arcface_cakd.backbones.timm_grid import TimmGrid
+from arcface_cakd.backbones.timm_grid import TimmGrid, build
 from arcface_cakd.backbones.vit import VisionTransformer
 from arcface_cakd.config import CakdConfig
 from arcface_cakd.distiller import Distiller
@@ -297,6 +297,16 @@ def test_prompts_are_all_there_is_within_vpts_bound(kind):
     assert list(later) == ["prompts.1", "prompts.3"]
     deep = AdaptablePrompts(make_teacher(kind, depth=12), num_tokens=1).state_dict()
     assert list(deep) == [f"prompts.{i}" for i in range(12)]
+
+
+def test_a_hybrids_bound_is_by_the_pixels_that_a_patch_sees():
+    sizes = dict(depth=1, embed_dim=DIM, num_heads=HEADS)
+    teacher = build("vit_small_r26_s32_224", num_features=8, **sizes).requires_grad_(False).eval()
+    assert teacher.grid == (4, 4)  # over 112 pixels, though a patch is 1 of the convolutions' map
+    module = AdaptablePrompts(teacher, num_tokens=400)
+    assert module.patch_size == (28, 28)
+    bound = math.sqrt(6 / (3 * 28 * 28 + DIM))
+    assert 0.99 * bound < module.prompts["0"].abs().max() <= bound
 
 
 @pytest.mark.parametrize("name", ["vit_t", "vit_l_dp005_mask_005", "vit_h"])
