@@ -94,9 +94,11 @@ class Distiller(nn.Module):
             num_classes=num_classes,
             student_grid=student.grid,
             teacher_grid=teacher.grid,
+            num_centers=None if config.urfm is None else config.urfm["num_centers"],
         )
         self.losses = WeightedLosses(config.losses, dims)
-        self._with_stages = bool(self.losses.needing("stages"))
+        self._student_stages = bool(self.losses.needing("stages", "student_stages"))
+        self._teacher_stages = bool(self.losses.needing("stages"))
         if config.urfm is None:
             for name in self.losses.needing("alignment"):
                 raise ConfigError(
@@ -188,11 +190,11 @@ class Distiller(nn.Module):
             images: (B, 3, 112, 112) float32 in [-1, 1].
             landmarks: see ``URFM.forward``.
         """
-        student = self.student.forward_features(images, stages=self._with_stages)
+        student = self.student.forward_features(images, stages=self._student_stages)
         if self.prompts is None:
             teacher = self._unprompted(images)
         else:
-            teacher = self.prompts(self.teacher, images, stages=self._with_stages)
+            teacher = self.prompts(self.teacher, images, stages=self._teacher_stages)
         alignment = None
         if self.urfm is not None:
             with self.student.autocast(images.device.type):
@@ -206,7 +208,7 @@ class Distiller(nn.Module):
 
     @torch.no_grad()
     def _unprompted(self, images: Tensor) -> FaceFeatures:
-        return self.teacher.forward_features(images, stages=self._with_stages)
+        return self.teacher.forward_features(images, stages=self._teacher_stages)
 
     def terms(self, labels: Tensor, partial_fc: nn.Module | None = None) -> dict[str, Tensor]:
         """The weighted terms to add to the margin softmax loss, by name.

@@ -61,13 +61,15 @@ def cosines(embeddings, centers):
     return np.array([[e @ c / np.sqrt((e @ e) * (c @ c)) for c in centers] for e in embeddings])
 
 
-def check_golden(case, loss, student):
+def check_golden(case, loss, student, gradient_tolerance=1e-8):
     """That loss(student) has the value and gradient that were recorded."""
     student = student.clone().requires_grad_()
     value = loss(student)
     (gradient,) = torch.autograd.grad(value, student)
     np.testing.assert_allclose(value.item(), case["value"], rtol=1e-9)
-    np.testing.assert_allclose(gradient.norm().item(), case["gradient_norm"], rtol=1e-8)
+    np.testing.assert_allclose(
+        gradient.norm().item(), case["gradient_norm"], rtol=gradient_tolerance
+    )
     np.testing.assert_allclose(
         gradient.flatten()[:6].tolist(), case["gradient"], rtol=1e-6, atol=1e-10
     )

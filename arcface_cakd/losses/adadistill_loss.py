@@ -92,6 +92,7 @@ class AdaDistillLoss(DistillationLoss):
     """
 
     needs = frozenset({"labels"})
+    sharded_buffers = frozenset({"centers"})
     paper = "Boutros et al., ECCV 2024"
 
     def __init__(

@@ -10,7 +10,9 @@ from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.registry import did_you_mean
 
-NEEDS = frozenset({"tokens", "stages", "labels", "logits", "centers", "alignment"})
+NEEDS = frozenset(
+    {"tokens", "stages", "student_stages", "labels", "logits", "centers", "alignment"}
+)
 
 
 class LossError(ArcfaceCakdError):
@@ -28,6 +30,7 @@ class FeatureDims:
         student_stages: channels of the student's stages, and ``teacher_stages`` of the teacher's.
         num_classes: identities of the training set, where known.
         student_grid: (H, W) of the student's tokens, and ``teacher_grid`` of the teacher's.
+        num_centers: URFM's local centres; None where it is off.
     """
 
     student_embedding: int
@@ -39,6 +42,7 @@ class FeatureDims:
     num_classes: int | None = None
     student_grid: tuple[int, int] = (7, 7)
     teacher_grid: tuple[int, int] | None = (7, 7)
+    num_centers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,9 +78,13 @@ class DistillationLoss(nn.Module):
 
     Attributes:
         needs: what of ``NEEDS`` the loss uses; whoever runs it supplies that and may skip the
-            rest. ``logits``: the student's class centres, in ``batch.partial_fc``; ``centers``:
-            the teacher's, in ``batch.teacher_fc``.
-
+            rest. ``tokens``, ``stages``: those of both sides; ``student_stages``: the student's
+            alone, for which a teacher of embeddings suffices; ``alignment``: what URFM makes of
+            both sides' tokens; ``logits``: the student's class centres, in
+            ``batch.partial_fc``; ``centers``: the teacher's, in ``batch.teacher_fc``.
+        sharded_buffers: names of the buffers of which each rank holds its own classes, along the
+            first axis: the rows of ``partial_fc.shard_of``, and unused ones after them where
+            shards differ in size. All other buffers are the same on every rank.
         paper: where the loss was published, for ``arcface-cakd list losses``.
 
     Raises:
@@ -84,6 +92,7 @@ class DistillationLoss(nn.Module):
     """
 
     needs: frozenset[str] = frozenset()
+    sharded_buffers: frozenset[str] = frozenset()
     paper: str = ""
 
     def __init_subclass__(cls, **kwargs):

@@ -21,9 +21,12 @@ discriminator) is left out. Further, in comparison with the paper:
 * Attention has heads, d being their width; the paper writes one.
 * Dropout before the linear layers has no stated rate there.
 
-The code that its authors made public later differs from the paper, as copies of it show: one
-linear layer in place of the convolutions, no replacement, and the maps Q K^T / sqrt(d) compared
-before the softmax, averaged over the heads. Ours follows the paper.
+The code that its authors made public (yufanLIU/CrossArch_KD) has the same linear layers, value and
+gradient, and the same attention and V V^T / sqrt(d), of one head. Else it differs from the paper,
+which ours follows: one linear layer makes Q_S, K_S, V_S in place of the convolutions; nothing is
+replaced; what is compared are Q K^T / sqrt(d) before the softmax (weight 0.2) and V V^T (0.05),
+each averaged over the heads, the teacher's V V^T without its 1 / sqrt(d); the student's side is
+the last stage but one; and logits and class tokens are compared too.
 
 Replacement and dropout draw, in training alone, from torch's global generator of the device, so
 that a resumed run repeats them; ranks draw their own. In eval nothing is replaced.

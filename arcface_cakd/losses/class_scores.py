@@ -31,6 +31,7 @@ from arcface_cakd.distributed import (
     world_size,
 )
 from arcface_cakd.losses.base import LossBatch, LossError
+from arcface_cakd.losses.relations import labels_of
 
 
 @dataclass(frozen=True)
@@ -138,24 +139,36 @@ def joined_labels(batch: LossBatch, name: str) -> Tensor:
     Raises:
         LossError: there are none; ``name`` is the loss that needs them.
     """
-    if batch.labels is None:
-        raise LossError(f"{name} needs labels: give a loader that yields (images, labels)")
-    return all_gather(batch.labels.reshape(-1).long())
+    return all_gather(labels_of(name, batch).reshape(-1).long())
 
 
 def student_head(batch: LossBatch, name: str) -> Any:
     """The margin softmax head with the student's centres.
 
     Raises:
-        LossError: there is none, or its classes are sharded otherwise than the teacher's.
+        LossError: there is none.
     """
-    head, teacher_fc = batch.partial_fc, batch.teacher_fc
-    if head is None:
+    if batch.partial_fc is None:
         raise LossError(
             f"{name} needs the student's class centres: give the margin softmax head as "
             "partial_fc to Distiller.terms"
         )
-    if teacher_fc is not None:
+    return batch.partial_fc
+
+
+def teacher_head(batch: LossBatch, name: str) -> Any:
+    """The ``PartialFC`` with the teacher's frozen centres.
+
+    Raises:
+        LossError: there is none, or its classes are sharded otherwise than the student's.
+    """
+    head, teacher_fc = batch.partial_fc, batch.teacher_fc
+    if teacher_fc is None:
+        raise LossError(
+            f"{name} needs the teacher's class centres: set cakd.teacher.centers to its "
+            "checkpoint_gpu_*.pt"
+        )
+    if head is not None:
         shards = [(fc.class_start, fc.num_local) for fc in (head, teacher_fc)]
         if shards[0] != shards[1]:
             raise LossError(
@@ -163,21 +176,20 @@ def student_head(batch: LossBatch, name: str) -> Any:
                 f"{shards[0][0]} and {shards[1][1]} of the teacher from class {shards[1][0]}: "
                 "set cakd.teacher.centers to centres of the same training set"
             )
-    return head
+    return teacher_fc
 
 
-def teacher_head(batch: LossBatch, name: str) -> Any:
-    """The ``PartialFC`` with the teacher's frozen centres.
+def scores_by_teacher(embedding: Tensor, batch: LossBatch, name: str) -> tuple[Tensor, Tensor]:
+    """Cosines (N, C) of embeddings (B, E), joined, to the teacher's centres of this rank, and the
+    columns (N, 1) of the joined labels among them.
 
     Raises:
-        LossError: there is none.
+        LossError: see ``teacher_head`` and ``joined_labels``; ``name`` is the loss.
     """
-    if batch.teacher_fc is None:
-        raise LossError(
-            f"{name} needs the teacher's class centres: set cakd.teacher.centers to its "
-            "checkpoint_gpu_*.pt"
-        )
-    return batch.teacher_fc
+    teacher_fc = teacher_head(batch, name)
+    labels = joined_labels(batch, name)
+    shard = ClassShard.of_step(teacher_fc.class_start, teacher_fc.num_local, batch)
+    return shard.cosines(join(embedding), teacher_fc.weight), shard.columns(labels)
 
 
 class _ScaleGradient(torch.autograd.Function):

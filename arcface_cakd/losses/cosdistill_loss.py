@@ -7,13 +7,7 @@ from torch import Tensor
 from arcface_cakd.config import Range
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
-from arcface_cakd.losses.class_scores import (
-    ClassShard,
-    join,
-    joined_labels,
-    softmax_cross_entropy,
-    teacher_head,
-)
+from arcface_cakd.losses.class_scores import scores_by_teacher, softmax_cross_entropy
 from arcface_cakd.losses.embedding_projection import embedding_projection
 from arcface_cakd.partial_fc import CosFace
 from arcface_cakd.registry import LOSSES
@@ -71,8 +65,6 @@ class CosDistillLoss(DistillationLoss):
         self.projection = embedding_projection("cosdistill", dims, projection)
 
     def forward(self, student: FaceFeatures, teacher: FaceFeatures, batch: LossBatch) -> Tensor:
-        teacher_fc = teacher_head(batch, "cosdistill")
-        labels = joined_labels(batch, "cosdistill")
-        shard = ClassShard.of_step(teacher_fc.class_start, teacher_fc.num_local, batch)
-        cosines = shard.cosines(join(self.projection(student.embedding)), teacher_fc.weight)
-        return cosdistill_loss(cosines, shard.columns(labels), self.scale, self.margin)
+        embedding = self.projection(student.embedding)
+        scores = scores_by_teacher(embedding, batch, "cosdistill")
+        return cosdistill_loss(*scores, self.scale, self.margin)

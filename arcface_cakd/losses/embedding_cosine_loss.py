@@ -22,7 +22,8 @@ class EmbeddingCosineLoss(DistillationLoss):
 
     Whether Zhao et al. (ACM MM 2023) have an embedding-level term in their total could not be
     recovered; this one is a choice of this project, the commonest term of distillation for face
-    recognition. On unit vectors it is half of the squared distance that others publish.
+    recognition. On unit vectors it is half of the squared distance that others publish; by itself
+    it is the "angular distillation" of david-svitov/margindistillation.
 
     Args:
         dims: widths of both embeddings.

@@ -63,9 +63,10 @@ class MarginDistillationLoss(DistillationLoss):
     m_i = margin_min + (margin_max - margin_min) d_i / max_j d_j, d_i = cos(e_T, W_y): a face
     that the teacher places close to its centre must come close in the student too.
 
-    Svitov & Alyamkin, 2020 (arXiv 2003.02586), as their code has it, but for: the greatest d is
-    that of the joined batch, where theirs is of each GPU's batch; d below 0, which would lead
-    out of the range of margins, counts as 0. Margins are targets: no gradient reaches the
+    Svitov & Alyamkin, 2020 (arXiv 2003.02586), with the value and gradient of their code
+    (david-svitov/margindistillation), but for: the greatest d is that of the joined batch, where
+    theirs is of each GPU's batch; d below 0 counts as 0, where theirs leads to margins below the
+    least, or, if all are below 0, above the greatest. Margins are targets: no gradient reaches the
     teacher, whose prompts could otherwise lower the loss by leaving the centres. There it is the
     only loss; here it stands beside the student's own margin softmax unless
     ``cakd.margin_weight`` is 0. Where Partial FC samples classes, so does this.

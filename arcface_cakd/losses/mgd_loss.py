@@ -4,10 +4,11 @@ L = mean of (G(m a(F_S)) - F_T)^2 over batch, channels and positions: a a 1x1 co
 the widths differ, m a random mask of 0 and 1, G a 3x3 convolution, ReLU and a 3x3 convolution.
 
 Yang, Li, Shao, Shi, Yuan & Yuan, "Masked Generative Distillation", ECCV 2022. Their code divides
-the sum of squares by the batch alone and multiplies it by 2e-5 (detection) or 7e-5
-(classification); the mean here, C H W times less than that sum, makes a weight mean the same for
-every teacher. It masks positions with the ratios 0.65 (detection) or 0.75 (segmentation), and
-whole channels with 0.15 in classification, which the setting ``mask`` offers too.
+the sum of squares by the batch alone and multiplies it by 2e-5 (5e-7 for two-stage detectors,
+7e-5 in classification); the mean here, C H W times less than that sum, makes a weight mean the
+same for every teacher. It masks positions with the ratios 0.65 (detectors of one stage), 0.45 (of
+two) or 0.75 (segmentation), and whole channels with 0.15 in classification, which the setting
+``mask`` offers too.
 
 The masks are drawn, in training alone, from torch's global generator of the device, so that a
 resumed run repeats them; ranks draw their own. In eval nothing is masked.

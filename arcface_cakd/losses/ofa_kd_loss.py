@@ -27,6 +27,8 @@ def ofa_kd_loss(
 ) -> Tensor:
     """-sum_c [(p_T + 1_y)^eps - 1_y] log p_S, mean over the rows; p = softmax(z / temperature).
 
+    The target weighs (1 + p_T,y)^eps - 1, any other class p_T,c^eps.
+
     Args:
         student: (N, C) logits of an exit for the joined batch, C this rank's classes.
         teacher: (N, C) logits for the same classes.
@@ -77,12 +79,19 @@ class OFAKDLoss(DistillationLoss):
     recognition's numbers of classes would be one more set of centres for each stage. Here it is
     an ``ExitProjector`` to the teacher's embedding width, classified by the teacher's frozen
     centres. The last exit is as theirs: the student's embedding, classified by its own centres,
-    which learn from this loss too. The sum over exits is theirs; no T^2 is either. Where Partial
-    FC samples classes, so does this.
+    which learn from this loss too. The sum over exits is theirs; no T^2 is either. One eps here
+    serves all exits, where theirs may differ. Where Partial FC samples classes, so does this.
+
+    Raised to eps is, as in their code, the probability of every class: above 1 it makes the
+    target weigh more, (1 + p_T,y)^eps - 1, and all other classes less, p_T,c^eps. The paper's
+    formula raises 1 + p_T,y alone and leaves the others p_T,c; and it keeps the cross-entropy
+    with the label, which their code subtracts and adds at the last exit only: here that is the
+    margin softmax.
 
     Args:
         dims: the student's stages and the teacher's embedding.
-        eps: exponent; above 1 it strengthens the target where the teacher is sure of it.
+        eps: exponent of the target's 1 + p_T,y and of every other class's p_T,c; the published
+            ones are 1 to 1.5.
         stages: numbers of the stages with an exit, counted from 1; none given: all.
         stage_weight: weight of the sum over the stages' exits; the embedding's is 1.
         temperature: of both sides.
@@ -93,7 +102,7 @@ class OFAKDLoss(DistillationLoss):
         LossError: no labels, or no class centres of the student or of the teacher.
     """
 
-    needs = frozenset({"stages", "labels", "logits", "centers"})
+    needs = frozenset({"student_stages", "labels", "logits", "centers"})
     paper = "Hao et al., NeurIPS 2023"
 
     def __init__(

@@ -54,11 +54,11 @@ def rkd_loss(
         angle_weight: w_a.
         vertices: the images j at which to take angles; None takes all.
     """
-    student, teacher = distance_matrix(student), distance_matrix(teacher)
+    # Angles do not depend on the scale either, and so their squares stay within float32.
+    student, teacher = (_over_mean(distance_matrix(x)) for x in (student, teacher))
     loss = student.new_zeros(())
     if distance_weight:
-        distance = F.smooth_l1_loss(_over_mean(student), _over_mean(teacher))
-        loss = loss + distance_weight * distance
+        loss = loss + distance_weight * F.smooth_l1_loss(student, teacher)
     if angle_weight:
         vertices = range(len(student)) if vertices is None else vertices
         loss = loss + angle_weight * _angle_loss(student, teacher, vertices)
@@ -92,9 +92,10 @@ def _angle_sum(student: Tensor, teacher: Tensor, vertices: range) -> Tensor:
 
 def _cosines(distances: Tensor, vertices: range) -> Tensor:
     """Cosines (V, B, B) of the angles at the vertices, by the law of cosines, which needs no
-    (V, B, E) differences. 0 where a side is shorter than ``_SHORT`` of the mean distance."""
+    (V, B, E) differences. 0 where a side is shorter than ``_SHORT``; distances are over their
+    mean."""
     sides = distances[vertices.start : vertices.stop]
-    long = sides > _SHORT * distances.detach().mean()
+    long = sides > _SHORT
     inverse = torch.where(long, 1 / torch.where(long, sides, 1), 0)
     square = sides.square()
     products = square[:, :, None] + square[:, None, :] - distances.square()

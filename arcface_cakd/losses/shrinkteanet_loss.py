@@ -4,7 +4,9 @@ L = 1/B sum_i (1 - cos(z_S,i, z_T,i))^2
 
 Duong, Luu, Quach, Le, "ShrinkTeaNet: Million-scale Lightweight Face Recognition via Shrinking
 Teacher-Student Networks", arXiv 1905.10620, 2019; in this form also eq. 4 of VarGFaceNet (Yan et
-al., ICCV workshops 2019). No code was published.
+al., ICCV workshops 2019). The authors published no code. The one that others published as its
+"angular distillation", david-svitov/margindistillation, leaves out the square: that is the loss
+``embedding_cosine``. Here the papers' square stays.
 
 The paper adds it to a margin softmax loss, which here is the student's own head, and asks for it
 at intermediate features too; this is its term at the embedding. Its gradient vanishes as the

@@ -5,8 +5,12 @@ m = m_min + (m_max - m_min) t / t_max, t = relu(d_T(a, n) - d_T(a, p)), t_max it
 the batch; m_min = 0.2, m_max = 0.5
 
 Feng, Wang, Hu, Yu, Wang, Wang, "Triplet Distillation for Deep Face Recognition", arXiv 1905.04457,
-2019; ICIP 2020. No code was published. d is the squared distance of normalised embeddings, as in
-FaceNet. The paper leaves to its sampler which triplets there are; choices of this project:
+2019; ICIP 2020. Its authors published no code; david-svitov/margindistillation implements it for
+MXNet, and value and gradient here are those of its code on the same triplets. d is the squared
+distance of normalised embeddings, as in FaceNet, or, by setting, their angle: that code's
+``triplet_distillation_L2`` and ``triplet_distillation_cos``. It takes t_max of the batch of one
+GPU, here that of all ranks counts; where t_max is 0 it divides by it, here all margins are m_min.
+Which triplets there are is left to a sampler by paper and code; choices of this project:
 
 - All triplets of the batch of all ranks: a and p two images of one identity (in both orders), n
   of another one. The mean is over all of them, at rest or not. A batch without any gives 0.
@@ -16,8 +20,9 @@ FaceNet. The paper leaves to its sampler which triplets there are; choices of th
   there are few: expect about B^2 / (2 x identities) pairs.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
+import torch
 from torch import Tensor
 
 from arcface_cakd.alignment.attention import at_least_float32
@@ -37,6 +42,7 @@ def triplet_distillation_loss(
     *,
     margin_min: float = 0.2,
     margin_max: float = 0.5,
+    distance: Literal["squared", "angle"] = "squared",
 ) -> Tensor:
     """Triplet distillation of embeddings (B, E_S) and (B, E_T) with labels (B,).
 
@@ -47,12 +53,20 @@ def triplet_distillation_loss(
     if not len(anchor):
         return student.sum() * 0
     valid = labels[anchor, None] != labels
-    student, teacher = 2 - 2 * cosine_matrix(student), 2 - 2 * cosine_matrix(teacher.detach())
+    student, teacher = (_distances(x, distance) for x in (student, teacher.detach()))
     gap = (teacher[anchor] - teacher[anchor, positive, None]).clamp_min(0) * valid
     share = gap / gap.max().clamp_min(1e-12)
     margin = margin_min + (margin_max - margin_min) * share
     violation = student[anchor, positive, None] - student[anchor] + margin
     return (violation.relu() * valid).sum() / valid.sum().clamp_min(1)
+
+
+def _distances(embeddings: Tensor, distance: Literal["squared", "angle"]) -> Tensor:
+    cosines = cosine_matrix(embeddings)
+    if distance == "squared":
+        return 2 - 2 * cosines
+    limit = 1 - 8 * torch.finfo(cosines.dtype).eps  # arccos has no derivative at 1 and -1
+    return cosines.clamp(-limit, limit).acos()
 
 
 @LOSSES.register("triplet_distillation")
@@ -63,6 +77,8 @@ class TripletDistillationLoss(DistillationLoss):
         dims: not used; the embeddings' widths may differ.
         margin_min: margin where the teacher does not tell negative from positive.
         margin_max: margin where it tells them apart best.
+        distance: of two embeddings: "squared", of the normalised ones, 0 to 4; or "angle", in
+            radians, as the margins then are.
 
     Raises:
         ConfigError: ``margin_min`` is above ``margin_max``.
@@ -77,6 +93,7 @@ class TripletDistillationLoss(DistillationLoss):
         *,
         margin_min: Annotated[float, Range(0.0)] = 0.2,
         margin_max: Annotated[float, Range(0.0)] = 0.5,
+        distance: Literal["squared", "angle"] = "squared",
     ):
         super().__init__(dims)
         if margin_min > margin_max:
@@ -86,6 +103,7 @@ class TripletDistillationLoss(DistillationLoss):
             )
         self.margin_min = margin_min
         self.margin_max = margin_max
+        self.distance = distance
 
     def forward(self, student: FaceFeatures, teacher: FaceFeatures, batch: LossBatch) -> Tensor:
         return triplet_distillation_loss(
@@ -94,4 +112,5 @@ class TripletDistillationLoss(DistillationLoss):
             all_gather(labels_of("triplet_distillation", batch)),
             margin_min=self.margin_min,
             margin_max=self.margin_max,
+            distance=self.distance,
         )

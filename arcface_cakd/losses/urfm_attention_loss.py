@@ -3,8 +3,9 @@
 from torch import Tensor
 
 from arcface_cakd.alignment.attention import at_least_float32
+from arcface_cakd.config import ConfigError
 from arcface_cakd.features import FaceFeatures
-from arcface_cakd.losses.base import DistillationLoss, LossBatch
+from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
 from arcface_cakd.registry import LOSSES
 
 
@@ -24,14 +25,23 @@ class URFMAttentionLoss(DistillationLoss):
     1 / L, starts between 1e-3 and 1e-5, where much of its gradient vanishes in float16.
 
     Args:
-        dims: not used.
+        dims: the number of URFM's local centres.
 
     Raises:
+        ConfigError: there is one local centre: a softmax over one key is 1, and the loss always 0.
         LossError: URFM is off.
     """
 
     needs = frozenset({"tokens", "alignment"})
     paper = "Zhao et al., ACM MM 2023"
+
+    def __init__(self, dims: FeatureDims):
+        super().__init__(dims)
+        if dims.num_centers == 1:
+            raise ConfigError(
+                "urfm_attention: with one local centre every attention map is 1 and the loss 0: "
+                "set cakd.urfm.num_centers to more, or drop the loss from cakd.losses"
+            )
 
     def forward(self, student: FaceFeatures, teacher: FaceFeatures, batch: LossBatch) -> Tensor:
         aligned = self.alignment_of(batch)

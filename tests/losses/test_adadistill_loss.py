@@ -105,7 +105,7 @@ def test_module_moves_and_then_compares(kind, plain):
     assert value.item() == pytest.approx(expected.item(), rel=1e-11)
     value.backward()
     assert teacher.grad is None and student.grad.abs().sum() > 0
-    assert loss.needs == {"labels"}
+    assert loss.needs == {"labels"} and loss.sharded_buffers == {"centers"}
 
 
 def test_centers_start_at_random_whatever_was_broadcast_before():

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 import torch
 from _feature_maps import dims_of, features, fill, pooled, random_maps, value
+from golden.make_crossarch_kd_losses import cases, tokens
+from golden.make_feature_losses import inputs, record
 
 from arcface_cakd.config import ConfigError, check_settings
 from arcface_cakd.losses.cakd_liu_loss import (
@@ -134,6 +136,39 @@ def test_module_in_eval_equals_a_float64_reference(student, teacher, settings):
     expected += settings.get("linear_weight", 1.0) * ((linear - theirs) ** 2).mean()
     found = [value(loss, *sides).item() for _ in range(2)]
     assert found == [pytest.approx(expected, rel=1e-10)] * 2
+
+
+def same(case, found):
+    for key, recorded in found.items():
+        assert recorded == pytest.approx(case[key], rel=1e-9), key
+
+
+@pytest.mark.parametrize("case", cases("linear"), ids=lambda c: f"{c['student'][1]}-{c['seed']}")
+def test_linear_part_equals_published_code(case):
+    (student,), (teacher,) = inputs(case["seed"], [case["student"]], [case["teacher"]])
+    loss = module(features(student), features(teacher), value_weight=0.0, replace=1.0)
+    fill(loss.linear.parameters(), case["seed"])
+    # With all replaced the attention is the teacher's, and the linear part is left.
+    same(case, record(lambda: value(loss, features(student), features(teacher)), [student]))
+
+
+@pytest.mark.parametrize(
+    "case", cases("attention") + cases("products"), ids=lambda c: f"{c['loss']}-{c['seed']}"
+)
+def test_attention_part_is_made_of_what_published_code_computes(case):
+    """For one head; that code compares other things than the paper's."""
+    (student,), (teacher,) = inputs(case["seed"], [case["student"]], [case["teacher"]])
+    weights = [torch.empty(3 * x.shape[1], x.shape[1]).double() for x in (student, teacher)]
+    for number, weight in enumerate(weights):
+        fill([weight], case["seed"] + number)
+
+    def part():
+        sides = zip((student, teacher), weights, strict=True)
+        ours, theirs = ((tokens(x) @ weight.T).chunk(3, dim=-1) for x, weight in sides)
+        without, both = (cross_attention_loss(ours, ours[2], theirs, 1, w) for w in (0.0, 1.0))
+        return without if case["loss"] == "attention" else both - without
+
+    same(case, record(part, [student]))
 
 
 def test_replacing_all_leaves_the_values_and_the_linear_part():

@@ -256,11 +256,11 @@ def test_what_is_missing_is_said_in_one_line(case):
 
     if "centers" in loss.needs:
         assert "set cakd.teacher.centers" in said(teacher_fc=None)
+        assert "7 class centres" in said(teacher_fc=frozen_head(teacher_centers[:5]))
     if "labels" in loss.needs:
         assert "needs labels" in said(labels=None)
     if "logits" in loss.needs:
         assert "needs the student's class centres" in said(partial_fc=None)
-        assert "7 class centres" in said(teacher_fc=frozen_head(teacher_centers[:5]))
 
 
 @pytest.mark.parametrize("case", [c for c in PLAIN if c.settings], ids=lambda c: c.loss.__name__)

@@ -1,15 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from _class_losses import check_golden, side
+from golden.make_margindistillation_losses import cases, inputs
 
 from arcface_cakd.config import ConfigError, check_settings
-from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses import EmbeddingCosineLoss, FeatureDims, LossBatch, embedding_cosine_loss
 from arcface_cakd.registry import LOSSES
-
-
-def side(embedding):
-    return FaceFeatures(embedding, torch.zeros(len(embedding), 1, 3), (1, 1))
 
 
 @pytest.mark.parametrize(("batch", "width"), [(1, 4), (5, 16), (32, 512)])
@@ -20,6 +17,12 @@ def test_equals_a_float64_reference(batch, width):
     )
     ours = embedding_cosine_loss(torch.from_numpy(student), torch.from_numpy(teacher))
     assert ours.item() == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("case", cases("angular_distillation"), ids=lambda c: str(c["seed"]))
+def test_equals_published_code(case):
+    student, teacher = (torch.from_numpy(inputs(case["seed"])[k]) for k in ("student", "teacher"))
+    check_golden(case, lambda student: embedding_cosine_loss(student, teacher), student)
 
 
 def test_extremes():

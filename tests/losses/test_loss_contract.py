@@ -4,6 +4,7 @@ import re
 import sys
 import traceback
 
+import numpy as np
 import pytest
 import torch
 from _processes import run_ranks
@@ -25,13 +26,10 @@ SETTINGS = {"fsp": {"projection": True}}
 # Settings that take the randomness out of a loss, for the comparison of two ranks with one.
 WITHOUT_CHANCE = {"mgd": {"mask_ratio": 0.0}, "cakd_liu": {"replace": 0.0}}
 
-# Buffers of which each rank holds a shard, along the first axis; all others are the same on all.
-SHARDED = {"adadistill": {"centers"}}
-
 # Losses that draw what they start from at their first forward pass, be it in evaluation.
 STARTS_LATE = {"adadistill"}
 
-BATCH, CLASSES = 8, 10
+BATCH, CLASSES = 8, 11  # an odd number, so that shards differ in size
 LABELS = torch.tensor([0, 1, 0, 2, 1, 1, 4, 2])
 STAGE_GRIDS = (28, 14, 7, 7)
 STUDENT_STAGES, TEACHER_STAGES = (4, 6, 8, 12), (5, 10, 15, 20)
@@ -135,7 +133,7 @@ def test_value_and_gradient_are_finite_and_reach_the_student(name):
     student = step.student
     for x in [*leaves(student), *leaves(step.teacher), *loss.parameters()]:
         assert x.grad is None or x.grad.isfinite().all()
-    if "stages" in loss.needs:
+    if loss.needs & {"stages", "student_stages"}:
         assert any(moved(stage) for stage in student.stages)
     elif "tokens" in loss.needs:
         assert moved(student.tokens)
@@ -182,6 +180,33 @@ def test_a_batch_of_two_works(name):
     assert value.isfinite()
     for x in [*leaves(step.student), *loss.parameters()]:
         assert x.grad is None or x.grad.isfinite().all()
+
+
+DEGENERATE = {
+    "no features": lambda x: 0 * x,
+    "an image without features": lambda x: torch.cat([0 * x[:1], x[1:]]),
+    "one image all over": lambda x: x[:1].expand_as(x),
+    "an image and its opposite": lambda x: torch.cat([x[:1], -x[:1], x[2:]]),
+    "short features": lambda x: 1e-20 * x,
+    "long features": lambda x: 1e4 * x,
+}
+
+
+@pytest.mark.parametrize("change", DEGENERATE.values(), ids=DEGENERATE)
+def test_degenerate_batches_stay_finite(name, change):
+    def changed(features):
+        made = [change(x.detach()).clone().requires_grad_() for x in leaves(features)]
+        return FaceFeatures(*made[:2], GRID, stages=tuple(made[2:]))
+
+    for sides in (["student", "teacher"], ["student"], ["teacher"]):
+        loss, step = make(name), Step()
+        for which in sides:
+            setattr(step, which, changed(getattr(step, which)))
+        value = step.value(loss)
+        value.backward()
+        assert value.isfinite()
+        for x in [*leaves(step.student), *leaves(step.teacher), *loss.parameters()]:
+            assert x.grad is None or x.grad.isfinite().all()
 
 
 def test_evaluation_changes_no_state(name):
@@ -252,6 +277,7 @@ def trained_one(name):
         "teacher": [x.grad for x in leaves(step.teacher)],
         "parameters": {k: p.grad for k, p in loss.named_parameters() if p.requires_grad},
         "buffers": dict(loss.named_buffers()),
+        "sharded": loss.sharded_buffers,
     }
 
 
@@ -280,10 +306,13 @@ def test_two_ranks_learn_as_one_does_from_the_joined_batch(name, on_one_and_two)
                 close(torch.cat(parts) / 2, expected)
     for key, expected in one["parameters"].items():
         close(sum(r["parameters"][key] for r in ranks) / 2, expected)
+    assert one["sharded"] <= one["buffers"].keys()
     for key, expected in one["buffers"].items():
         parts = [r["buffers"][key] for r in ranks]
-        if key in SHARDED.get(name, ()):
-            close(torch.cat(parts), expected)
+        if key in one["sharded"]:
+            assert len(parts[0]) == len(parts[1])
+            rows = [len(classes) for classes in np.array_split(np.arange(CLASSES), 2)]
+            close(torch.cat([p[:n] for p, n in zip(parts, rows, strict=True)]), expected)
         else:
             assert torch.equal(*parts), key
             close(parts[0], expected)

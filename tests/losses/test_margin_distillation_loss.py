@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from _class_losses import cosines, frozen_head, log_probabilities, side
+from _class_losses import check_golden, cosines, frozen_head, log_probabilities, side
 from golden.make_class_losses import inputs
+from golden.make_margindistillation_losses import cases
+from golden.make_margindistillation_losses import inputs as published_inputs
 
 from arcface_cakd.config import ConfigError, check_settings
 from arcface_cakd.losses import FeatureDims, LossBatch
@@ -50,6 +52,18 @@ def test_equals_a_float64_reference(rows, classes):
     margins = distilled_margins(torch.from_numpy(of_teacher).gather(1, columns))
     got = margin_distillation_loss(torch.from_numpy(of_student), columns, margins)
     assert got.item() == pytest.approx(reference(of_student, of_teacher, labels), rel=1e-12)
+
+
+@pytest.mark.parametrize("case", cases("margin_distillation"), ids=lambda c: str(c["seed"]))
+def test_equals_published_code(case):
+    given = {k: torch.from_numpy(array) for k, array in published_inputs(case["seed"]).items()}
+    names = {"loss_s": "scale", "Mmin": "margin_min", "Mmax": "margin_max"}
+    settings = {names[name]: setting for name, setting in case["settings"].items()}
+    loss = MarginDistillationLoss(DIMS, **settings)
+    batch = LossBatch(given["labels"], teacher_fc=frozen_head(given["centers"]))
+    teacher = side(given["teacher"])
+    # MXNet's SoftmaxOutput has 1 / B in float32.
+    check_golden(case, lambda z: loss(side(z), teacher, batch), given["student"], 1e-7)
 
 
 def test_equal_margins_are_arcface():

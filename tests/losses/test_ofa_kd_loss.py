@@ -5,6 +5,7 @@ from _class_losses import HostHead, check_golden, cosines, frozen_head, log_prob
 from golden.make_class_losses import BATCH, cases, inputs
 
 from arcface_cakd.config import ConfigError, check_settings
+from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses import FeatureDims, LossBatch
 from arcface_cakd.losses.ofa_kd_loss import ExitProjector, OFAKDLoss, ofa_kd_loss
 from arcface_cakd.registry import LOSSES
@@ -94,7 +95,7 @@ def test_module_sums_over_its_exits():
     value.backward()
     assert all(p.grad.abs().sum() > 0 for p in loss.parameters())
     assert head.weight.grad.abs().sum() > 0
-    assert loss.needs == {"stages", "labels", "logits", "centers"}
+    assert loss.needs == {"student_stages", "labels", "logits", "centers"}
 
 
 def test_exits_can_be_chosen():
@@ -113,6 +114,19 @@ def test_exits_can_be_chosen():
     for wrong in ({"stages": [0]}, {"eps": 0.9}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             check_settings(OFAKDLoss, wrong, "cakd.losses[0]")
+
+
+def test_a_teacher_of_embeddings_suffices():
+    given = inputs(3)
+    loss = OFAKDLoss(FeatureDims(8, 10, 3, None, (4, 6), (), teacher_grid=None)).double()
+    batch = LossBatch(
+        given.labels, HostHead(given.centers), teacher_fc=frozen_head(given.teacher_centers)
+    )
+    value = loss(
+        side(given.student, stages()), FaceFeatures(given.teacher, tokens=None, grid=None), batch
+    )
+    value.backward()
+    assert value.isfinite() and all(p.grad.abs().sum() > 0 for p in loss.parameters())
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 7), (56, 28)])

@@ -89,6 +89,21 @@ def test_images_that_coincide_have_finite_gradients():
         assert value.isfinite() and student.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("scale", [1e-18, 1e-9, 1e9, 1e17])
+def test_embeddings_of_any_length_compare_alike_in_float32(scale):
+    student, teacher = torch.randn(2, 6, 16)
+
+    def gradient(scale):
+        x = (scale * student).requires_grad_()
+        value = rkd_loss(x, teacher)
+        value.backward()
+        return value.detach(), x.grad * scale
+
+    torch.testing.assert_close(gradient(scale), gradient(1.0), rtol=1e-4, atol=1e-4)
+    # Squares of these are below float32's normal numbers.
+    assert all(x.isfinite().all() for x in gradient(1e-20))
+
+
 def test_angles_in_parts_and_of_some_vertices_add_up(monkeypatch):
     student, teacher, _ = inputs(3)
     student.requires_grad_()

@@ -3,16 +3,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from _class_losses import side
+from golden.make_margindistillation_losses import cases, inputs
 
 from arcface_cakd.config import ConfigError
-from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses import FeatureDims, LossBatch
 from arcface_cakd.losses.shrinkteanet_loss import ShrinkTeaNetLoss, shrinkteanet_loss
 from arcface_cakd.registry import LOSSES
-
-
-def side(embedding):
-    return FaceFeatures(embedding, torch.zeros(len(embedding), 1, 3), (1, 1))
 
 
 @pytest.mark.parametrize(("batch", "width"), [(1, 4), (5, 16), (32, 512)])
@@ -35,6 +32,14 @@ def test_extremes():
 def test_gradients_equal_finite_differences():
     z = torch.randn(2, 3, 5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda z: shrinkteanet_loss(z[0], z[1]), z)
+
+
+@pytest.mark.parametrize("case", cases("angular_distillation"), ids=lambda c: str(c["seed"]))
+def test_published_code_leaves_out_the_square(case):
+    student, teacher = (torch.from_numpy(inputs(case["seed"])[k]) for k in ("student", "teacher"))
+    images = list(zip(student.split(1), teacher.split(1), strict=True))
+    roots = [shrinkteanet_loss(*pair).sqrt().item() for pair in images]
+    assert sum(roots) / len(roots) == pytest.approx(case["value"], rel=1e-9)
 
 
 def test_widths_that_differ_need_the_projection():

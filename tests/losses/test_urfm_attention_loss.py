@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from arcface_cakd.alignment import Alignment, LocalFeatures
+from arcface_cakd.config import ConfigError
 from arcface_cakd.losses import FeatureDims, LossBatch, urfm_attention_loss
 from arcface_cakd.registry import LOSSES
 
@@ -41,3 +42,12 @@ def test_module_compares_the_maps():
     value = loss(None, None, LossBatch(labels=None, alignment=Alignment(*sides, anchored=None)))
     assert value.item() == pytest.approx(4 * maps.square().mean().item(), rel=1e-5)
     assert loss.needs == {"tokens", "alignment"}
+
+
+def test_one_local_centre_is_refused():
+    kind = LOSSES.get("urfm_attention")
+    for centers in (2, None):
+        kind(FeatureDims(8, 8, 3, 3, num_centers=centers))
+    with pytest.raises(ConfigError, match=r"urfm_attention: with one local centre") as error:
+        kind(FeatureDims(8, 8, 3, 3, num_centers=1))
+    assert "cakd.urfm.num_centers" in str(error.value) and "\n" not in str(error.value)
