@@ -1,4 +1,4 @@
-"""MS1MV3: MobileFaceNet, the method without URFM, on 8 GPUs.
+"""MS1MV3: MobileFaceNet distilled from ms1mv3_swin_s without URFM, on 8 GPUs.
 
 As ms1mv3_mbf_cakd_swin_s, but for this. The embedding loss is left alone, and the prompts learn
 from it.

@@ -1,4 +1,4 @@
-"""MS1MV3: MobileFaceNet, the method with a margin for the teacher, on 8 GPUs.
+"""MS1MV3: MobileFaceNet distilled from ms1mv3_swin_s held to its centres, on 8 GPUs.
 
 As ms1mv3_mbf_cakd_swin_s, but for this. The prompted teacher is held to its own class centres; the
 weight is ours, untested.

@@ -1,4 +1,4 @@
-"""MS1MV3: MobileFaceNet, the method with 32 prompts a stage, on 8 GPUs.
+"""MS1MV3: MobileFaceNet distilled from ms1mv3_swin_s with 32 prompts a stage, on 8 GPUs.
 
 As ms1mv3_mbf_cakd_swin_s, but for this.
 """

@@ -1,4 +1,4 @@
-"""MS1MV3: MobileFaceNet, the method without stop-gradient and anchoring, on 8 GPUs.
+"""MS1MV3: MobileFaceNet distilled from ms1mv3_swin_s without anchoring or stop-gradient, on 8 GPUs.
 
 As ms1mv3_mbf_cakd_swin_s, but for this. Constant local features then minimise both alignment
 losses: teacher_rank in the log says whether they become so.

@@ -1,4 +1,4 @@
-"""MS1MV3: MobileFaceNet distilled from ms1mv3_swin_s by CosDistill, on 8 GPUs.
+"""MS1MV3: MobileFaceNet distilled from ms1mv3_swin_s and its centres by CosDistill, on 8 GPUs.
 
 As in the publication it takes the place of the student's own margin softmax: margin_weight is 0,
 and the class centres of that are of no use; its margin is 0.45. Weight 1: there is no other term.

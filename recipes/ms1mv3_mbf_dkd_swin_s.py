@@ -1,4 +1,4 @@
-"""MS1MV3: MobileFaceNet distilled from ms1mv3_swin_s by DKD, on 8 GPUs.
+"""MS1MV3: MobileFaceNet distilled from ms1mv3_swin_s and its centres by DKD, on 8 GPUs.
 
 alpha 1, beta 8, T = 4 and a warm-up over a twelfth of the run (20 of 240 epochs) are mdistiller's,
 on CIFAR-100; untested here.

@@ -1,4 +1,4 @@
-"""MS1MV3: MobileFaceNet distilled from ms1mv3_swin_s by KD, on 8 GPUs.
+"""MS1MV3: MobileFaceNet distilled from ms1mv3_swin_s and its centres by KD, on 8 GPUs.
 
 T = 4 is common. The weight of 1 is ours, untested.
 """

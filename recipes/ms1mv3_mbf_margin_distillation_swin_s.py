@@ -1,4 +1,4 @@
-"""MS1MV3: MobileFaceNet distilled from ms1mv3_swin_s by MarginDistillation, on 8 GPUs.
+"""MS1MV3: MobileFaceNet distilled from ms1mv3_swin_s's centres by MarginDistillation, on 8 GPUs.
 
 As in the publication it takes the place of the student's own margin softmax: margin_weight is 0,
 and the class centres of that are of no use. Weight 1: there is no other term. The teacher's class

@@ -1,4 +1,4 @@
-"""MS1MV3: MobileFaceNet distilled from ms1mv3_swin_s by OFA-KD, on 8 GPUs.
+"""MS1MV3: MobileFaceNet distilled from ms1mv3_swin_s and its centres by OFA-KD, on 8 GPUs.
 
 eps 1.5 is that of the publication's ResNet-18 from a DeiT-T. The weight of 1 is ours, untested.
 """

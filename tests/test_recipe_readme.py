@@ -43,6 +43,32 @@ def test_its_row_counts_the_steps(name):
         assert link in RECIPES
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_its_row_says_what_is_compared(name):
+    _, hypothesis, differs, _, _ = row_of(name)
+    cakd = loaded(name).cakd
+    assert hypothesis and differs
+    if cakd is None:
+        student = re.search("_(mbf|r18|r50|student)$", name)
+        assert (student is not None) == hypothesis.startswith("none: the baseline of")
+    elif re.search(r"_cakd_(swin_s|vit_s|vit_b)(_onegpu)?$", name):
+        _, taught, _ = cakd.teacher["weights"].split("/")
+        baseline = re.sub(r"_cakd_[a-z]+_[a-z]", "", name)
+        assert differs == f"teacher `{taught}`" and f"beats `{baseline}`" in hypothesis
+    elif "_cakd_swin_s_" in name:
+        assert re.match("worse|no worse|better|no better", hypothesis)
+        number = re.search(r"(?:prompts|centers)(\d+)$", name)
+        assert number is None or re.match(rf"{number[1]} (prompt|centre)", differs)
+    elif not name.startswith("demo_"):
+        (entry,) = cakd.losses
+        alone = cakd.margin_weight == 0
+        assert alone == ("no margin softmax of its own" in differs)
+        weight = re.search(r"weight ([\d.]+)", differs)
+        assert weight is None or float(weight[1]) == entry.weight
+        assert weight is not None or entry.weight == 1
+        assert ("warm-up" in differs) == (entry.schedule is not None)
+
+
 @needs_checkout
 def test_the_readmes_flops_are_those_counted(costs):
     assert list(costs) == RECIPES
