@@ -4,7 +4,14 @@ Each gives ``FaceFeatures``: an embedding, and pixel features on a grid.
 """
 
 # Importing an architecture's file registers its names.
-from arcface_cakd.backbones import iresnet, mobilefacenet, swin, timm_grid, vit  # noqa: F401
+from arcface_cakd.backbones import (  # noqa: F401
+    cvlface,
+    iresnet,
+    mobilefacenet,
+    swin,
+    timm_grid,
+    vit,
+)
 from arcface_cakd.backbones._base import BackboneError, FaceBackbone
 from arcface_cakd.backbones.factory import get_model
 from arcface_cakd.backbones.onnx_model import OnnxError, OnnxModel

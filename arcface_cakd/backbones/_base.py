@@ -1,6 +1,7 @@
 """What every backbone has in common."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -47,6 +48,13 @@ class FaceBackbone(nn.Module, ABC):
     @abstractmethod
     def head(self, final: Tensor) -> Tensor:
         """Final map (B, C, H, W), float32, to embedding (B, E)."""
+
+    def from_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A state dict in this network's keys, of one in those that others publish it with.
+
+        Keys that are neither come back as they are: what does not fit is for strict loading to say.
+        """
+        return dict(state)
 
     def autocast(self, device_type: str) -> AbstractContextManager:
         """The precision of the body as a context; at float32 it switches autocast off."""

@@ -5,7 +5,7 @@ from typing import Annotated
 import torch
 
 from arcface_cakd.backbones._base import FaceBackbone
-from arcface_cakd.backbones.factory import get_model
+from arcface_cakd.backbones.factory import TIMM, get_model
 from arcface_cakd.backbones.onnx_model import OnnxError
 from arcface_cakd.backbones.onnx_teacher import ONNX, OnnxTeacher
 from arcface_cakd.backbones.weights import (
@@ -39,9 +39,11 @@ def build_teacher(
         network: a name in ``BACKBONES``, ``timm:<model>``, or ``onnx:<file>``: an ONNX file of a
             face recognition model, which gives embeddings only.
         weights: none for an ONNX file, which brings its own; for other networks the teacher's
-            ``model.pt``. Its embedding may be of another width than ``embedding_size``: the
-            teacher is built with the width of its weights. Only the word ``random`` gives an
-            untrained teacher.
+            ``model.pt``, or what ``read_weights`` reads else. Its embedding may be of another
+            width than ``embedding_size``: the teacher is built with the width of its weights.
+            Weights of a trunk alone, such as those for ImageNet in timm's or Microsoft's layout,
+            have no face head and are refused: they start the training of a teacher. Only the
+            word ``random`` gives an untrained teacher.
         centers: class-centre file(s) of the teacher's margin softmax (a path or a pattern), for
             losses that compare with them. They are no part of the network.
         min_accuracy: share of the first validation set's pairs, in [0, 1], that the teacher must
@@ -67,6 +69,11 @@ def build_teacher(
         raise WeightsError(
             f"cakd.teacher lacks 'weights': give network {network!r} the model.pt of a finished "
             f"run, or {RANDOM!r} for a teacher that knows nothing"
+        )
+    if weights.startswith(TIMM):
+        raise WeightsError(
+            f"cakd.teacher.weights {weights!r}: timm's weights have no face head: train a face "
+            f"model from them first (init_weights={weights!r}), and give its model.pt"
         )
     with torch.random.fork_rng(devices=[]):
         if weights == RANDOM:

@@ -2,6 +2,8 @@
 
 import difflib
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,6 +33,8 @@ class TimmGrid(FaceBackbone):
         dropout: probability of dropping an entry of the flattened final map.
         fp16: whether the body runs in float16.
         num_features: E, the width of the embedding.
+        build_classifier: makes the same timm model with a classifier; its keys tell which of
+            timm's weights are no part of the trunk. None where timm cannot make it by name.
 
     Raises:
         BackboneError: the model does not take 112 x 112 images, or yields no grid from them.
@@ -43,9 +47,11 @@ class TimmGrid(FaceBackbone):
         dropout: float = 0.0,
         fp16: bool = False,
         num_features: int = 512,
+        build_classifier: Callable[[], nn.Module] | None = None,
     ):
         super().__init__()
         self.trunk = trunk
+        self.build_classifier = build_classifier
         self.amp_dtype = torch.float16 if fp16 else None
         self.embedding_size = num_features
         self._taps: list[int] | None = None
@@ -114,7 +120,8 @@ def _extent(trunk: nn.Module, grid: tuple[int, int]) -> float:
     """
     embed = getattr(trunk, "patch_embed", None)
     if grid == getattr(embed, "grid_size", None):
-        return float(grid[0] * embed.patch_size[0])
+        # Of a hybrid, whose patches are of its convolutions' map, the two together.
+        return float(grid[0] * embed.feat_ratio())
     return float(CROP)
 
 
@@ -145,19 +152,21 @@ def build(
         near = difflib.get_close_matches(name, timm.list_models(), n=1, cutoff=0.5)
         hint = f"did you mean 'timm:{near[0]}'?" if near else "see timm.list_models()"
         raise UnknownNameError(f"unknown network 'timm:{name}'; {hint}")
-    return TimmGrid(name, _create(name, kwargs), dropout, fp16, num_features)
+    # With its pooling left out, a ViT that pools has its final norm before its tokens come out.
+    trunk = _create(name, kwargs, num_classes=0, global_pool="")
+    classifier = partial(_create, name, kwargs, num_classes=1)
+    return TimmGrid(name, trunk, dropout, fp16, num_features, classifier)
 
 
-def _create(name: str, kwargs: dict[str, Any]) -> nn.Module:
+def _create(name: str, kwargs: dict[str, Any], num_classes: int, **optional: Any) -> nn.Module:
     import timm
 
-    # With its pooling left out, a ViT that pools has its final norm before its tokens come out.
     # Convolutional networks take no image size, and some models cannot leave pooling out.
-    optional = {"img_size": CROP, "global_pool": ""}
+    optional["img_size"] = CROP
     while True:
         try:
             return timm.create_model(
-                name, pretrained=False, num_classes=0, **{**optional, **kwargs}
+                name, pretrained=False, num_classes=num_classes, **{**optional, **kwargs}
             )
         except Exception as error:  # timm's models refuse arguments in ways of their own
             refused = [option for option in optional if f"'{option}'" in str(error)]

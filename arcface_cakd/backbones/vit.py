@@ -87,13 +87,13 @@ class StochasticDepth(nn.Module):
 class Block(nn.Module):
     """LayerNorm, attention, LayerNorm, MLP, with residuals, over (B, N, C)."""
 
-    def __init__(self, dim: int, num_heads: int, drop_path: float):
+    def __init__(self, dim: int, num_heads: int, drop_path: float, mlp_ratio: int = 4):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
         self.norm2 = nn.LayerNorm(dim)
         self.attn = Attention(dim, num_heads)
         self.drop_path = StochasticDepth(drop_path) if drop_path else nn.Identity()
-        self.mlp = Mlp(dim, 4 * dim)
+        self.mlp = Mlp(dim, mlp_ratio * dim)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.attn(self.norm1(x)))
@@ -116,6 +116,7 @@ class VisionTransformer(FaceBackbone):
         depth: number of blocks.
         num_heads: attention heads of each block.
         patch_size: pixels across a patch.
+        mlp_ratio: width inside the MLPs, in widths of the tokens.
         drop_path: stochastic depth of the last block; it grows linearly from 0.
         mask_ratio: share of the tokens that training leaves out.
         checkpointing: whether training recomputes each block in its backward pass, which costs
@@ -132,6 +133,7 @@ class VisionTransformer(FaceBackbone):
         num_heads: int = 8,
         *,
         patch_size: int = 9,
+        mlp_ratio: int = 4,
         drop_path: float = 0.1,
         mask_ratio: float = 0.1,
         checkpointing: bool = False,
@@ -159,7 +161,7 @@ class VisionTransformer(FaceBackbone):
         self.pos_drop = nn.Dropout(0.0)
         steps = max(depth - 1, 1)
         self.blocks = nn.ModuleList(
-            Block(embed_dim, num_heads, drop_path * i / steps) for i in range(depth)
+            Block(embed_dim, num_heads, drop_path * i / steps, mlp_ratio) for i in range(depth)
         )
         self.norm = nn.LayerNorm(embed_dim)
         self.feature = nn.Sequential(

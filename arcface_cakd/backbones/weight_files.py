@@ -14,7 +14,7 @@ _DDP_PREFIX = "module."
 _NAMED = 3  # keys of each kind that a message spells out
 _NESTED = ("state_dict", "model")  # where timm's and Microsoft's checkpoints keep the state dict
 _IN_FOLDER = ("model.safetensors", "pretrained_model/model.pt")  # as CVLface lays them out
-_SETTINGS_IN_FOLDER = ("config.json", "pretrained_model/model.yaml")
+_SETTINGS_IN_FOLDER = ("config.json", "pretrained_model/model.yaml", "model.yaml")
 _BGR = re.compile(r"""color_space["']?\s*:\s*["']?BGR""", re.IGNORECASE)
 
 
@@ -35,12 +35,18 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
             has them on Hugging Face, with ``model.safetensors`` or ``pretrained_model/model.pt``.
 
     Raises:
-        WeightsError: no such file, one that is cut or damaged, no state dict in it, or a folder
-            whose model takes BGR images.
+        WeightsError: no such file, one that is cut or damaged, no state dict in it, or one of a
+            model that takes BGR images: CVLface's settings, in the folder, beside the file or in
+            the folder above it, say so.
     """
+    if not os.fspath(path):
+        raise WeightsError("weights '': no path at all; give the model.pt of a finished run")
     path = Path(path)
     if path.is_dir():
         path = _in_folder(path)
+    elif path.is_file():
+        folder = path.absolute().parent
+        _refuse_bgr(path, folder, folder.parent)
     if not path.is_file():
         raise WeightsError(f"weights {path}: no such file; give the model.pt of a finished run")
     try:
@@ -83,13 +89,7 @@ def some(names: list[str]) -> str:
 
 
 def _in_folder(folder: Path) -> Path:
-    for name in _SETTINGS_IN_FOLDER:
-        settings = folder / name
-        if settings.is_file() and _BGR.search(settings.read_bytes().decode(errors="replace")):
-            raise WeightsError(
-                f"weights {folder}: {name} says that this model takes BGR images, and ours are "
-                "RGB: take a model for RGB"
-            )
+    _refuse_bgr(folder, folder)
     for name in _IN_FOLDER:
         if (folder / name).is_file():
             return folder / name
@@ -97,6 +97,20 @@ def _in_folder(folder: Path) -> Path:
         f"weights {folder}: a folder, and no such file in it as {' or '.join(_IN_FOLDER)}; give "
         "the model.pt of a finished run"
     )
+
+
+def _refuse_bgr(weights: Path, *folders: Path) -> None:
+    """Refuse weights where CVLface's settings in one of the folders say that they are for BGR."""
+    for settings in (folder / name for folder in folders for name in _SETTINGS_IN_FOLDER):
+        try:
+            text = settings.read_bytes().decode(errors="replace") if settings.is_file() else ""
+        except OSError:  # a folder above that is not ours to read
+            continue
+        if _BGR.search(text):
+            raise WeightsError(
+                f"weights {weights}: {settings} says that this model takes BGR images, and ours "
+                "are RGB: take a model for RGB"
+            )
 
 
 def _load(path: Path) -> object:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
+from arcface_cakd.backbones._base import FaceBackbone
+from arcface_cakd.backbones.pretrained import with_own_head
 from arcface_cakd.backbones.resampling import TRUNK, resampled
 from arcface_cakd.backbones.weight_files import WeightsError, read_weights, some
 from arcface_cakd.files import atomic_path
@@ -23,7 +25,7 @@ __all__ = [
 # What wraps a network, and so leads all its keys: torch.compile, CVLface, and others.
 _WRAPPERS = ("_orig_mod.", "module.", "model.", "net.")
 _TIMM = "timm:"
-_CLASSIFIERS = ("head.", "fc.", "head_dist.", "classifier.")  # what timm calls them
+_LANDMARKS = ("keypoint_linear.", ".rpe_")  # in keys of CVLface's KP-RPE, and of iRPE
 _PROBES = (2, 3)  # embedding widths whose shapes are compared to see which depend on the width
 
 
@@ -34,7 +36,8 @@ def copy_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
         model: any module.
         state: must have exactly the model's keys and shapes; floating-point values may be of
             another precision. A prefix that all its keys have (``net.`` or ``model.``, as CVLface
-            writes them) is dropped where the model's own have it not, and a timm trunk's
+            writes them) is dropped where the model's own have it not, keys that others publish
+            the network with are renamed, see ``FaceBackbone.from_published``, and a timm trunk's
             weights for another image or window size are resampled, see ``resampled``.
         source: what to call the weights in messages.
 
@@ -43,7 +46,7 @@ def copy_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
             values are not finite. The model is as it was.
     """
     own = model.state_dict()
-    state = resampled(model, _unwrapped(state, own), source)
+    state = resampled(model, _renamed(model, state), source)
     faults = []
     missing = [key for key in own if key not in state]
     if missing:
@@ -70,7 +73,7 @@ def copy_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
     if faults:
         raise WeightsError(
             f"{source} do not fit {type(model).__name__}, which has {len(own)} keys: "
-            f"{', '.join(faults)}; give the network and width that they were saved from"
+            f"{', '.join(faults)}; {_advice(own, state)}"
         )
     broken = [key for key in shared if not torch.isfinite(state[key]).all()]
     if broken:
@@ -98,8 +101,8 @@ def load_weights(model: nn.Module, path: str | os.PathLike) -> None:
 def start_from(model: nn.Module, source: str) -> None:
     """Give a model that is to be trained its first weights; the random state is left as it was.
 
-    Where they are those of a timm model alone, such as its ImageNet weights, all of the model's
-    trunk must be there, their classifier is left out, and the model's face head stays as it is.
+    Where they are those of a classifier, as timm's ImageNet weights or Microsoft's of Swin, all of
+    the model's trunk must be there, and its face head stays as it is: see ``with_own_head``.
 
     Args:
         model: any module.
@@ -114,15 +117,9 @@ def start_from(model: nn.Module, source: str) -> None:
     else:
         state = read_weights(source)
     if hasattr(model, "trunk"):
-        own = model.state_dict()
-        bare = _unwrapped(state, own)
+        bare = _renamed(model, state)
         if not any(key.startswith(TRUNK) for key in bare):
-            head = {key: value for key, value in own.items() if not key.startswith(TRUNK)}
-            # A trunk may have a norm under the classifier's name (head.norm).
-            body = {
-                k: v for k, v in bare.items() if TRUNK + k in own or not k.startswith(_CLASSIFIERS)
-            }
-            state = head | {TRUNK + key: value for key, value in body.items()}
+            state = with_own_head(model, bare, f"weights {source}")
     copy_weights(model, state, f"weights {source}")
 
 
@@ -171,8 +168,9 @@ def embedding_size_of(state: Mapping[str, Tensor], build: Callable[[int], nn.Mod
         the width, read off the shapes that depend on it; None where they do not agree on one or
         are not there.
     """
-    one, other = (_shapes(build, width) for width in _PROBES)
-    state = _unwrapped(state, one)
+    probes = [_probe(build, width) for width in _PROBES]
+    one, other = ({k: v.shape for k, v in model.state_dict().items()} for model in probes)
+    state = _renamed(probes[0], state)
     widths = set()
     for key, shape in one.items():
         if key not in state or state[key].dim() != len(shape):
@@ -183,13 +181,34 @@ def embedding_size_of(state: Mapping[str, Tensor], build: Callable[[int], nn.Mod
     return widths.pop() if len(widths) == 1 else None
 
 
-def _shapes(build: Callable[[int], nn.Module], width: int) -> dict[str, torch.Size]:
+def _probe(build: Callable[[int], nn.Module], width: int) -> nn.Module:
     try:
         with torch.device("meta"):  # shapes only: no memory, no random numbers
-            model = build(width)
+            return build(width)
     except Exception:  # a user's network may compute with numbers while it is built
-        model = build(width)
-    return {key: value.shape for key, value in model.state_dict().items()}
+        return build(width)
+
+
+def _advice(own: Iterable[str], state: Iterable[str]) -> str:
+    """What to do about weights that do not fit."""
+    own = set(own)
+    if any(part in key for key in state for part in _LANDMARKS):
+        return (
+            "they are of a network with relative positions or landmarks in its attention (KP-RPE, "
+            "iRPE), which no network here has: take one without"
+        )
+    if not own & set(state) and any(TRUNK + key in own for key in state):
+        return (
+            "they are a trunk's, without a face head: train a face model from them first "
+            "(init_weights), and give its model.pt"
+        )
+    return "give the network and width that they were saved from"
+
+
+def _renamed(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict under the model's own keys, as far as it is known under which it is."""
+    bare = _unwrapped(state, model.state_dict())
+    return model.from_published(bare) if isinstance(model, FaceBackbone) else bare
 
 
 def _unwrapped(state: Mapping[str, Tensor], own: Iterable[str]) -> dict[str, Tensor]:

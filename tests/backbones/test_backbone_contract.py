@@ -84,6 +84,8 @@ def test_the_networks_of_the_contract_are_registered():
     # Under all names that arcface_torch has for its ViTs.
     teachers |= {"vit_t", "vit_t_dp005_mask0", "vit_s", "vit_s_dp005_mask_0", "vit_h"}
     teachers |= {"vit_b", "vit_b_dp005_mask_005", "vit_l_dp005_mask_005"}
+    teachers |= {f"cvlface_{kind}" for kind in ("vit_s", "vit_b", "swin_s", "swin_b")}
+    teachers |= {f"cvlface_ir{depth}" for depth in (18, 50, 101)}
     assert students | teachers <= set(NAMES)
     assert {"mbf", "r10_narrow", "swin_mini", "vit_mini"} <= set(SMALL)
 

@@ -129,6 +129,12 @@ def test_an_unknown_name_gets_timms_nearest():
     assert len(str(raised.value)) < 200
 
 
+def test_a_hybrids_patches_are_of_its_convolutions_map():
+    small = {"depth": 1, "embed_dim": 16, "num_heads": 2, "num_features": 8}
+    network = get_model("timm:vit_small_r26_s32_224", **small)
+    assert network.grid == (4, 4) and network.extent == 112  # 28 pixels each
+
+
 @pytest.mark.parametrize("patch, extent", [(16, 112), (32, 96)])
 def test_patches_that_do_not_tile_the_crop_cover_less_of_it(patch, extent):
     small = dict(patch_size=patch, embed_dim=32, depth=1, num_heads=2)

@@ -104,6 +104,18 @@ class TestFolder:
         (tmp_path / name).write_text(text)
         save_file(prefixed("model.net."), tmp_path / "model.safetensors")
         assert f"{name} says that this model takes BGR images" in refused(tmp_path)
+        torch.save(prefixed("net."), tmp_path / "pretrained_model" / "model.pt")
+        for path in ("model.safetensors", "pretrained_model/model.pt"):  # by its own path, too
+            assert f"{name} says that this model takes BGR images" in refused(tmp_path / path)
+
+    def test_settings_beside_a_file_that_was_moved_out_of_its_folder(self, tmp_path, monkeypatch):
+        save_file(prefixed("net."), tmp_path / "w.safetensors")
+        (tmp_path / "model.yaml").write_text("name: ir101\ncolor_space: 'BGR'\n")
+        assert "model.yaml says that this model takes BGR" in refused(tmp_path / "w.safetensors")
+        monkeypatch.chdir(tmp_path)
+        assert "takes BGR images" in refused("w.safetensors")
+        (tmp_path / "model.yaml").write_text("name: ir101\ncolor_space: 'RGB'\n")
+        assert_holds(model(1), "w.safetensors")
 
 
 class Wrapped(nn.Module):

@@ -19,6 +19,7 @@ from arcface_cakd.backbones import (
     get_model,
     load_weights,
     save_weights,
+    start_from,
 )
 from arcface_cakd.backbones.weights import read_weights
 from arcface_cakd.config import ConfigError, check_settings
@@ -261,9 +262,15 @@ class TestTeacher:
         assert torch.equal(first, same)
         assert not torch.equal(first, other)
         assert not any(p.requires_grad for p in teachers[0].parameters())
-        for weights in ("", "Random", "none.pt", "./random"):
+        for weights in ("Random", "none.pt", "./random"):
             with pytest.raises(WeightsError, match=r"network 'r10_narrow': weights .*no such file"):
                 build_teacher(8, network="r10_narrow", weights=weights)
+
+    def test_an_empty_path_is_called_that(self):
+        with pytest.raises(WeightsError, match=r"weights '': no path at all; give the model\.pt"):
+            build_teacher(8, network="r10_narrow", weights="")
+        with pytest.raises(WeightsError, match=r"weights '': no path at all; give the model\.pt"):
+            start_from(model(), "")
 
     def test_leaves_the_random_state_alone(self, saved):
         for weights in (str(saved), "random"):

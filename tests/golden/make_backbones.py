@@ -51,9 +51,17 @@ def host_get_model(arcface_torch):
 
 
 def seeded_state(model):
-    """A state dict whose every tensor depends on its key alone; activations stay of order 1."""
+    """``seeded_tensors`` for a model's state dict."""
+    return seeded_tensors(model.state_dict())
+
+
+def seeded_tensors(like):
+    """A state dict whose every tensor depends on its key alone; activations stay of order 1.
+
+    Keys, shapes and dtypes are those of ``like``.
+    """
     state = {}
-    for key, value in model.state_dict().items():
+    for key, value in like.items():
         seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "little")
         uniform = np.random.RandomState(seed).random_sample(tuple(value.shape))
         if key.endswith("num_batches_tracked"):
