@@ -14,6 +14,7 @@ from arcface_cakd.arcface_torch.mistakes import one_line_for_a_mistake
 from arcface_cakd.distributed import failing_together
 from arcface_cakd.engine.checkpoint import check_shapes
 from arcface_cakd.engine.errors import CheckpointError
+from arcface_cakd.engine.fingerprint import check_fingerprint, fingerprint
 from arcface_cakd.engine.random_state import random_state, restore_random_state
 from arcface_cakd.files import atomic_path
 
@@ -22,7 +23,8 @@ def run_state(backbone: nn.Module, partial_fc: nn.Module, amp: Any) -> dict[str,
     """What to add to the host's checkpoint: ``{"cakd": ...}``, tensors and builtins only.
 
     The global random generators (Partial FC's sampling draws from them), the gradient scaler,
-    and the gradients of an optimiser step that is not complete (``gradient_acc``).
+    the gradients of an optimiser step that is not complete (``gradient_acc``), and in
+    distillation the fingerprint of what it learns from.
 
     Args:
         backbone: in DistributedDataParallel.
@@ -30,11 +32,13 @@ def run_state(backbone: nn.Module, partial_fc: nn.Module, amp: Any) -> dict[str,
         amp: the host's gradient scaler.
     """
     gradients = [p.grad for p in _parameters(backbone, partial_fc)]
+    distiller = hosted(backbone)
     return {
         "cakd": {
             "rng": random_state(_device(partial_fc)),
             "scaler": amp.state_dict(),
             "gradients": gradients if any(g is not None for g in gradients) else None,
+            "fingerprint": None if distiller is None else fingerprint(distiller),
         }
     }
 
@@ -59,6 +63,11 @@ def check_checkpoint(
     with one_line_for_a_mistake(), failing_together():
         path = Path(cfg.output) / f"checkpoint_gpu_{rank}.pt"
         content = _read(path)
+        # None: a plain run's, or of an unpatched host; an older version of ours has no entry.
+        then = content.get("cakd", {"fingerprint": None}).get("fingerprint", {})
+        distiller = hosted(backbone)
+        if distiller is not None and then is not None:
+            check_fingerprint(then, fingerprint(distiller), path)
         check_shapes(backbone.module, content["state_dict_backbone"], path)
         check_shapes(partial_fc, content["state_dict_softmax_fc"], path)
         there, here = (
@@ -83,9 +92,6 @@ def resume(cfg: Any, rank: int, backbone: nn.Module, partial_fc: nn.Module, amp:
         return
     path = Path(cfg.output) / f"checkpoint_gpu_{rank}.pt"
     content = _read(path)
-    distiller = hosted(backbone)
-    if distiller is not None:
-        distiller.step = content["global_step"]
     kept = content.get("cakd")
     if kept is None:
         logging.warning(

@@ -22,7 +22,6 @@ class HostedDistiller(Distiller):
     """A ``Distiller`` that also keeps the figures for the host's log.
 
     Attributes:
-        step: micro-steps done since the run first started, as the host counts them.
         frequent: micro-steps between two log lines.
         figures: what the latest log step found, by name: the terms, weighted, as means over the
             ranks and the micro-steps since the log step before; diagnostics of this rank's last
@@ -34,7 +33,6 @@ class HostedDistiller(Distiller):
         self.frequent = frequent
         groups = {g["name"]: g["params"] for g in self.parameter_groups(0.0, 0.0)}
         self._budgets = clipping_budgets(groups, self.config.clipping == "shared")
-        self.step = 0
         self.figures: dict[str, float] = {}
         self._meter = Meter()
         self._landmarks: Tensor | None = None
@@ -53,11 +51,11 @@ class HostedDistiller(Distiller):
         """The loss of this micro-step: the weighted margin softmax loss and every term."""
         own = self.terms(labels, partial_fc)
         terms = {"margin": self.config.margin_weight * margin, **own}
-        self.step += 1
+        step = self.losses.steps_done
         self._meter.update(tuple(terms), torch.stack([t.detach() for t in terms.values()]))
-        if self.step % self.frequent == 0:
+        if step % self.frequent == 0:
             self.figures = dict(zip(terms, self._meter.read(), strict=True)) | self.diagnostics()
-            if self.step % (self.frequent * LINES_PER_NORMS) == 0:
+            if step % (self.frequent * LINES_PER_NORMS) == 0:
                 # Not of the margin: the host's Partial FC computes its gradient in place, and
                 # a second backward pass through it would be wrong.
                 self.figures |= self._norms(own)

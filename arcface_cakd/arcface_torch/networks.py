@@ -1,6 +1,7 @@
 """The networks of a patched arcface_torch: its own, ours by name, and the distilling one."""
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -63,6 +64,8 @@ def distill(backbone: nn.Module, cfg: Any) -> nn.Module:
                 "config.init_weights is for a plain model: in distillation set cakd.student_weights"
             )
         config = CakdConfig.from_entry(cfg.cakd)
+        if cfg.resume:  # the checkpoint brings the student's weights
+            config = replace(config, student_weights=None)
         network = _student(backbone, cfg)
         teacher = build_teacher(cfg.embedding_size, **config.teacher)
         distiller = HostedDistiller(

@@ -2,7 +2,7 @@
 
 import logging
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -144,8 +144,11 @@ def build_model(config: TrainConfig, num_classes: int) -> FaceBackbone | Distill
         start_from(student, config.init_weights)
     model: FaceBackbone | Distiller = student
     if config.cakd is not None:
-        teacher = build_teacher(config.embedding_size, **config.cakd.teacher)
-        model = Distiller(student, teacher, config.cakd, num_classes)
+        cakd = config.cakd
+        if config.resume:  # the checkpoint brings the student's weights
+            cakd = replace(cakd, student_weights=None)
+        teacher = build_teacher(config.embedding_size, **cakd.teacher)
+        model = Distiller(student, teacher, cakd, num_classes)
     if config.fp16:
         model.amp_dtype = torch.float16
     elif config.bf16:

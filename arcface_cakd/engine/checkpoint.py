@@ -5,7 +5,7 @@ builtins only, so that ``torch.load`` reads it under ``weights_only=True``.
 """
 
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,11 @@ from arcface_cakd.distiller import Distiller
 from arcface_cakd.distributed import barrier, gather_objects, rank, world_size
 from arcface_cakd.engine.builders import Run, build_model
 from arcface_cakd.engine.errors import CheckpointError
+from arcface_cakd.engine.fingerprint import check_fingerprint, fingerprint
 from arcface_cakd.engine.random_state import random_state, restore_random_state
 from arcface_cakd.files import atomic_path
+from arcface_cakd.losses import DistillationLoss
+from arcface_cakd.partial_fc import shard_of
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def load_checkpoint(run: Run, config: TrainConfig) -> tuple[Position, dict]:
 
     Raises:
         CheckpointError: a rank has no checkpoint or an unreadable one, the ranks' are of
-            different steps, or it is of another network, number of classes or ranks.
+            different steps, or it is of another network, teacher, number of classes or ranks.
     """
     path = checkpoint_path(config.output, rank())
     content: dict[str, Any] = {}
@@ -105,12 +108,7 @@ def load_checkpoint(run: Run, config: TrainConfig) -> tuple[Position, dict]:
     for problem, _ in reports:
         if problem is not None:
             raise CheckpointError(problem)
-    steps = [step for _, step in reports]
-    if len(set(steps)) > 1:
-        raise CheckpointError(
-            f"the checkpoints in {config.output} are of different steps (by rank: "
-            f"{', '.join(map(str, steps))}): they are not of one moment of one run; start anew"
-        )
+    _check_steps([step for _, step in reports], config.output)
     run.model.load_state_dict(content["state_dict_backbone"])
     run.partial_fc.load_state_dict(content["state_dict_softmax_fc"])
     # The settings of the groups (learning rate, weight decay) are the config's.
@@ -142,20 +140,66 @@ def set_aside_checkpoint(output: str | Path) -> None:
 def load_distiller(config: TrainConfig) -> Distiller:
     """The Distiller of a run that was trained with checkpoints, on the CPU and in eval mode.
 
-    For looking at what was learned beside the student, which ``model.pt`` leaves out.
+    For looking at what was learned beside the student, which ``model.pt`` leaves out. What each
+    rank keeps for itself, such as BatchNorm's statistics, is rank 0's; what a loss shards over
+    the ranks (``DistillationLoss.sharded_buffers``) is put together from the files of all.
 
     Args:
-        config: the run's, with its ``cakd`` entry.
+        config: the run's, with its ``cakd`` entry. Weights that the student started from
+            (``cakd.student_weights``) are not read.
 
     Raises:
-        CheckpointError: ``config.output`` holds no checkpoint that fits it.
+        CheckpointError: ``config.output`` holds no checkpoint that fits it, or lacks that of a
+            rank which is needed.
     """
     path = checkpoint_path(config.output)
     content = _read(path)
-    distiller = build_model(config, content["config"]["num_classes"])
-    check_shapes(distiller, content["state_dict_backbone"], path)
-    distiller.load_state_dict(content["state_dict_backbone"])
+    distiller = build_model(replace(config, resume=True), content["config"]["num_classes"])
+    check_fingerprint(content["config"], {"cakd": True, **fingerprint(distiller)}, path)
+    state = content["state_dict_backbone"]
+    state.update(_joined_shards(distiller, content, config.output))
+    check_shapes(distiller, state, path)
+    distiller.load_state_dict(state)
     return distiller.eval()
+
+
+def _joined_shards(
+    distiller: Distiller, content: dict[str, Any], output: str | Path
+) -> dict[str, Tensor]:
+    """What the losses shard over the ranks, whole, by its name in the state dict.
+
+    Args:
+        distiller: whose losses these are.
+        content: rank 0's checkpoint.
+        output: where those of the other ranks are.
+    """
+    names = [
+        f"{prefix}.{name}"
+        for prefix, module in distiller.named_modules()
+        if isinstance(module, DistillationLoss)
+        for name in sorted(module.sharded_buffers)
+    ]
+    if not names:
+        return {}
+    ranks, num_classes = content["config"]["ranks"], content["config"]["num_classes"]
+    steps = []
+    shards: dict[str, list[Tensor]] = {name: [] for name in names}
+    for number in range(ranks):
+        if number > 0:
+            path = checkpoint_path(output, number)
+            if not path.is_file():
+                raise CheckpointError(
+                    f"there is no checkpoint {path}: the run had {ranks} ranks, each of which "
+                    f"keeps a share of {names[0]}: put their files together"
+                )
+            content = _read(path)
+        steps.append(content["global_step"])
+        _, count = shard_of(num_classes, number, ranks)
+        for name in names:
+            if name in content["state_dict_backbone"]:
+                shards[name].append(content["state_dict_backbone"][name][:count])
+    _check_steps(steps, output)
+    return {name: torch.cat(parts) for name, parts in shards.items() if parts}
 
 
 def _parameters(run: Run) -> list[nn.Parameter]:
@@ -174,9 +218,7 @@ def _fingerprint(run: Run, config: TrainConfig) -> dict[str, Any]:
         "seed": config.seed,
         "optimizer": config.optimizer,
         "cakd": config.cakd is not None,
-        # What gives the learned tensors their meaning, and does not show in their shapes.
-        "teacher": config.cakd and config.cakd.teacher["network"],
-        "urfm": config.cakd and config.cakd.urfm and str(sorted(config.cakd.urfm.items())),
+        **(fingerprint(run.model) if isinstance(run.model, Distiller) else {}),
     }
 
 
@@ -208,14 +250,17 @@ def _check(content: dict[str, Any], run: Run, config: TrainConfig, path: Path) -
             f"checkpoint {path} is of a run on {then['ranks']} rank(s), this one has "
             f"{now['ranks']}: resuming on another number is not supported yet"
         )
-    for key, value in now.items():
-        if then.get(key) != value:
-            raise CheckpointError(
-                f"checkpoint {path} has {key} {then.get(key)!r}, the config {value!r}: set it "
-                "back, or start anew with resume=False"
-            )
+    check_fingerprint(then, now, path)
     check_shapes(run.model, content["state_dict_backbone"], path)
     check_shapes(run.partial_fc, content["state_dict_softmax_fc"], path)
+
+
+def _check_steps(steps: list[int], output: str | Path) -> None:
+    if len(set(steps)) > 1:
+        raise CheckpointError(
+            f"the checkpoints in {output} are of different steps (by rank: "
+            f"{', '.join(map(str, steps))}): they are not of one moment of one run; start anew"
+        )
 
 
 def check_shapes(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:

@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import torch
-from torch import Tensor
-
 from arcface_cakd.config.settings import Range
 from arcface_cakd.registry import SECTIONS
 
@@ -27,13 +24,10 @@ class WeightSchedule:
     steps: Annotated[int, Range(1)] = 1
     floor: Annotated[float, Range(0.0, 1.0)] = 0.0
 
-    def factor(self, step: Tensor) -> Tensor:
-        """The factor, float32 scalar, after ``step`` (int64 scalar) micro-steps.
-
-        Computed where ``step`` is, so that nothing waits for a GPU.
-        """
+    def factor(self, step: int) -> float:
+        """The factor after ``step`` micro-steps."""
         if self.kind == "constant":
-            return torch.ones((), device=step.device)
-        progress = (step / self.steps).clamp(max=1.0)
+            return 1.0
+        progress = min(step / self.steps, 1.0)
         share = progress if self.kind == "warmup" else 1.0 - progress
         return self.floor + (1.0 - self.floor) * share

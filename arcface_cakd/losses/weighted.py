@@ -15,12 +15,14 @@ from arcface_cakd.registry import LOSSES
 class WeightedLosses(nn.ModuleDict):
     """The losses of ``cakd.losses``. One that is listed twice is named ``<name>_2`` there.
 
-    Its state dict holds what the losses learn and keep, and the number of steps that their
-    schedules are at.
+    Its state dict holds what the losses learn and keep, and ``steps_done``.
 
     Args:
         entries: the validated entries.
         dims: the widths of what the losses will see.
+
+    Attributes:
+        steps_done: micro-steps since the run first started, which the schedules go by.
 
     Raises:
         ConfigError: a registered loss is no ``DistillationLoss``, or a loss cannot be had with
@@ -29,7 +31,7 @@ class WeightedLosses(nn.ModuleDict):
 
     def __init__(self, entries: Iterable[LossEntry], dims: FeatureDims):
         super().__init__()
-        self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
+        self.steps_done = 0
         self._weights: dict[str, tuple[float, WeightSchedule]] = {}
         for entry in entries:
             loss = LOSSES.get(entry.name)(dims, **entry.settings)
@@ -47,6 +49,14 @@ class WeightedLosses(nn.ModuleDict):
     def needing(self, *needs: str) -> list[str]:
         """The names of the losses that need any of these."""
         return [name for name, loss in self.items() if loss.needs.intersection(needs)]
+
+    def get_extra_state(self) -> Tensor:
+        """``steps_done``, int64 (), for the state dict."""
+        return torch.tensor(self.steps_done)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Go on from a ``get_extra_state``."""
+        self.steps_done = int(state)
 
     def forward(
         self, student: FaceFeatures, teacher: FaceFeatures, batch: LossBatch

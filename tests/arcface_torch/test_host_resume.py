@@ -4,6 +4,8 @@ import pytest
 import torch
 from _host import differences
 
+from arcface_cakd.backbones import get_model
+
 SAMPLING = {"sample_rate": 0.5, "num_classes": 40}
 CASES = {
     "1 process": {"processes": 1},
@@ -41,6 +43,23 @@ def test_an_unfinished_step_is_kept(distil):
     kept = distil(**CASES["accumulating"]).first.checkpoint()["cakd"]["gradients"]
     assert any(gradient is not None and gradient.any() for gradient in kept)
     assert distil(**CASES["1 process"]).first.checkpoint()["cakd"]["gradients"] is None
+
+
+def test_another_teacher_ends_the_run_in_one_line(host, distil, tmp_path):
+    torch.manual_seed(8)
+    other = tmp_path / "model.pt"
+    torch.save(get_model("swin_mini", num_features=64).state_dict(), other)
+    run = host.train(
+        "another_teacher",
+        check=False,
+        output=distil(**CASES["1 process"]).first.output,
+        resume=True,
+        num_epoch=2,
+        cakd={"teacher": {"network": "swin_mini", "weights": other}},
+    )
+    lines = [line for line in run.err.splitlines() if line.startswith("arcface-cakd: error: ")]
+    assert run.code == 1 and len(lines) == 1 and "teacher had other weights" in lines[0]
+    assert "Traceback" not in run.err and not run.records[0]["losses"]
 
 
 def test_the_scaler_goes_on_where_it_was(host, few_records, teacher):

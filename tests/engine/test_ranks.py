@@ -3,6 +3,7 @@
 import dataclasses
 import os
 
+import numpy as np
 import pytest
 import torch
 from _processes import run_ranks
@@ -10,7 +11,7 @@ from engine.engine_helpers import TinyFace, assert_same_state, small_cakd, small
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
 from arcface_cakd.distributed import rank
-from arcface_cakd.engine import DivergenceError, checkpoint_path, train
+from arcface_cakd.engine import DivergenceError, checkpoint_path, load_distiller, train
 from arcface_cakd.engine.builders import Run, build_run
 from arcface_cakd.engine.errors import CheckpointError
 from arcface_cakd.engine.stepping import Stepper, average_gradients
@@ -112,6 +113,7 @@ def test_distilling_ranks_stay_equal_to_the_bit_and_resume(faces, tmp_path):
     ]
     for straight, resumed in zip(*read, strict=True):
         assert_same_state(straight, resumed)
+    assert read[0][0]["config"] == read[0][1]["config"]
     first, second = (checkpoint["state_dict_backbone"] for checkpoint in read[0])
     statistics = {name for name in first if "running_" in name}
     for name in first.keys() - statistics:
@@ -120,6 +122,48 @@ def test_distilling_ranks_stay_equal_to_the_bit_and_resume(faces, tmp_path):
     model = torch.load(tmp_path / "a" / "model.pt", weights_only=True)
     for name, tensor in model.items():
         assert torch.equal(tensor, first[f"student.{name}"])
+
+
+def trained_by_torchrun(config):
+    as_torchrun()
+    train(config)
+
+
+def read_ranks(config, ranks):
+    paths = [checkpoint_path(config.output, number) for number in range(ranks)]
+    return [torch.load(path, weights_only=True) for path in paths]
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_what_ranks_shard_is_whole_in_the_distiller_that_is_looked_at(faces, tmp_path, ranks):
+    # Seven classes: shards of 4 and 3, or 3, 2 and 2.
+    own = [dict(name="embedding_cosine"), dict(name="adadistill")]
+    cakd = small_cakd(prompts=None, urfm=None, losses=own)
+    config = small_config(
+        faces, tmp_path / "out", cakd=cakd, num_classes=7, num_epoch=1, save_all_states=True
+    )
+    run_ranks(trained_by_torchrun, ranks, tmp_path, config)
+    states = [content["state_dict_backbone"] for content in read_ranks(config, ranks)]
+    found = load_distiller(config).state_dict()
+    assert found.keys() == states[0].keys()
+    name = "losses.adadistill.centers"
+    assert found[name].shape == (7, 16)
+    for number, classes in enumerate(np.array_split(np.arange(7), ranks)):
+        assert torch.equal(found[name][classes], states[number][name][: len(classes)])
+    assert all(row.any() for row in found[name])
+    for other in found.keys() - {name}:
+        assert torch.equal(found[other], states[0][other]), other
+
+    last = checkpoint_path(config.output, ranks - 1)
+    content = torch.load(last, weights_only=True)
+    torch.save({**content, "global_step": 1}, last)
+    with pytest.raises(CheckpointError, match="of different steps") as error:
+        load_distiller(config)
+    assert "\n" not in str(error.value)
+    last.unlink()
+    with pytest.raises(CheckpointError, match=rf"checkpoint_gpu_{ranks - 1}\.pt") as error:
+        load_distiller(config)
+    assert "\n" not in str(error.value) and f"{ranks} ranks" in str(error.value)
 
 
 def resume_from_other_steps(config):

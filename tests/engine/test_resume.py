@@ -1,13 +1,18 @@
 """A run that was stopped and resumed equals a straight one, to the bit."""
 
 import dataclasses
+import shutil
 
+import onnx
 import pytest
 import torch
-from engine.engine_helpers import assert_same_state, small_cakd, small_config
+from engine.engine_helpers import TinyFace, assert_same_state, small_cakd, small_config
 
-from arcface_cakd.engine import CheckpointError, checkpoint_path, train
+from arcface_cakd.backbones import OnnxTeacher, get_model
+from arcface_cakd.engine import CheckpointError, checkpoint_path, load_distiller, train
 from arcface_cakd.engine import checkpoint as checkpoint_module
+from arcface_cakd.engine.fingerprint import weights_digest
+from arcface_cakd.export import export_onnx
 
 TIMES = ("images_per_second", "seconds", "seconds_left")
 
@@ -232,3 +237,172 @@ def test_a_fresh_start_leaves_no_checkpoint_of_the_former_run_to_resume_from(fac
     assert (tmp_path / "out" / "checkpoint_gpu_0.pt.old").read_bytes() == former
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         train(dataclasses.replace(config, resume=True))
+
+
+def save_teacher(path, seed, name="swin_mini"):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        torch.save(get_model(name, num_features=16).state_dict(), path)
+
+
+@pytest.fixture(scope="module")
+def distilled(faces, tmp_path_factory):
+    """A run that stopped in its first epoch, and the folder of its teacher's weights."""
+    folder = tmp_path_factory.mktemp("distilled")
+    save_teacher(folder / "model.pt", seed=1)
+    teacher = dict(network="swin_mini", weights=str(folder / "model.pt"))
+    config = small_config(
+        faces, folder / "out", cakd=small_cakd(teacher=teacher), num_epoch=1, save_all_states=True
+    )
+    train(config, stop_after_step=2)
+    return config, folder
+
+
+def elsewhere(config, output, **entry):
+    """To go on in another folder, with changes to the ``cakd`` entry."""
+    output.mkdir()
+    shutil.copy(checkpoint_path(config.output), output)
+    entry = dict(teacher=config.cakd.teacher) | entry
+    return dataclasses.replace(config, output=str(output), resume=True, cakd=small_cakd(**entry))
+
+
+def test_a_teacher_that_moved_teaches_on(distilled, tmp_path):
+    config, folder = distilled
+    moved = tmp_path / "elsewhere.pt"
+    shutil.copy(folder / "model.pt", moved)
+    teacher = config.cakd.teacher | dict(weights=str(moved))
+    result = train(elsewhere(config, tmp_path / "out", teacher=teacher), stop_after_step=3)
+    assert result.global_step == 3
+
+
+@pytest.mark.parametrize("look", [train, load_distiller])
+def test_a_teacher_of_other_weights_is_refused(distilled, tmp_path, look):
+    config, folder = distilled
+    config = elsewhere(config, tmp_path / "out")
+    look(config)
+    kept = (folder / "model.pt").read_bytes()
+    try:
+        save_teacher(folder / "model.pt", seed=2)  # one trained anew, under the same name
+        with pytest.raises(CheckpointError, match="teacher had other weights") as error:
+            look(config)
+    finally:
+        (folder / "model.pt").write_bytes(kept)
+    assert str(checkpoint_path(config.output)) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("look", [train, load_distiller])
+@pytest.mark.parametrize(
+    "entry, said",
+    [
+        (
+            dict(urfm=dict(num_centers=4, dim=16, num_heads=2, face_distance="saliency")),
+            "urfm.face_distance 'relative', the config 'saliency'",
+        ),
+        (dict(urfm=None), "urfm True, the config False"),
+        (
+            dict(teacher=dict(network="vit_mini", weights="random")),
+            "teacher.network 'swin_mini', the config 'vit_mini'",
+        ),
+    ],
+    ids=["urfm", "no urfm", "teacher"],
+)
+def test_what_gives_tensors_their_meaning_must_be_the_same(distilled, tmp_path, look, entry, said):
+    config, _ = distilled
+    config = elsewhere(config, tmp_path / "out", **entry)
+    with pytest.raises(CheckpointError) as error:
+        look(config)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_plain_run_s_checkpoint_has_no_distiller(kept, tmp_path):
+    config = dataclasses.replace(kept, cakd=small_cakd())
+    with pytest.raises(CheckpointError, match="cakd False, the config True"):
+        load_distiller(config)
+
+
+def test_a_checkpoint_that_does_not_say_whose_pupil_it_is_is_refused(distilled, tmp_path):
+    config, _ = distilled
+    config = elsewhere(config, tmp_path / "out")
+    path = checkpoint_path(config.output)
+    content = torch.load(path, weights_only=True)
+    del content["config"]["teacher's weights"]
+    torch.save(content, path)
+    message = refused(config)
+    assert "does not say its teacher's weights" in message and "older version" in message
+
+
+def test_an_onnx_teacher_is_known_by_its_content(faces, tmp_path):
+    for name, seed in (("a", 1), ("b", 2)):
+        torch.manual_seed(seed)
+        export_onnx(TinyFace(16, dropout=0.0).eval(), tmp_path / f"{name}.onnx")
+    shutil.copy(tmp_path / "a.onnx", tmp_path / "moved.onnx")
+
+    def config(name, **settings):
+        teacher = dict(network=f"onnx:{tmp_path / name}.onnx")
+        cakd = small_cakd(
+            teacher=teacher, prompts=None, urfm=None, losses=[dict(name="embedding_cosine")]
+        )
+        return small_config(
+            faces, tmp_path / "out", cakd=cakd, num_epoch=1, save_all_states=True, **settings
+        )
+
+    train(config("a"), stop_after_step=2)
+    assert "teacher had other weights" in refused(config("b", resume=True))
+    assert train(config("moved", resume=True), stop_after_step=3).global_step == 3
+
+
+def test_the_tensors_of_an_onnx_teacher_may_lie_beside_it(tmp_path):
+    export_onnx(TinyFace(16, dropout=0.0).eval(), tmp_path / "whole.onnx")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        graph = onnx.load(tmp_path / "whole.onnx")
+        onnx.save(
+            graph,
+            tmp_path / name / "teacher.onnx",
+            save_as_external_data=True,
+            location="teacher.data",
+            size_threshold=0,
+        )
+    digests = [digest_of_onnx(tmp_path / name / "teacher.onnx") for name in ("a", "b")]
+    assert digests[0] == digests[1]
+    beside = tmp_path / "b" / "teacher.data"
+    content = bytearray(beside.read_bytes())
+    content[5] ^= 1
+    beside.write_bytes(content)
+    assert digest_of_onnx(tmp_path / "b" / "teacher.onnx") != digests[0]
+
+
+def digest_of_onnx(path):
+    return weights_digest(OnnxTeacher(path))
+
+
+def test_a_digest_is_of_values_and_not_of_how_they_lie_in_memory():
+    torch.manual_seed(0)
+    network = TinyFace(16, dropout=0.0)
+    plain = weights_digest(network)
+    network.to(memory_format=torch.channels_last)
+    assert network.stem.weight.stride() != torch.empty(6, 3, 4, 4).stride()
+    assert weights_digest(network) == plain
+    again = TinyFace(16, dropout=0.0)
+    again.load_state_dict(dict(reversed(network.state_dict().items())))
+    assert weights_digest(again) == plain
+    for name, tensor in network.state_dict().items():
+        last = (-1,) * tensor.dim()
+        kept = tensor[last].clone()
+        tensor[last] += 1
+        assert weights_digest(network) != plain, name
+        tensor[last] = kept
+    assert weights_digest(network) == plain
+    assert weights_digest(network.double()) != plain
+
+
+def test_the_weights_that_a_student_started_from_are_not_needed_again(faces, tmp_path):
+    start = tmp_path / "start.pt"
+    torch.save(TinyFace(16, dropout=0.0).state_dict(), start)
+    cakd = small_cakd(student_weights=str(start))
+    config = small_config(faces, tmp_path / "out", cakd=cakd, num_epoch=1, save_all_states=True)
+    train(config, stop_after_step=2)
+    start.unlink()
+    assert train(dataclasses.replace(config, resume=True), stop_after_step=3).global_step == 3
+    load_distiller(config)

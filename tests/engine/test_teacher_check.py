@@ -154,7 +154,7 @@ def test_the_loop_looks_before_its_first_step_and_not_after_its_last(faces, tmp_
     calls = []
 
     def look(distiller, rec, names, sets):
-        calls.append((int(distiller.losses.steps_done), rec, names, list(sets)))
+        calls.append((distiller.losses.steps_done, rec, names, list(sets)))
 
     monkeypatch.setattr(loop, "check_teacher", look)
     config = config_of(faces, tmp_path / "out")

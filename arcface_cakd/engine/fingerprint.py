@@ -1,0 +1,97 @@
+"""What gives a checkpoint's tensors their meaning and does not show in their shapes."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from arcface_cakd.backbones import FaceBackbone, OnnxTeacher
+from arcface_cakd.distiller import Distiller
+from arcface_cakd.engine.errors import CheckpointError
+
+_BLOCK = 1 << 20  # bytes of a file that are read at once
+_PLAIN = str | int | float | None  # what a checkpoint may hold as it is
+# A teacher is frozen. An ONNX file need not outlive the start of a run.
+_known: WeakKeyDictionary[FaceBackbone, str] = WeakKeyDictionary()
+
+
+def fingerprint(distiller: Distiller) -> dict[str, Any]:
+    """What of a distillation must be the same when a checkpoint is taken up, builtins only.
+
+    The teacher's network and the SHA-256 of its weights, wherever they lie, and the settings of
+    URFM. Names are those of the ``cakd`` entry where it has them.
+    """
+    teacher, config = distiller.teacher, distiller.config
+    if teacher not in _known:
+        _known[teacher] = weights_digest(teacher)
+    network = "onnx" if isinstance(teacher, OnnxTeacher) else config.teacher["network"]
+    found = {
+        "teacher.network": network,
+        "teacher's weights": _known[teacher],
+        "urfm": config.urfm is not None,
+    }
+    for name, value in (config.urfm or {}).items():
+        found[f"urfm.{name}"] = value if isinstance(value, _PLAIN) else repr(value)
+    return found
+
+
+def weights_digest(network: nn.Module) -> str:
+    """SHA-256, in hex, of a network's state dict, or of an ``OnnxTeacher``'s files.
+
+    The same on every device and in every memory format; another one for another precision.
+    """
+    found = hashlib.sha256()
+    if isinstance(network, OnnxTeacher):
+        for path in _onnx_files(Path(network.path)):
+            with open(path, "rb") as file:
+                while block := file.read(_BLOCK):
+                    found.update(block)
+    for name, tensor in sorted(network.state_dict().items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        values = tensor.detach().cpu().contiguous().reshape(-1)
+        found.update(values.view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def check_fingerprint(then: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
+    """Hold what the checkpoint ``path`` says of its run against what is so ``now``.
+
+    Raises:
+        CheckpointError: they differ; the message names the first difference.
+    """
+    for name, value in now.items():
+        if name not in then:
+            raise CheckpointError(
+                f"checkpoint {path} does not say its {name}, as an older version of arcface_cakd "
+                "wrote it: start anew with resume=False"
+            )
+        if then[name] == value:
+            continue
+        if name == "teacher's weights":
+            raise CheckpointError(
+                f"checkpoint {path} is of a run whose teacher had other weights (SHA-256 "
+                f"{then[name][:12]}..., now {value[:12]}...): give cakd.teacher the former ones, "
+                "or start anew with resume=False"
+            )
+        raise CheckpointError(
+            f"checkpoint {path} has {name} {then[name]!r}, the config {value!r}: set it back, or "
+            "start anew with resume=False"
+        )
+
+
+def _onnx_files(path: Path) -> list[Path]:
+    """An ONNX file, and those that hold its tensors where it does not."""
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    beside = {
+        entry.value
+        for tensor in graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return [path, *(path.parent / name for name in sorted(beside))]
