@@ -89,7 +89,10 @@ def flops(config: TrainConfig, images: int) -> int:
     head.to("meta").train()
     formulas = {torch.ops.aten.convolution_backward: convolution_backward}
     with on_meta(), FlopCounterMode(display=False, custom_mapping=formulas) as counter:
-        loss = head(model(batch), labels)
+        given = (batch,)
+        if config.cakd is not None and config.cakd.needs_landmarks:
+            given += (torch.empty(images, 5, 2, device="meta"),)
+        loss = head(model(*given), labels)
         if isinstance(model, Distiller):
             loss = loss + sum(model.terms(labels, head).values())
         loss.backward()

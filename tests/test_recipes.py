@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from _recipes import RECIPES, loaded, on_meta
@@ -14,6 +15,7 @@ from engine.engine_helpers import make_faces
 from arcface_cakd.config import TrainConfig
 from arcface_cakd.distiller import Distiller
 from arcface_cakd.engine import TrainResult, train
+from arcface_cakd.landmarks import ARCFACE_TEMPLATE
 from arcface_cakd.registry import LOSSES
 from arcface_cakd.resources import recipe_files
 
@@ -132,6 +134,7 @@ def test_every_ablation_differs_from_the_method_in_one_thing():
         "only_attention": {"losses": METHOD[2:]},
         "euclidean": {"urfm.face_distance": None},
         "saliency": {"urfm.face_distance": "saliency"},
+        "image_landmarks": {"urfm.landmarks": "image"},
         "query": {"urfm.position": "query"},
         "centers16": {"urfm.num_centers": 16},
         "centers100": {"urfm.num_centers": 100},
@@ -226,6 +229,7 @@ def two_steps(tmp_path_factory):
     differ only in what reducing replaces (data, batch, networks of one kind, the teacher's file)
     are one run."""
     folder = make_faces(tmp_path_factory.mktemp("recipes") / "faces")
+    np.save(folder / "train_landmarks.npy", np.tile(ARCFACE_TEMPLATE, (36, 1, 1)))
     centers = made_centers(folder, classes=6, width=64)
 
     @functools.cache

@@ -16,6 +16,7 @@ from arcface_cakd.resources import find_recipe
 HOST_RECIPES: tuple[str, ...] = (
     "ms1mv3_swin_s",
     "ms1mv3_swin_s_onegpu",
+    "ms1mv3_mbf_onegpu",
     "ms1mv3_mbf_cakd_swin_s",
     "ms1mv3_mbf_cakd_swin_s_onegpu",
     "ms1mv3_r50_cakd_swin_s",
