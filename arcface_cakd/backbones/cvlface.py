@@ -150,13 +150,13 @@ class CvlfaceSwin(TimmGrid):
 
 @BACKBONES.register("cvlface_vit_s")
 def cvlface_vit_s(dropout: float = 0.0, fp16: bool = False, num_features: int = 512) -> CvlfaceViT:
-    """CVLface's small ViT: 44 M parameters before the head."""
+    """CVLface's small ViT, patches of 8: 44 M parameters before the head."""
     return CvlfaceViT(num_features, 12, 8, mlp_ratio=5, dropout=dropout, fp16=fp16)
 
 
 @BACKBONES.register("cvlface_vit_b")
 def cvlface_vit_b(dropout: float = 0.0, fp16: bool = False, num_features: int = 512) -> CvlfaceViT:
-    """CVLface's base ViT: 63 M parameters before the head."""
+    """CVLface's base ViT, patches of 8: 63 M parameters before the head."""
     return CvlfaceViT(num_features, 24, 16, mlp_ratio=3, dropout=dropout, fp16=fp16)
 
 
@@ -178,17 +178,17 @@ def cvlface_swin_b(
 
 @BACKBONES.register("cvlface_ir18")
 def cvlface_ir18(dropout: float = 0.0, fp16: bool = False, num_features: int = 512) -> CvlfaceIR:
-    """CVLface's IResNet-18, which it calls ``ir18``."""
+    """IResNet-18 (Deng et al., CVPR 2019) as CVLface builds it."""
     return CvlfaceIR(num_features, (2, 2, 2, 2), dropout=dropout, fp16=fp16)
 
 
 @BACKBONES.register("cvlface_ir50")
 def cvlface_ir50(dropout: float = 0.0, fp16: bool = False, num_features: int = 512) -> CvlfaceIR:
-    """CVLface's IResNet-50, which it calls ``ir50``."""
+    """IResNet-50 (Deng et al., CVPR 2019) as CVLface builds it."""
     return CvlfaceIR(num_features, (3, 4, 14, 3), dropout=dropout, fp16=fp16)
 
 
 @BACKBONES.register("cvlface_ir101")
 def cvlface_ir101(dropout: float = 0.0, fp16: bool = False, num_features: int = 512) -> CvlfaceIR:
-    """CVLface's IResNet-101, which it calls ``ir101``."""
+    """IResNet-101 (Deng et al., CVPR 2019) as CVLface builds it."""
     return CvlfaceIR(num_features, (3, 13, 30, 3), dropout=dropout, fp16=fp16)

@@ -110,25 +110,25 @@ class IResNet(FaceBackbone):
 
 @BACKBONES.register("r18")
 def r18(dropout: float = 0.0, fp16: bool = False, num_features: int = 512) -> IResNet:
-    """arcface_torch's ``r18``."""
+    """IResNet-18 (Deng et al., CVPR 2019), arcface_torch's: 24.0 M parameters at E = 512."""
     return IResNet(num_features, units=(2, 2, 2, 2), dropout=dropout, fp16=fp16)
 
 
 @BACKBONES.register("r34")
 def r34(dropout: float = 0.0, fp16: bool = False, num_features: int = 512) -> IResNet:
-    """arcface_torch's ``r34``."""
+    """IResNet-34 (Deng et al., CVPR 2019), arcface_torch's: 34.1 M parameters at E = 512."""
     return IResNet(num_features, units=(3, 4, 6, 3), dropout=dropout, fp16=fp16)
 
 
 @BACKBONES.register("r50")
 def r50(dropout: float = 0.0, fp16: bool = False, num_features: int = 512) -> IResNet:
-    """arcface_torch's ``r50``."""
+    """IResNet-50 (Deng et al., CVPR 2019), arcface_torch's: 43.6 M parameters at E = 512."""
     return IResNet(num_features, units=(3, 4, 14, 3), dropout=dropout, fp16=fp16)
 
 
 @BACKBONES.register("r100")
 def r100(dropout: float = 0.0, fp16: bool = False, num_features: int = 512) -> IResNet:
-    """arcface_torch's ``r100``."""
+    """IResNet-100 (Deng et al., CVPR 2019), arcface_torch's: 65.2 M parameters at E = 512."""
     return IResNet(num_features, units=(3, 13, 30, 3), dropout=dropout, fp16=fp16)
 
 

@@ -69,7 +69,8 @@ def _recipes() -> list[dict]:
 
 def _first_line(docstring: str | None) -> str:
     """The first sentence, or what there is of it on the first line."""
-    return (docstring or "").split("\n\n")[0].replace("\n", " ").strip()
+    first = (docstring or "").split("\n\n")[0]
+    return first.replace("\n", " ").replace("``", "").strip()
 
 
 _LISTS: dict[str, Callable[[], list[dict]]] = {

@@ -15,7 +15,7 @@ from arcface_cakd.engine.errors import CheckpointError
 
 _BLOCK = 1 << 20  # bytes of a file that are read at once
 _PLAIN = str | int | float | None  # what a checkpoint may hold as it is
-# A teacher is frozen. An ONNX file need not outlive the start of a run.
+# A teacher is frozen: once is enough.
 _known: WeakKeyDictionary[FaceBackbone, str] = WeakKeyDictionary()
 
 

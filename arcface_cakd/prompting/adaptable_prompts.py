@@ -154,9 +154,8 @@ def _route_for(teacher: nn.Module) -> Route:
     raise PromptingError(
         "cakd.prompts needs a Swin or a plain ViT (with absolute positions) as teacher, and "
         f"{_kind(teacher)} is neither: take swin_t, swin_s, swin_b, swinv2_t, swin_mini, vit_t, "
-        "vit_s, vit_b, vit_l_dp005_mask_005, vit_h, vit_mini, a cvlface_vit_* or cvlface_swin_*, or "
-        "such a timm:swin_*, timm:swinv2_*, timm:vit_* or timm:deit_* model, or set "
-        "cakd.prompts=None"
+        "vit_s, vit_b, vit_l_dp005_mask_005, vit_h, vit_mini, cvlface_vit_b, or a timm:swin_*, "
+        "timm:swinv2_*, timm:vit_* or timm:deit_* model, or set cakd.prompts=None"
     )
 
 
