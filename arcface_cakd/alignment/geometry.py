@@ -35,8 +35,9 @@ HALF_DIAGONAL = 3 * math.sqrt(2)
 SALIENCY_SIGMA = 12.0
 
 # How far from its landmark the outermost ring of centres lies, in pixels: neighbouring landmarks
-# share what lies between them, and every ring stays within the crop.
-RING_RADIUS = 16.0
+# share what lies between them, and every ring stays within the crop. Not one ``UNIT``: of two
+# rings the inner one would lie at half a unit, and rounding errors would choose its row.
+RING_RADIUS = 15.0
 
 _NOSE = 2
 _EYES, _MOUTH = (0, 1), (3, 4)
@@ -172,15 +173,16 @@ def correlation_with_euclidean(
     b: Tensor,
     face_distance: Literal["relative", "saliency"] = "relative",
     saliency_map: Tensor | None = None,
+    landmarks: Tensor | None = None,
 ) -> float:
     """Pearson's correlation of D_face with D_euclid over all pairs of ``a`` and ``b``.
 
     Near 1 a facial distance tells a network nothing that the Euclidean one does not.
     """
     if face_distance == "relative":
-        face = relative_distance(a, b)
+        face = relative_distance(a, b, landmarks)
     else:
-        face = saliency_distance(a, b, saliency_map)
+        face = saliency_distance(a, b, saliency_map, landmarks=landmarks)
     pairs = torch.stack([euclidean_distance(a, b).flatten(), face.flatten()])
     return torch.corrcoef(pairs)[0, 1].item()
 

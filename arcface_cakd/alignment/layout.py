@@ -12,7 +12,7 @@ from arcface_cakd.alignment.geometry import (
     facial_distance,
     patch_places,
 )
-from arcface_cakd.landmarks import ARCFACE_TEMPLATE, CROP_SIZE
+from arcface_cakd.landmarks import CROP_SIZE
 
 
 class FaceLayout:
@@ -77,10 +77,6 @@ class FaceLayout:
         """The landmarks in float64, and the places of ``key`` beside them."""
         if landmarks is None:
             return None, self.places[key]
-        if landmarks.shape[1:] != ARCFACE_TEMPLATE.shape:
-            raise ValueError(
-                f"landmarks must be (B, 5, 2), in pixels of the crop, got {tuple(landmarks.shape)}"
-            )
         if self._beside[key].device != landmarks.device:
             self._beside = {name: at.to(landmarks.device) for name, at in self.places.items()}
         return landmarks.to(torch.float64), self._beside[key]

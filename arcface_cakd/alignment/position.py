@@ -78,7 +78,7 @@ class PairEncoding(nn.Module):
         By the (B, L, N) distances of a batch of faces, (B, heads, L, N + num_prompts).
         """
         index = self.index if distance is None else self.pif(distance)
-        # Indexing by a tensor gives the same, but its gradient takes several times as long.
+        # Indexing by a tensor gives the same, but takes several times as long, forward and back.
         entries = self.table.index_select(1, index.flatten()).view(-1, *index.shape)
         return F.pad(entries.movedim(0, -3), (0, num_prompts))
 

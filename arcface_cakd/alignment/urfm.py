@@ -15,7 +15,7 @@ from arcface_cakd.alignment.pif import PIFSettings
 from arcface_cakd.alignment.saliency import teacher_saliency
 from arcface_cakd.config import ConfigError, Range
 from arcface_cakd.features import FaceFeatures
-from arcface_cakd.landmarks import CROP_SIZE
+from arcface_cakd.landmarks import ARCFACE_TEMPLATE, CROP_SIZE
 from arcface_cakd.registry import SECTIONS
 
 Landmarks = Literal["template", "image"]
@@ -213,6 +213,7 @@ class URFM(nn.Module):
         Raises:
             ConfigError: tokens of another grid than this module was built for, or missing
                 landmarks.
+            ValueError: landmarks of another shape.
         """
         self._check_grid("student", student)
         self._check_grid("teacher", teacher)
@@ -225,6 +226,12 @@ class URFM(nn.Module):
             self._settle_saliency(teacher)
         distances = {"student": (None, None), "teacher": (None, None)}
         if self.by_image and landmarks is not None:
+            expected = (len(student.tokens), *ARCFACE_TEMPLATE.shape)
+            if landmarks.shape != expected:  # one face's would be taken for every image's
+                raise ValueError(
+                    f"landmarks must be {expected}, in pixels of the crop, got "
+                    f"{tuple(landmarks.shape)}"
+                )
             distances = self._distances(landmarks)
         return Alignment(
             self._map_student(student, distances["student"]),

@@ -76,7 +76,7 @@ class Swin(FaceBackbone):
 
 @BACKBONES.register("swin_t")
 def swin_t(dropout: float = 0.0, fp16: bool = False, num_features: int = 512) -> Swin:
-    """Swin-T (Liu et al., ICCV 2021), patches of 2: 28 M parameters before the head."""
+    """Swin-T (Liu et al., ICCV 2021), patches of 2: 28 M parameters without the head."""
     return Swin(
         96, (2, 2, 6, 2), (3, 6, 12, 24), dropout=dropout, fp16=fp16, num_features=num_features
     )
@@ -84,7 +84,7 @@ def swin_t(dropout: float = 0.0, fp16: bool = False, num_features: int = 512) ->
 
 @BACKBONES.register("swin_s")
 def swin_s(dropout: float = 0.0, fp16: bool = False, num_features: int = 512) -> Swin:
-    """Swin-S (Liu et al., ICCV 2021), patches of 2: 49 M parameters before the head."""
+    """Swin-S (Liu et al., ICCV 2021), patches of 2: 49 M parameters without the head."""
     return Swin(
         96, (2, 2, 18, 2), (3, 6, 12, 24), dropout=dropout, fp16=fp16, num_features=num_features
     )
@@ -92,7 +92,7 @@ def swin_s(dropout: float = 0.0, fp16: bool = False, num_features: int = 512) ->
 
 @BACKBONES.register("swin_b")
 def swin_b(dropout: float = 0.0, fp16: bool = False, num_features: int = 512) -> Swin:
-    """Swin-B (Liu et al., ICCV 2021), patches of 2: 87 M parameters before the head."""
+    """Swin-B (Liu et al., ICCV 2021), patches of 2: 87 M parameters without the head."""
     return Swin(
         128, (2, 2, 18, 2), (4, 8, 16, 32), dropout=dropout, fp16=fp16, num_features=num_features
     )

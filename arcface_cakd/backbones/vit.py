@@ -238,7 +238,7 @@ def _register(name: str, summary: str, **shape) -> Callable[..., VisionTransform
 
 vit_t = _register(
     "vit_t",
-    "ViT-T of arcface_torch (Dosovitskiy et al., ICLR 2021): 10 M before the head.",
+    "ViT-T (Dosovitskiy et al., ICLR 2021): 10 M parameters without the head.",
     embed_dim=256,
     depth=12,
 )
@@ -252,7 +252,7 @@ vit_t_dp005_mask0 = _register(
 )
 vit_s = _register(
     "vit_s",
-    "ViT-S of arcface_torch (Dosovitskiy et al., ICLR 2021): 38 M before the head.",
+    "ViT-S (Dosovitskiy et al., ICLR 2021): 38 M parameters without the head.",
     embed_dim=512,
     depth=12,
 )
@@ -266,7 +266,7 @@ vit_s_dp005_mask_0 = _register(
 )
 vit_b = _register(
     "vit_b",
-    "ViT-B of arcface_torch (Dosovitskiy et al., ICLR 2021): 76 M before the head, checkpointed.",
+    "ViT-B (Dosovitskiy et al., ICLR 2021): 76 M parameters without the head, checkpointed.",
     embed_dim=512,
     depth=24,
     checkpointing=True,
@@ -281,7 +281,7 @@ vit_b_dp005_mask_005 = _register(
 )
 vit_l_dp005_mask_005 = _register(
     "vit_l_dp005_mask_005",
-    "ViT-L of arcface_torch (Dosovitskiy et al., ICLR 2021): 170 M before the head, checkpointed.",
+    "ViT-L (Dosovitskiy et al., ICLR 2021): 170 M parameters without the head, checkpointed.",
     embed_dim=768,
     depth=24,
     drop_path=0.05,
@@ -289,7 +289,7 @@ vit_l_dp005_mask_005 = _register(
 )
 vit_h = _register(
     "vit_h",
-    "ViT-H of arcface_torch (Dosovitskiy et al., ICLR 2021): 604 M before the head, checkpointed, no masking.",
+    "ViT-H (Dosovitskiy et al., ICLR 2021): 604 M parameters without the head, checkpointed, unmasked.",
     embed_dim=1024,
     depth=48,
     mask_ratio=0.0,

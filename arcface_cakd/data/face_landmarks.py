@@ -1,11 +1,14 @@
 """The landmarks of each image of a training set, from a file beside it."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 
 from arcface_cakd.data.errors import DataError
+from arcface_cakd.data.records import image_keys
 from arcface_cakd.landmarks import ARCFACE_TEMPLATE, CROP_SIZE
+from arcface_cakd.recordio import MXIndexedRecordIO
 
 LANDMARKS_FILE = "train_landmarks.npy"
 CVLFACE_FILE = "ldmk_5points.csv"
@@ -18,19 +21,21 @@ class FaceLandmarks:
     landmarks in that of the ArcFace template; it is mapped, not read. Where it is not there,
     ``ldmk_5points.csv`` is read, as CVLface (Kim et al.) makes it for its training sets: lines of
     an image's number from 0, then x and y of each landmark as parts of the crop's width and
-    height.
+    height, or x, y and a third number, which is dropped. The images of an im2rec set are
+    numbered there as the lines of ``train.idx``, whatever their keys.
 
     It may be handed to workers by fork or pickle.
 
     Args:
         folder: the data set.
-        num_images: N.
+        num_images: N; None: as many as the file has.
 
     Raises:
         DataError: neither file is there, or it holds something else.
+        RecordIOError: the csv is there, and ``train.idx`` or ``train.rec`` is damaged.
     """
 
-    def __init__(self, folder: str | Path, num_images: int):
+    def __init__(self, folder: str | Path, num_images: int | None = None):
         self._arguments = folder, num_images
         found = find_landmarks(folder)
         if found is None:
@@ -41,17 +46,24 @@ class FaceLandmarks:
             )
         self.path = found
         self._landmarks = (_mapped if found.name == LANDMARKS_FILE else _read_cvlface)(found)
-        expected = (num_images, *ARCFACE_TEMPLATE.shape)
+        rows = self._landmarks.shape[:1] if num_images is None else (num_images,)
+        expected = (*rows, *ARCFACE_TEMPLATE.shape)
         if self._landmarks.shape != expected:
             raise DataError(
                 f"{self.path}: shape {self._landmarks.shape} instead of {expected}: there must be "
                 "a row for each image"
             )
-        if np.nan_to_num(np.abs(self._landmarks[:1000])).max(initial=0) <= 2:
-            raise DataError(
-                f"{self.path}: its first landmarks all lie within 2 pixels of the corner: they "
-                f"must be in pixels, 0 to {CROP_SIZE - 1}, not parts of the width"
-            )
+        in_csv = found.name == CVLFACE_FILE
+        first = self._landmarks[:1000]
+        finite = first[np.isfinite(first)]
+        if finite.size and not 2 < np.median(finite) < 2 * CROP_SIZE:
+            unit = "pixels of the 112x112 crop"
+            if in_csv:
+                unit, finite = "parts of the crop's width and height", finite / CROP_SIZE
+            around = f"{np.median(finite):.3g}"
+            raise DataError(f"{self.path}: coordinates around {around}, but they must be in {unit}")
+        if in_csv:
+            self._landmarks = _by_key(self._landmarks, Path(folder))
 
     def __len__(self) -> int:
         return len(self._landmarks)
@@ -83,6 +95,8 @@ def _mapped(path: Path) -> np.ndarray:
         landmarks = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise DataError(f"{path}: no .npy file of numbers: save it with numpy.save") from error
+    if not isinstance(landmarks, np.ndarray):
+        raise DataError(f"{path}: an archive of arrays: save the one with numpy.save")
     if landmarks.dtype != np.float32:
         raise DataError(f"{path}: {landmarks.dtype} instead of float32")
     return landmarks
@@ -90,12 +104,34 @@ def _mapped(path: Path) -> np.ndarray:
 
 def _read_cvlface(path: Path) -> np.ndarray:
     try:
-        table = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # no data, which the shape tells
+            table = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
     except ValueError as error:
         raise DataError(f"{path}: not the numbers that CVLface writes ({error})") from error
-    if table.shape[1] != 11 or not np.array_equal(table[:, 0], np.arange(len(table))):
+    if table.shape[1] not in (11, 16):
         raise DataError(
-            f"{path}: must have 11 columns, an image's number from 0 on and x and y of its five "
-            f"landmarks; it has {table.shape[1]}, or misses an image"
+            f"{path}: {table.shape[1]} columns, or no row: it must have 11, an image's number and "
+            "x and y of its five landmarks, or 16, with a third number for each"
         )
-    return (table[:, 1:].reshape(-1, *ARCFACE_TEMPLATE.shape) * CROP_SIZE).astype(np.float32)
+    misplaced = np.flatnonzero(table[:, 0] != np.arange(len(table)))
+    if len(misplaced):
+        raise DataError(
+            f"{path}: row {misplaced[0]} is of image {table[misplaced[0], 0]:g}: after a line of "
+            "column names there must be a row for each image, numbered from 0 on"
+        )
+    points = table[:, 1:].reshape(len(table), len(ARCFACE_TEMPLATE), -1)[..., :2]
+    return (points * CROP_SIZE).astype(np.float32)
+
+
+def _by_key(landmarks: np.ndarray, folder: Path) -> np.ndarray:
+    """Rows of images in CVLface's order, which is arcface_torch's, in the order of their keys."""
+    paths = folder / "train.idx", folder / "train.rec"
+    if not all(path.is_file() for path in paths):
+        return landmarks
+    reader = MXIndexedRecordIO(*paths, "r")
+    images, _ = image_keys(reader)
+    in_file = np.fromiter(reader.idx, dtype=np.int64, count=len(reader.idx))
+    reader.close()
+    # Where record 0 is no image, they go through the keys from 1 on, not through the file.
+    return landmarks[np.argsort(in_file)] if len(images) == len(in_file) else landmarks
