@@ -289,7 +289,7 @@ vit_l_dp005_mask_005 = _register(
 )
 vit_h = _register(
     "vit_h",
-    "ViT-H (Dosovitskiy et al., ICLR 2021): 604 M parameters without the head, checkpointed, unmasked.",
+    "ViT-H (Dosovitskiy et al., ICLR 2021): 604 M parameters without the head, checkpointed.",
     embed_dim=1024,
     depth=48,
     mask_ratio=0.0,
