@@ -2,6 +2,7 @@
 
     python eval/encoding.py encoding --json eval/results/encoding.json
     python eval/encoding.py encoding --set face_distance=saliency placing=landmarks
+    python eval/encoding.py encoding --landmarks DATA --image 7
 
 For grids of 7x7, 12x12 (arcface_torch's ViT, 108 of the crop's 112 pixels) and 14x14 patches it
 draws, for the local centres nearest to three landmarks, how far every patch is (Euclidean
@@ -9,7 +10,8 @@ distance, weighted facial term, their sum D), the row of the table that each pat
 the initial receptive fields of the first and the last head; and how many pairs of centre and
 patch, or of centre and anchor, each row holds. It prints and writes those numbers, with the
 correlation of the relative (RD) and the saliency distance (SD) with the Euclidean one, and the
-radius of each head's receptive fields.
+radius of each head's receptive fields. With ``--landmarks`` all this is by the landmarks of one
+image of a training set, as ``urfm.landmarks="image"`` has it, in place of the template's.
 """
 
 import argparse
@@ -26,6 +28,7 @@ from torch import Tensor
 from arcface_cakd.alignment import URFM
 from arcface_cakd.alignment import geometry as face
 from arcface_cakd.config import ConfigError, check_settings
+from arcface_cakd.data import DataError, FaceLandmarks
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.files import atomic_path, write_text
 from arcface_cakd.landmarks import ARCFACE_TEMPLATE
@@ -58,20 +61,45 @@ def read_settings(pairs: list[str]) -> dict:
     return settings
 
 
+def read_landmarks(folder: Path, image: int) -> Tensor:
+    """The landmarks of an image of a data set, (5, 2) float64."""
+    landmarks = FaceLandmarks(folder)
+    if not 0 <= image < len(landmarks):
+        raise DataError(f"--image {image}: {landmarks.path} has images 0 to {len(landmarks) - 1}")
+    return torch.from_numpy(landmarks[image]).double()
+
+
 class Encoding:
     """URFM's encoding of one grid, and the distances that it was built from."""
 
-    def __init__(self, grid: tuple[int, int], extent: float, settings: dict):
+    def __init__(
+        self,
+        grid: tuple[int, int],
+        extent: float,
+        settings: dict,
+        landmarks: Tensor | None = None,
+    ):
         torch.manual_seed(0)
         self.grid, self.extent = grid, extent
         self.urfm = URFM(1, grid, 1, grid, extent, extent, **settings)
-        self.centers, self.patches = (self.urfm.layout.places[key] for key in ("center", "student"))
         self.map = None
         if settings["saliency_map"] is not None:
             self.map = face.read_saliency_map(settings["saliency_map"])
-        kind, weight = settings["face_distance"], settings["face_weight"]
+        layout, batch = self.urfm.layout, None if landmarks is None else landmarks[None]
+        self.landmarks = torch.tensor(ARCFACE_TEMPLATE).double() if batch is None else landmarks
+        count, placing = settings["num_centers"], settings["placing"]
+        self.centers = face.center_places(count, placing, self.landmarks)
+        self.anchors = face.anchor_places(settings["anchor"], self.landmarks)
+        self.patches = layout.places["student"]
         self.euclidean = face.euclidean_distance(self.centers, self.patches)
-        self.total = face.facial_distance(self.centers, self.patches, kind, weight, self.map)
+        self.distances = {
+            name: distance.view(len(self.centers), -1)
+            for name, distance in (
+                ("anchor", layout.to_anchors(batch)),
+                ("pair", layout.to_patches("student", batch)),
+            )
+        }
+        self.total = self.distances["pair"]
 
     @torch.no_grad()
     def receptive_fields(self) -> Tensor:
@@ -80,7 +108,7 @@ class Encoding:
         if mapping.pair_encoding is None:
             shape = (mapping.num_heads, len(self.centers), len(self.patches))
             return torch.full(shape, 1 / len(self.patches))
-        return mapping.pair_encoding().softmax(-1)
+        return mapping.pair_encoding(distance=self.total[None])[0].softmax(-1)
 
     def rows(self) -> dict:
         """By what is looked up: the constants of the index function, and the pairs in each row."""
@@ -90,7 +118,7 @@ class Encoding:
             found[name] = None
             if encoding is not None:
                 pif = encoding.pif
-                pairs = torch.bincount(encoding.index.flatten(), minlength=pif.rows)
+                pairs = torch.bincount(pif(self.distances[name]).flatten(), minlength=pif.rows)
                 found[name] = {
                     "alpha": pif.alpha,
                     "beta": pif.beta,
@@ -103,10 +131,11 @@ class Encoding:
 
     def figures(self) -> dict:
         """What the JSON says of this grid."""
-        places = {"patches": self.patches, "anchor": self.urfm.layout.places["anchor"]}
+        places = {"patches": self.patches, "anchor": self.anchors}
+        given = self.map, self.landmarks
         correlation = {
             kind: {
-                name: face.correlation_with_euclidean(self.centers, others, kind, self.map)
+                name: face.correlation_with_euclidean(self.centers, others, kind, *given)
                 for name, others in places.items()
             }
             for kind in ("relative", "saliency")
@@ -150,14 +179,13 @@ def draw(encodings: list[Encoding], path: Path) -> None:
 
 
 def _draw_maps(figure, encoding: Encoding) -> None:
-    landmarks = torch.tensor(ARCFACE_TEMPLATE, dtype=torch.float64)
-    centers = face.euclidean_distance(landmarks, encoding.centers).argmin(dim=1)
+    centers = face.euclidean_distance(encoding.landmarks, encoding.centers).argmin(dim=1)
     fields, pairs = encoding.receptive_fields(), encoding.urfm.student.pair_encoding
     panels = {
         "Euclidean": encoding.euclidean,
         "facial term": encoding.total - encoding.euclidean,
         "D": encoding.total,
-        "row": torch.zeros_like(encoding.total) if pairs is None else pairs.index,
+        "row": torch.zeros_like(encoding.total) if pairs is None else pairs.pif(encoding.total),
         "field, first head": fields[0],
         "field, last head": fields[-1],
     }
@@ -172,7 +200,7 @@ def _draw_maps(figure, encoding: Encoding) -> None:
                 cmap="inferno" if "field" in title else "viridis",
             )
             figure.colorbar(shown, ax=axis, shrink=0.6)
-            axis.plot(*ARCFACE_TEMPLATE.T, "w+", markersize=6)
+            axis.plot(*encoding.landmarks.T.tolist(), "w+", markersize=6)
             axis.plot(*encoding.centers[center].tolist(), "ro", markersize=4)
             axis.set(xticks=[], yticks=[], xlim=(-0.5, 111.5), ylim=(111.5, -0.5))
             if landmark == DRAWN[0]:
@@ -203,11 +231,16 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, metavar="OUT", help="folder of encoding.png and .json")
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="of cakd.urfm")
+    parser.add_argument("--landmarks", type=Path, metavar="DATA", help="data set with landmarks")
+    parser.add_argument("--image", type=int, default=0, help="which of its images, from 0")
     parser.add_argument("--json", type=Path, metavar="FILE", help="in place of OUT/encoding.json")
     args = parser.parse_args(arguments)
     try:
-        settings = read_settings(args.set)
-        encodings = [Encoding(grid, extent, settings) for grid, extent in GRIDS.items()]
+        settings, landmarks = read_settings(args.set), None
+        if args.landmarks is not None:
+            landmarks = read_landmarks(args.landmarks, args.image)
+            settings["landmarks"] = "image"
+        encodings = [Encoding(grid, extent, settings, landmarks) for grid, extent in GRIDS.items()]
     except ArcfaceCakdError as error:
         parser.error(str(error))
     grids = [encoding.figures() for encoding in encodings]

@@ -13,22 +13,23 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = runpy.run_path(str(ROOT / "eval" / "encoding.py"))
 
 
-def check(entry, kind, anchors, heads, pif=None):
+def check(entry, kind, anchors, heads, pif=None, landmarks=LANDMARKS):
     """Every figure of one grid, pair by pair, for centres on the 7x7 grid."""
     centers, patches = places(7, 7), places(*entry["grid"], entry["extent"])
     for name, others in (("patches", patches), ("anchor", anchors)):
         plain = brute_force(centers, others, None, 0)
         for face in ("relative", "saliency"):
-            term = brute_force(centers, others, face, 1.0) - plain
+            term = brute_force(centers, others, face, 1.0, None, landmarks) - plain
             expected = np.corrcoef(plain.ravel(), term.ravel())[0, 1]
             ours = entry["correlation_with_euclidean"][face][name]
             assert ours == pytest.approx(expected, abs=1e-9)
     plain = brute_force(centers, patches, None, 0)
-    total = brute_force(centers, patches, kind, 1.0)
+    total = brute_force(centers, patches, kind, 1.0, None, landmarks)
+    to_anchors = brute_force(centers, anchors, kind, 1.0, None, landmarks)
     assert entry["largest_distance"] == pytest.approx(
         {"euclidean": plain.max(), "face": (total - plain).max(), "sum": total.max()}
     )
-    for name, distance in (("pair", total), ("anchor", brute_force(centers, anchors, kind, 1.0))):
+    for name, distance in (("pair", total), ("anchor", to_anchors)):
         said = entry["rows"][name]
         constants = PIFSettings(said["alpha"], said["beta"], said["gamma"])
         assert pif in (None, constants)
@@ -39,11 +40,16 @@ def check(entry, kind, anchors, heads, pif=None):
         assert said["largest_share"] == pytest.approx(max(count) / distance.size)
         assert said["empty_rows"] == count.count(0)
         if name == "pair":
-            rows = np.array([[row_of(d, constants) for d in line] for line in distance])
-    mean = {r: total[rows == r].mean() for r in set(rows.ravel().tolist())}
+            of_template = brute_force(centers, patches, kind, 1.0)  # by which the fields start
+            rows, first = (
+                np.array([[row_of(d, constants) for d in line] for line in distance])
+                for distance in (total, of_template)
+            )
+    mean = {r: of_template[first == r].mean() for r in set(first.ravel().tolist())}
     assert len(entry["radius_of_heads_in_pixels"]) == heads
     for head, radius in enumerate(entry["radius_of_heads_in_pixels"]):
-        logits = np.vectorize(lambda r: -mean[r])(rows) * 2 * 0.125 ** (head / (heads - 1))
+        nearness = np.vectorize(lambda r: max(mean.values()) - mean[r] if r in mean else 0)(rows)
+        logits = nearness * 2 * 0.125 ** (head / (heads - 1))
         weights = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         expected = np.sqrt((weights * (16 * plain) ** 2).sum(axis=1)).mean()
         assert radius == pytest.approx(expected, rel=1e-5)
@@ -72,6 +78,37 @@ def test_the_figures_in_the_repository_equal_brute_force():
     found = json.loads((ROOT / "eval" / "results" / "encoding.json").read_text())
     assert found["set"] == []  # the defaults
     check(found["grids"][0], "relative", [LANDMARKS[2]], 8)
+
+
+def test_the_encoding_of_an_image_is_by_its_landmarks(tmp_path):
+    noise = np.random.default_rng(0).normal(0, 6, (3, 5, 2))
+    faces = (np.array(LANDMARKS) + noise).astype(np.float32)
+    np.save(tmp_path / "train_landmarks.npy", faces)
+    given = ["--landmarks", str(tmp_path), "--image", "2", "--set", "anchor=landmarks"]
+    SCRIPT["main"]([str(tmp_path), *given, "num_heads=2", "dim=4"])
+    found = json.loads((tmp_path / "encoding.json").read_text())
+    own = [tuple(point) for point in faces[2].tolist()]
+    check(found["grids"][0], "relative", own, 2, landmarks=own)
+    settings = SCRIPT["read_settings"](["landmarks=image", "placing=landmarks"])
+    encoding = SCRIPT["Encoding"]((7, 7), 112, settings, SCRIPT["read_landmarks"](tmp_path, 2))
+    plain = brute_force([tuple(p) for p in encoding.centers.tolist()], places(7, 7), None, 0)
+    np.testing.assert_allclose(encoding.euclidean, plain, atol=1e-9)
+    starts = encoding.centers[[0, 10, 20, 29, 39]]  # 10 and 10, 9, 10 and 10
+    np.testing.assert_allclose(starts, faces[2], atol=1e-9)
+
+
+def test_landmarks_that_are_not_there_are_one_line(tmp_path, capsys):
+    np.save(tmp_path / "train_landmarks.npy", np.array([LANDMARKS], dtype=np.float32))
+    out = tmp_path / "out"
+    for given, said in (
+        (["--landmarks", str(tmp_path), "--image", "1"], "has images 0 to 0"),
+        (["--landmarks", str(out)], "no such file"),
+        (["--landmarks", str(tmp_path), "--set", "anchor=center", "face_distance=None"], "changes"),
+    ):
+        with pytest.raises(SystemExit):
+            SCRIPT["main"]([str(out), *given])
+        assert said in capsys.readouterr().err.splitlines()[-1]
+    assert not out.exists()
 
 
 def test_a_map_of_the_users_own_and_the_papers_position(tmp_path):

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.utils import clip_grad_norm_
 
+from arcface_cakd.arcface_torch.mistakes import one_line_for_a_mistake
+from arcface_cakd.config import ConfigError
 from arcface_cakd.distiller import Distiller
 from arcface_cakd.engine.meters import Meter
 from arcface_cakd.engine.stepping import clipping_budgets
@@ -45,6 +47,13 @@ class HostedDistiller(Distiller):
         """As a ``Distiller``'s; the host gives the images alone."""
         if self.training and landmarks is None:
             landmarks, self._landmarks = self._landmarks, None
+            if landmarks is None and self.config.needs_landmarks:
+                with one_line_for_a_mistake():
+                    raise ConfigError(
+                        'cakd.urfm.landmarks="image" needs the landmarks of every image, and this '
+                        "train_v2.py does not hand them over: update it with `arcface-cakd patch`, "
+                        'or set cakd.urfm.landmarks="template"'
+                    )
         return super().forward(images, landmarks)
 
     def total(self, margin: Tensor, labels: Tensor, partial_fc: nn.Module) -> Tensor:

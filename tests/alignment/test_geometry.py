@@ -70,7 +70,7 @@ def test_centres_stand_on_and_around_the_landmarks(count):
             left -= sizes[-1]
         expected.append((x, y))
         for ring, size in enumerate(sizes):
-            radius = 16 * (ring + 1) / len(sizes)
+            radius = 15 * (ring + 1) / len(sizes)
             for k in range(size):
                 turn = 2 * math.pi * k / size  # from the top, clockwise on the picture
                 expected.append((x + radius * math.sin(turn), y - radius * math.cos(turn)))

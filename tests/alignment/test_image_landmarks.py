@@ -7,7 +7,7 @@ import pytest
 import torch
 from _face_distances import LANDMARKS, bilinear, brute_force, places
 
-from arcface_cakd.alignment import URFM
+from arcface_cakd.alignment import URFM, PIFSettings
 from arcface_cakd.alignment import geometry as g
 from arcface_cakd.config import ConfigError
 from arcface_cakd.features import FaceFeatures
@@ -149,10 +149,25 @@ def test_training_asks_for_them():
         build()(*batch(3))
 
 
-@pytest.mark.parametrize("shape", [(3, 10), (3, 4, 2), (3, 5, 3)])
-def test_they_must_be_five_points(shape):
-    with pytest.raises(ValueError, match=r"\(B, 5, 2\), in pixels of the crop, got"):
-        build()(*batch(3), torch.zeros(shape))
+@pytest.mark.parametrize("shape", [(3, 10), (3, 4, 2), (3, 5, 3), (1, 5, 2), (2, 5, 2), (5, 2)])
+@pytest.mark.parametrize("settings", [{}, {"anchor": "center", "position": "query"}])
+def test_they_must_be_five_points_for_each_image(shape, settings):
+    with pytest.raises(ValueError, match=r"\(3, 5, 2\), in pixels of the crop, got"):
+        build(**settings)(*batch(3), torch.zeros(shape))
+
+
+@pytest.mark.parametrize("each", [7, 10, 20, 36, 60])
+def test_a_ring_of_centres_looks_up_one_row_whatever_the_rounding(each):
+    landmarks = faces(20)
+    centers = g.center_places(5 * each, "landmarks", landmarks)
+    rows = PIFSettings(1.9, 3.8, 15.2)(g.facial_distance(centers, landmarks, None))
+    at_template = g.center_places(5 * each, "landmarks").numpy()
+    for landmark, (x, y) in enumerate(LANDMARKS):
+        own = range(each * landmark, each * (landmark + 1))
+        radii = np.hypot(*(at_template[own] - (x, y)).T).round(6)
+        for radius in set(radii):
+            ring = own.start + np.flatnonzero(radii == radius)
+            assert len(rows[:, ring, landmark].unique()) == 1
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from torchvision.transforms import functional as F
 
 from arcface_cakd.arcface_torch import distill, faster_items, labels, total_loss
 from arcface_cakd.backbones import get_model
-from arcface_cakd.config import ConfigError
 from arcface_cakd.data import get_dataloader
 from arcface_cakd.landmarks import ARCFACE_TEMPLATE, mirror
 
@@ -102,15 +101,17 @@ def test_plain_labels_pass_through():
         assert labels(nn.Identity(), given) is given
 
 
-def test_each_step_uses_up_its_landmarks():
+def test_each_step_uses_up_its_landmarks(capsys):
     backbone = distill(get_model("r10_narrow", num_features=16), CFG).train()
     images = torch.randn(2, 3, 112, 112)
     riding = torch.cat([torch.tensor([[0.0], [1.0]]), torch.rand(2, 10) * 112], dim=1).double()
     kept = labels(backbone, riding)
     backbone(images)
     assert total_loss(torch.tensor(1.0), backbone, kept, None) > 1
-    with pytest.raises(ConfigError, match=r'urfm\.landmarks="image" needs'):
+    with pytest.raises(SystemExit):
         backbone(images)
+    said = capsys.readouterr().err
+    assert "this train_v2.py does not hand them over: update it" in said and said.count("\n") == 1
 
 
 def test_data_that_cannot_carry_them_ends_the_program_with_one_line(tmp_path, capsys):
@@ -124,6 +125,28 @@ def test_data_that_cannot_carry_them_ends_the_program_with_one_line(tmp_path, ca
     with pytest.raises(SystemExit):
         faster_items(loader_over(SETS["scalar"](tmp_path)), edict(cakd=ENTRY))
     assert "train_landmarks.npy: no such file" in capsys.readouterr().err
+
+
+def test_a_host_patched_before_they_rode_with_the_labels_ends_with_one_line(
+    host, teacher, tmp_path, few_records
+):
+    data = shutil.copytree(few_records, tmp_path / "faces")
+    write_landmarks(data, 12)
+    script = host.folder / "train_v2.py"
+    patched = script.read_text()
+    line = "            local_labels = cakd.labels(backbone, local_labels)\n"
+    assert line in patched
+    script.write_text(patched.replace(line, ""))
+    cakd = {"teacher": {"network": "swin_mini", "weights": teacher}, "urfm": dict(ENTRY.urfm)}
+    settings = {"rec": data, "num_classes": 3, "num_image": 12, "batch_size": 2}
+    try:
+        run = host.train("older_patch", check=False, cakd=cakd, **settings)
+    finally:
+        script.write_text(patched)
+    assert run.code == 1
+    said = [line for line in run.err.splitlines() if "arcface-cakd: error" in line]
+    assert len(said) == 1 and "update it with `arcface-cakd patch`" in said[0]
+    assert "Traceback" not in run.err
 
 
 def test_in_the_real_host(host, teacher, tmp_path, few_records):

@@ -19,21 +19,22 @@ def points(seed=0, count=COUNT):
     return (ARCFACE_TEMPLATE + noise).astype(np.float32)
 
 
-def write_cvlface(folder, landmarks):
+def write_cvlface(folder, landmarks, third="", newline="\n"):
     rows = [
-        f"{i}," + ",".join(f"{value / 112:.5f}" for value in face.ravel())
+        f"{i}," + ",".join(f"{x / 112:.5f},{y / 112:.5f}{third}" for x, y in face)
         for i, face in enumerate(landmarks)
     ]
-    (folder / "ldmk_5points.csv").write_text("\n".join([HEADER, *rows]) + "\n")
+    (folder / "ldmk_5points.csv").write_text("\n".join([HEADER, *rows]) + "\n", newline=newline)
 
 
-@pytest.mark.parametrize("kind", ["npy", "csv"])
+@pytest.mark.parametrize("kind", ["npy", "csv", "csv of three numbers", "csv of DOS"])
 def test_both_formats_are_read(tmp_path, kind):
     faces = points()
     if kind == "npy":
         np.save(tmp_path / "train_landmarks.npy", faces)
     else:
-        write_cvlface(tmp_path, faces)
+        third = ",0.9" if kind == "csv of three numbers" else ""
+        write_cvlface(tmp_path, faces, third, "\r\n" if kind == "csv of DOS" else "\n")
     landmarks = FaceLandmarks(tmp_path, COUNT)
     for again in (landmarks, pickle.loads(pickle.dumps(landmarks))):
         assert len(again) == COUNT
@@ -59,14 +60,19 @@ def test_ours_comes_first(tmp_path):
         (points(count=25), "shape (25, 5, 2) instead of (26, 5, 2)"),
         (points().reshape(26, 10), "shape (26, 10) instead of (26, 5, 2)"),
         (points().astype(np.float64), "float64 instead of float32"),
-        (points() / 112, "must be in pixels, 0 to 111"),
+        (points() / 112, "must be in pixels of the 112x112 crop"),
+        (points() * 20, "must be in pixels of the 112x112 crop"),
         (b"no array", "no .npy file of numbers"),
+        ({"faces": points()}, "an archive of arrays"),
     ],
 )
 def test_another_array_is_refused_in_one_line(tmp_path, array, problem):
     path = tmp_path / "train_landmarks.npy"
     if isinstance(array, bytes):
         path.write_bytes(array)
+    elif isinstance(array, dict):
+        np.savez(tmp_path / "all.npz", **array)
+        (tmp_path / "all.npz").rename(path)
     else:
         np.save(path, array)
     with pytest.raises(DataError, match=re.escape(problem)) as caught:
@@ -77,11 +83,14 @@ def test_another_array_is_refused_in_one_line(tmp_path, array, problem):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("0,1,2\n1,1,2\n", "must have 11 columns"),
+        ("0,1,2\n1,1,2\n", "3 columns, .* must have 11"),
+        ("", "or no row: it must have 11"),
         ("0,a,2\n", "not the numbers that CVLface writes"),
-        ("\n".join(f"{i}," + ",".join(["0.5"] * 10) for i in (0, 2)), "misses an image"),
+        ("\n".join(f"{i}," + ",".join(["0.5"] * 10) for i in (0, 2)), "row 1 is of image 2: "),
+        ("\n".join(f"{i}," + ",".join(["50"] * 10) for i in (0, 1)), "must be in parts of the"),
     ],
 )
+@pytest.mark.filterwarnings("error:.*no data:UserWarning")
 def test_another_table_is_refused_in_one_line(tmp_path, text, problem):
     (tmp_path / "ldmk_5points.csv").write_text(f"{HEADER}\n{text}")
     with pytest.raises(DataError, match=problem) as caught:
@@ -93,6 +102,25 @@ def test_a_data_set_without_landmarks_says_what_it_should_hold(insightface_set):
     folder, _ = insightface_set
     with pytest.raises(DataError, match=r"train_landmarks\.npy: no such file.*ldmk_5points\.csv"):
         get_dataloader(folder, 5, seed=1, num_workers=0, landmarks=True)
+
+
+@pytest.mark.parametrize("kind", ["im2rec", "insightface", "no headers", "folder"])
+def test_cvlface_numbers_images_as_arcface_torch_does(tmp_path, kind):
+    faces, image = points(count=12), jpeg(0)
+    order = np.random.default_rng(0).permutation(12).tolist()
+    expected = faces
+    if kind == "im2rec":  # shuffled: number i is line i of train.idx
+        write_records(tmp_path, {key: (0.0, image) for key in order})
+        expected = [faces[order.index(key)] for key in range(12)]
+    elif kind != "folder":  # number i is key i + 1, wherever its line is
+        headers = {13: ([1, 13], b"")} if kind == "insightface" else {}
+        record0 = {0: ([13.0, 14.0] if headers else [13.0], b"")}
+        images = {key + 1: (0.0, image) for key in order}
+        write_records(tmp_path, {**headers, **images, **record0})
+    write_cvlface(tmp_path, faces)
+    landmarks = FaceLandmarks(tmp_path, 12)
+    for again in (landmarks, pickle.loads(pickle.dumps(landmarks))):
+        np.testing.assert_allclose([again[i] for i in range(12)], expected, atol=1e-3)
 
 
 def original(image, known):
