@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from arcface_cakd.recordio import IRHeader, MXIndexedRecordIO, pack
 
@@ -29,3 +30,13 @@ def write_records(folder, records: dict[int, tuple[object, bytes]]) -> None:
     with MXIndexedRecordIO(folder / "train.idx", folder / "train.rec", "w") as writer:
         for key, (label, image) in records.items():
             writer.write_idx(key, pack(IRHeader(0, label, key, 0), image))
+
+
+def identify(image: Tensor, known: dict[int, np.ndarray]) -> tuple[int, bool]:
+    """Which key an image of a batch shows, and whether it is flipped."""
+    restored = ((image.permute(1, 2, 0).numpy().astype(np.float64) + 1) * 127.5).round()
+    for key, original in known.items():
+        for flipped in (False, True):
+            if np.array_equal(restored, original[:, ::-1] if flipped else original):
+                return key, flipped
+    raise AssertionError("an image that is not in the data set")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from _record_sets import encoded, jpeg, pixels, write_records
+from _record_sets import encoded, identify, jpeg, pixels, write_records
 from PIL import Image
 
 from arcface_cakd.data import DataError, get_dataloader
@@ -26,16 +26,6 @@ def error_of(loader) -> ArcfaceCakdError:
     except ArcfaceCakdError as error:
         return error.with_traceback(None)
     raise AssertionError("no error")
-
-
-def identify(image: torch.Tensor, known: dict[int, np.ndarray]) -> tuple[int, bool]:
-    """Which key an image of a batch shows, and whether it is flipped."""
-    restored = ((image.permute(1, 2, 0).numpy().astype(np.float64) + 1) * 127.5).round()
-    for key, original in known.items():
-        for flipped in (False, True):
-            if np.array_equal(restored, original[:, ::-1] if flipped else original):
-                return key, flipped
-    raise AssertionError("an image that is not in the data set")
 
 
 def test_images_are_those_of_the_records(insightface_set):
