@@ -6,6 +6,7 @@ callers need no second path. With a group all ranks must call them in the same o
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
@@ -134,6 +135,10 @@ def process_group(backend: str | None = None) -> Iterator[torch.device]:
             ) from error
         raise
     if _has_group():
+        # In torch 2.6 the end of a gloo group waits for gloo's threads with the interpreter's lock
+        # held, and one that is about to let go of a tensor waits for the lock: both for ever
+        # (pytorch/pytorch#154976 mends it). Here such a thread gets the lock first.
+        time.sleep(0.1)
         dist.destroy_process_group()
 
 

@@ -1,4 +1,5 @@
 import os
+import sys
 
 import pytest
 import torch
@@ -149,6 +150,24 @@ def lose_a_rank():
 def test_a_lost_peer_is_a_mistake_in_one_line(tmp_path):
     with pytest.raises(RankFailed, match="DistributedError: rank 0 lost its connection"):
         run_ranks(lose_a_rank, 2, tmp_path)
+
+
+def leave_at_once(folder, times):
+    os.environ.update(MASTER_ADDR="localhost", MASTER_PORT="1")
+    sys.setswitchinterval(60.0)  # whoever has the interpreter's lock keeps it till it must wait
+    size, rank = distributed.world_size(), distributed.rank()
+    for i in range(times):
+        if i > 0:
+            store = (folder / f"store{i}").as_uri()
+            dist.init_process_group("gloo", init_method=store, rank=rank, world_size=size)
+        with distributed.process_group("gloo"):
+            for _ in range(3):
+                dist.broadcast(torch.zeros(2000), 0)
+    return times
+
+
+def test_a_group_left_right_after_a_collective_comes_to_its_end(tmp_path):
+    assert run_ranks(leave_at_once, 2, tmp_path, tmp_path, 10, timeout=30) == [10, 10]
 
 
 def set_up(failing):

@@ -1,7 +1,10 @@
 """From a name to a network."""
 
+import importlib
 import inspect
 from typing import Any
+
+import torch
 
 from arcface_cakd.backbones._base import BackboneError, FaceBackbone
 from arcface_cakd.backbones.onnx_teacher import ONNX
@@ -41,6 +44,11 @@ def get_model(
             f"network {name!r} is an ONNX file: it can be a teacher, as cakd.teacher.network, but "
             "not be trained or exported: take a name in BACKBONES or 'timm:<model>'"
         )
+    if torch.empty(0).is_meta:
+        # timm and torchvision import it, with which torch 2.6 fails on the meta device, and then
+        # wherever it is needed, as by every optimiser.
+        with torch.device("cpu"):
+            importlib.import_module("torch._dynamo")
     arguments = {"dropout": dropout, "fp16": fp16, "num_features": num_features, **kwargs}
     if str(name).startswith(TIMM):
         from arcface_cakd.backbones import timm_grid

@@ -91,7 +91,8 @@ def check_settings(component: Callable, given: Mapping | None, where: str) -> di
             hint = did_you_mean(str(key), declared)
             raise ConfigError(f"{where} has no setting {key!r}; {hint}")
     owner = component.__init__ if inspect.isclass(component) else component
-    hints = typing.get_type_hints(owner, include_extras=True)
+    # Not typing.get_type_hints: on Python 3.10 "= None" puts a union around the annotation.
+    hints = inspect.get_annotations(owner, eval_str=True)
     checked = {}
     for name, parameter in declared.items():
         if name in given:

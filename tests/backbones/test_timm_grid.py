@@ -121,6 +121,15 @@ def test_models_that_do_not_fit_are_refused_in_one_line(name, settings, words):
     assert "choose a model" in str(raised.value)
 
 
+def test_what_the_meta_device_cannot_compute_is_no_misfit(monkeypatch):
+    def computing(name, **_):
+        return nn.Linear(2, int(torch.linspace(1.0, 2.0, 2)[1].item()))
+
+    monkeypatch.setattr("timm.create_model", computing)
+    with torch.device("meta"), pytest.raises(RuntimeError, match="meta"):
+        build("resnet10t")
+
+
 def test_an_unknown_name_gets_timms_nearest():
     with pytest.raises(UnknownNameError, match=r"did you mean 'timm:vit_tiny_patch16_224'\?"):
         build("vit_tinny_patch16_224")

@@ -4,6 +4,8 @@ import errno
 import os
 import pickle
 import random
+import subprocess
+import sys
 from collections import OrderedDict
 
 import pytest
@@ -213,6 +215,23 @@ class TestLoad:
             refused(model(), tmp_path / "w.pt")
 
 
+# On the meta device torch 2.6 cannot import torch._dynamo, and no optimiser can be had thereafter.
+FIRST = """
+import sys
+import torch
+from arcface_cakd.backbones import embedding_size_of, get_model
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch._dynamo":
+            print(torch.empty(0).device)
+
+sys.meta_path.insert(0, Watch())
+embedding_size_of({"w": torch.zeros(1)}, lambda e: get_model("swin_mini", num_features=e))
+torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+"""
+
+
 class TestEmbeddingSize:
     @pytest.mark.parametrize("name", ["mbf", "r10_narrow", "swin_mini", "r18"])
     @pytest.mark.parametrize("width", [1, 3, 256])
@@ -237,6 +256,11 @@ class TestEmbeddingSize:
             return layer
 
         assert embedding_size_of(nn.Linear(4, 7).state_dict(), build) == 7
+
+    def test_first_of_all_in_a_process_it_leaves_torch_whole(self):
+        run = subprocess.run([sys.executable, "-c", FIRST], capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        assert run.stdout == "cpu\n"
 
 
 class TestTeacher:
