@@ -63,6 +63,11 @@ def check_checkpoint(
     with one_line_for_a_mistake(), failing_together():
         path = Path(cfg.output) / f"checkpoint_gpu_{rank}.pt"
         content = _read(path)
+        if not isinstance(content, dict) or "state_dict_backbone" not in content:
+            raise CheckpointError(
+                f"{path} is not a checkpoint of train_v2.py, which holds state_dict_backbone: "
+                "resume = False starts anew"
+            )
         # None: a plain run's, or of an unpatched host; an older version of ours has no entry.
         then = content.get("cakd", {"fingerprint": None}).get("fingerprint", {})
         distiller = hosted(backbone)

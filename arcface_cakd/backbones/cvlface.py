@@ -150,13 +150,13 @@ class CvlfaceSwin(TimmGrid):
 
 @BACKBONES.register("cvlface_vit_s")
 def cvlface_vit_s(dropout: float = 0.0, fp16: bool = False, num_features: int = 512) -> CvlfaceViT:
-    """CVLface's small ViT, patches of 8: 44 M parameters before the head."""
+    """CVLface's small ViT, patches of 8: 44 M parameters without the head."""
     return CvlfaceViT(num_features, 12, 8, mlp_ratio=5, dropout=dropout, fp16=fp16)
 
 
 @BACKBONES.register("cvlface_vit_b")
 def cvlface_vit_b(dropout: float = 0.0, fp16: bool = False, num_features: int = 512) -> CvlfaceViT:
-    """CVLface's base ViT, patches of 8: 63 M parameters before the head."""
+    """CVLface's base ViT, patches of 8: 63 M parameters without the head."""
     return CvlfaceViT(num_features, 24, 16, mlp_ratio=3, dropout=dropout, fp16=fp16)
 
 
@@ -164,7 +164,7 @@ def cvlface_vit_b(dropout: float = 0.0, fp16: bool = False, num_features: int = 
 def cvlface_swin_s(
     dropout: float = 0.0, fp16: bool = False, num_features: int = 512
 ) -> CvlfaceSwin:
-    """CVLface's small Swin v2: 32 M parameters before the head."""
+    """CVLface's small Swin v2: 32 M parameters without the head."""
     return CvlfaceSwin(128, dropout=dropout, fp16=fp16, num_features=num_features)
 
 
@@ -172,7 +172,7 @@ def cvlface_swin_s(
 def cvlface_swin_b(
     dropout: float = 0.0, fp16: bool = False, num_features: int = 512
 ) -> CvlfaceSwin:
-    """CVLface's base Swin v2: 126 M parameters before the head."""
+    """CVLface's base Swin v2: 126 M parameters without the head."""
     return CvlfaceSwin(256, dropout=dropout, fp16=fp16, num_features=num_features)
 
 

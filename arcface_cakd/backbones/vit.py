@@ -297,7 +297,7 @@ vit_h = _register(
 )
 vit_mini = _register(
     "vit_mini",
-    "A ViT for CPUs: 49 patches of 16 pixels, 0.25 M parameters before the head.",
+    "A ViT for CPUs: 49 patches of 16 pixels, 0.25 M parameters without the head.",
     embed_dim=64,
     depth=4,
     num_heads=4,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from arcface_cakd.config import TrainConfig
+from arcface_cakd.config import ConfigError, TrainConfig
 from arcface_cakd.distiller import Distiller
 from arcface_cakd.distributed import barrier, gather_objects, rank, world_size
 from arcface_cakd.engine.builders import Run, build_model
@@ -151,11 +151,16 @@ def load_distiller(config: TrainConfig) -> Distiller:
     Raises:
         CheckpointError: ``config.output`` holds no checkpoint that fits it, or lacks that of a
             rank which is needed.
+        ConfigError: ``config`` has no ``cakd`` entry.
     """
+    if config.cakd is None:
+        raise ConfigError("the config has no cakd entry, without which there is no Distiller")
     path = checkpoint_path(config.output)
     content = _read(path)
     distiller = build_model(replace(config, resume=True), content["config"]["num_classes"])
-    check_fingerprint(content["config"], {"cakd": True, **fingerprint(distiller)}, path)
+    # The network first: where the teacher is random, it is another one for another student.
+    now = {"cakd": True, "network": config.network, **fingerprint(distiller)}
+    check_fingerprint(content["config"], now, path)
     state = content["state_dict_backbone"]
     state.update(_joined_shards(distiller, content, config.output))
     check_shapes(distiller, state, path)

@@ -11,7 +11,8 @@ from torch import nn
 
 from arcface_cakd.backbones import FaceBackbone, OnnxTeacher
 from arcface_cakd.distiller import Distiller
-from arcface_cakd.engine.errors import CheckpointError
+from arcface_cakd.distributed import failing_together, gather_objects
+from arcface_cakd.engine.errors import CheckpointError, TeacherError
 
 _BLOCK = 1 << 20  # bytes of a file that are read at once
 _PLAIN = str | int | float | None  # what a checkpoint may hold as it is
@@ -37,6 +38,25 @@ def fingerprint(distiller: Distiller) -> dict[str, Any]:
     for name, value in (config.urfm or {}).items():
         found[f"urfm.{name}"] = value if isinstance(value, _PLAIN) else repr(value)
     return found
+
+
+def check_same_teacher(distiller: Distiller) -> None:
+    """Stop where the ranks' teachers differ, as files on disks of their own may; a collective.
+
+    From here on ``fingerprint`` knows the digest: a file that is gone later stops no checkpoint.
+
+    Raises:
+        TeacherError: they differ; the message names the first rank whose teacher is not rank 0's.
+    """
+    with failing_together():
+        own = fingerprint(distiller)["teacher's weights"]
+    first, *others = gather_objects(own)
+    for number, digest in enumerate(others, 1):
+        if digest != first:
+            raise TeacherError(
+                f"the teacher's weights on rank {number} are not rank 0's (SHA-256 "
+                f"{digest[:12]}... and {first[:12]}...): put the same files on every machine"
+            )
 
 
 def weights_digest(network: nn.Module) -> str:

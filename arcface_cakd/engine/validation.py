@@ -11,6 +11,7 @@ from arcface_cakd.data import VerificationSet, read_bin
 from arcface_cakd.distiller import Distiller
 from arcface_cakd.distributed import failing_together, is_main
 from arcface_cakd.engine.errors import TeacherError
+from arcface_cakd.engine.fingerprint import check_same_teacher
 from arcface_cakd.evaluation import EvaluationError, check_pairs, embed, verification_metrics
 
 logger = logging.getLogger("arcface_cakd")
@@ -69,8 +70,9 @@ def check_teacher(
 ) -> float | None:
     """Log the unprompted teacher's accuracy on the first validation set that is there.
 
-    Rank 0 computes it, in the precision and on the device of the run; where it stops, all ranks
-    do. No random number is drawn and nothing of the teacher changes.
+    First the ranks make sure that they have one teacher. Rank 0 computes the accuracy, in the
+    precision and on the device of the run; where it stops, all ranks do. No random number
+    is drawn and nothing of the teacher changes.
 
     Args:
         distiller: before its first step.
@@ -82,11 +84,12 @@ def check_teacher(
         the accuracy in [0, 1]; None where there is no set, and on ranks other than 0.
 
     Raises:
-        TeacherError: it is lower than ``cakd.teacher.min_accuracy``, or an embedding is not
-            finite.
+        TeacherError: it is lower than ``cakd.teacher.min_accuracy``, an embedding is not finite,
+            or the ranks' teachers differ.
         ConfigError: ``min_accuracy`` is set, and there is no set to hold it against.
         DataError: the set cannot be read.
     """
+    check_same_teacher(distiller)
     with failing_together():
         return _teacher_accuracy(distiller, rec, names, sets) if is_main() else None
 

@@ -102,6 +102,12 @@ def test_a_checkpoint_that_does_not_say_whose_pupil_it_is_is_refused(stopped, ca
     assert "an older version of arcface_cakd wrote it" in refused(capsys, stopped)
 
 
+@pytest.mark.parametrize("content", [{"fc.weight": torch.zeros(2, 2)}, [1, 2]])
+def test_a_file_that_is_no_checkpoint_is_refused(stopped, capsys, content):
+    torch.save(content, stopped / "checkpoint_gpu_0.pt")
+    assert "not a checkpoint" in refused(capsys, stopped)
+
+
 def test_the_weights_that_a_student_started_from_are_not_needed_again(stopped, capsys):
     for resume in (True, False):
         cfg = make_cfg(stopped, stopped / "teacher.pt", URFM, resume)

@@ -11,9 +11,15 @@ from engine.engine_helpers import TinyFace, assert_same_state, small_cakd, small
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
 from arcface_cakd.distributed import rank
-from arcface_cakd.engine import DivergenceError, checkpoint_path, load_distiller, train
-from arcface_cakd.engine.builders import Run, build_run
-from arcface_cakd.engine.errors import CheckpointError
+from arcface_cakd.engine import (
+    DivergenceError,
+    check_teacher,
+    checkpoint_path,
+    load_distiller,
+    train,
+)
+from arcface_cakd.engine.builders import Run, build_model, build_run
+from arcface_cakd.engine.errors import CheckpointError, TeacherError
 from arcface_cakd.engine.stepping import Stepper, average_gradients
 
 
@@ -164,6 +170,29 @@ def test_what_ranks_shard_is_whole_in_the_distiller_that_is_looked_at(faces, tmp
     with pytest.raises(CheckpointError, match=rf"checkpoint_gpu_{ranks - 1}\.pt") as error:
         load_distiller(config)
     assert "\n" not in str(error.value) and f"{ranks} ranks" in str(error.value)
+
+
+def with_teachers_of_their_own(config, seeds):
+    """What each rank is told, where its random teacher is of the rank's seed of each row."""
+    said = []
+    for row in seeds:
+        distiller = build_model(dataclasses.replace(config, seed=row[rank()]), num_classes=6)
+        try:
+            said.append(check_teacher(distiller, rec="", names=[]))
+        except TeacherError as error:
+            said.append(str(error))
+    return said
+
+
+def test_ranks_learn_from_one_teacher_or_stop_together(faces, tmp_path):
+    config = small_config(faces, tmp_path / "out", cakd=small_cakd())
+    seeds = [(3, 3, 3), (3, 3, 4), (4, 3, 3)]
+    told = run_ranks(with_teachers_of_their_own, 3, tmp_path, config, seeds)
+    assert told[0] == told[1] == told[2]
+    same, last, first = told[0]
+    assert same is None
+    assert "weights on rank 2 are not rank 0's" in last and "\n" not in last
+    assert "weights on rank 1 are not rank 0's" in first
 
 
 def resume_from_other_steps(config):

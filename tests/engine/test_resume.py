@@ -9,9 +9,11 @@ import torch
 from engine.engine_helpers import TinyFace, assert_same_state, small_cakd, small_config
 
 from arcface_cakd.backbones import OnnxTeacher, get_model
+from arcface_cakd.config import ConfigError
 from arcface_cakd.engine import CheckpointError, checkpoint_path, load_distiller, train
 from arcface_cakd.engine import checkpoint as checkpoint_module
-from arcface_cakd.engine.fingerprint import weights_digest
+from arcface_cakd.engine.builders import build_model
+from arcface_cakd.engine.fingerprint import check_same_teacher, fingerprint, weights_digest
 from arcface_cakd.export import export_onnx
 
 TIMES = ("images_per_second", "seconds", "seconds_left")
@@ -321,6 +323,21 @@ def test_a_plain_run_s_checkpoint_has_no_distiller(kept, tmp_path):
         load_distiller(config)
 
 
+def test_a_config_without_its_cakd_entry_has_no_distiller(distilled):
+    config, _ = distilled
+    with pytest.raises(ConfigError, match="no cakd entry") as error:
+        load_distiller(dataclasses.replace(config, cakd=None))
+    assert "\n" not in str(error.value)
+
+
+def test_another_student_is_named_before_what_it_does_to_a_random_teacher(faces, tmp_path):
+    cakd = small_cakd(teacher=dict(network="swin_mini", weights="random"))
+    config = small_config(faces, tmp_path, cakd=cakd, num_epoch=1, save_all_states=True)
+    train(config, stop_after_step=1)
+    with pytest.raises(CheckpointError, match="network 'test_tiny', the config 'r10_narrow'"):
+        load_distiller(dataclasses.replace(config, network="r10_narrow"))
+
+
 def test_a_checkpoint_that_does_not_say_whose_pupil_it_is_is_refused(distilled, tmp_path):
     config, _ = distilled
     config = elsewhere(config, tmp_path / "out")
@@ -371,6 +388,22 @@ def test_the_tensors_of_an_onnx_teacher_may_lie_beside_it(tmp_path):
     content[5] ^= 1
     beside.write_bytes(content)
     assert digest_of_onnx(tmp_path / "b" / "teacher.onnx") != digests[0]
+
+
+def test_an_onnx_teacher_s_file_is_read_once(faces, tmp_path):
+    path = tmp_path / "teacher.onnx"
+    export_onnx(TinyFace(16, dropout=0.0).eval(), path)
+    cakd = small_cakd(
+        teacher=dict(network=f"onnx:{path}"),
+        prompts=None,
+        urfm=None,
+        losses=[dict(name="embedding_cosine")],
+    )
+    distiller = build_model(small_config(faces, tmp_path / "out", cakd=cakd), num_classes=6)
+    expected = digest_of_onnx(path)
+    check_same_teacher(distiller)
+    path.unlink()
+    assert fingerprint(distiller)["teacher's weights"] == expected
 
 
 def digest_of_onnx(path):
