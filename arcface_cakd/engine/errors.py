@@ -12,7 +12,7 @@ class DivergenceError(EngineError):
 
 
 class TeacherError(EngineError):
-    """A teacher that is not as good as the config demands; the message says how good it is."""
+    """A teacher that is worse than the config demands, or not the same on every rank."""
 
 
 class CheckpointError(EngineError):

@@ -11,6 +11,7 @@ import torch
 from _processes import run_ranks
 from engine.engine_helpers import small_cakd, small_config
 from engine.test_ranks import as_torchrun
+from engine.test_resume import save_teacher
 
 from arcface_cakd.backbones import get_model, save_weights
 from arcface_cakd.config import ConfigError
@@ -183,4 +184,22 @@ def test_all_ranks_stop_together(faces, tmp_path):
     first, second = run_ranks(refused_on_ranks, 2, tmp_path, config)
     assert first[:2] == (0, "TeacherError") and "below cakd.teacher.min_accuracy 1" in first[2]
     assert second == (1, "DistributedError", f"rank 0: {first[2]}")
+    assert not (tmp_path / "out").exists()
+
+
+def trained_on_a_disk_of_its_own(config, folder):
+    as_torchrun()
+    teacher = dict(network="swin_mini", weights=str(folder / f"{rank()}.pt"))
+    config = dataclasses.replace(config, cakd=small_cakd(teacher=teacher))
+    with pytest.raises(TeacherError) as error:
+        train(config)
+    return str(error.value)
+
+
+def test_ranks_whose_teachers_files_differ_stop_before_the_first_step(faces, tmp_path):
+    for number in (0, 1):
+        save_teacher(tmp_path / f"{number}.pt", seed=number)
+    config = small_config(faces, tmp_path / "out", save_all_states=True)
+    messages = run_ranks(trained_on_a_disk_of_its_own, 2, tmp_path, config, tmp_path)
+    assert messages[0] == messages[1] and "weights on rank 1 are not rank 0's" in messages[0]
     assert not (tmp_path / "out").exists()
