@@ -87,22 +87,33 @@ class LocalCenterMapping(nn.Module):
         if self.pair_encoding is not None:
             self.pair_encoding.move(pair_distance, restart)
 
+    def rows(
+        self, anchor_distance: Tensor, pair_distance: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """The rows that distances on a batch of faces look up, int64 of the same shapes.
+
+        Args:
+            anchor_distance: (B, L, A), and ``pair_distance`` (B, L, N) where patches have places.
+        """
+        pairs = None if self.pair_encoding is None else self.pair_encoding.pif(pair_distance)
+        return self.anchor_encoding.pif(anchor_distance), pairs
+
     def forward(
         self,
         tokens: Tensor,
         num_prompts: int = 0,
         centers: Tensor | None = None,
-        distances: tuple[Tensor | None, Tensor | None] = (None, None),
+        rows: tuple[Tensor | None, Tensor | None] = (None, None),
     ) -> tuple[Tensor, Tensor]:
         """Tokens (B, N + t, C), t prompts last -> h (B, L, d), lookup (B, heads, L, N + t).
 
         Args:
             centers: (L, d) in place of its own.
-            distances: of this batch of faces, to the anchors (B, L, A) and to the patches
-                (B, L, N), in place of those that hold for every face.
+            rows: what ``rows`` gives for this batch of faces, in place of those that hold for
+                every face.
         """
         f = self.project(tokens)
-        to_anchors, to_patches = distances
+        to_anchors, to_patches = rows
         query = self.query(self.centers if centers is None else centers)
         query = query + self.anchor_encoding(to_anchors)
         bias = None

@@ -32,9 +32,9 @@ class AnchorEncoding(nn.Module):
         """Look up by other distances, (L, A), with the constants and the table as they are."""
         self.index.copy_(self.pif(distance))
 
-    def forward(self, distance: Tensor | None = None) -> Tensor:
-        """b, (L, d); by the (B, L, A) distances of a batch of faces, (B, L, d)."""
-        index = self.index if distance is None else self.pif(distance)
+    def forward(self, index: Tensor | None = None) -> Tensor:
+        """b, (L, d); by the rows (B, L, A) of a batch of faces, (B, L, d)."""
+        index = self.index if index is None else index
         anchor = torch.arange(self.table.shape[0], device=index.device)
         return self.table[anchor, index].sum(-2)
 
@@ -72,12 +72,12 @@ class PairEncoding(nn.Module):
             heads, rows = self.table.shape
             self.table.copy_(receptive_fields(distance, index, rows, heads))
 
-    def forward(self, num_prompts: int = 0, distance: Tensor | None = None) -> Tensor:
+    def forward(self, num_prompts: int = 0, index: Tensor | None = None) -> Tensor:
         """(heads, L, N + num_prompts); prompts have no place and get zero.
 
-        By the (B, L, N) distances of a batch of faces, (B, heads, L, N + num_prompts).
+        By the rows (B, L, N) of a batch of faces, (B, heads, L, N + num_prompts).
         """
-        index = self.index if distance is None else self.pif(distance)
+        index = self.index if index is None else index
         # Indexing by a tensor gives the same, but takes several times as long, forward and back.
         entries = self.table.index_select(1, index.flatten()).view(-1, *index.shape)
         return F.pad(entries.movedim(0, -3), (0, num_prompts))

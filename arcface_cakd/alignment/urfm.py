@@ -224,7 +224,7 @@ class URFM(nn.Module):
             )
         if self._saliency_pending:
             self._settle_saliency(teacher)
-        distances = {"student": (None, None), "teacher": (None, None)}
+        rows = {"student": (None, None), "teacher": (None, None)}
         if self.by_image and landmarks is not None:
             expected = (len(student.tokens), *ARCFACE_TEMPLATE.shape)
             if landmarks.shape != expected:  # one face's would be taken for every image's
@@ -232,40 +232,40 @@ class URFM(nn.Module):
                     f"landmarks must be {expected}, in pixels of the crop, got "
                     f"{tuple(landmarks.shape)}"
                 )
-            distances = self._distances(landmarks)
+            rows = self._rows(landmarks)
         return Alignment(
-            self._map_student(student, distances["student"]),
-            *self._map_teacher(teacher, distances["teacher"]),
+            self._map_student(student, rows["student"]),
+            *self._map_teacher(teacher, rows["teacher"]),
         )
 
     @torch.no_grad()
-    def _distances(self, landmarks: Tensor) -> dict[str, tuple[Tensor, Tensor | None]]:
-        """The distances of a batch of faces by side: to the anchors, to the patches."""
+    def _rows(self, landmarks: Tensor) -> dict[str, tuple[Tensor, Tensor | None]]:
+        """The rows that a batch of faces looks up, by side: see ``LocalCenterMapping.rows``."""
         to_anchors = self.layout.to_anchors(landmarks)
         return {
-            side: (
+            side: mapping.rows(
                 to_anchors,
                 None if mapping.pair_encoding is None else self.layout.to_patches(side, landmarks),
             )
             for side, mapping in (("student", self.student), ("teacher", self.teacher))
         }
 
-    def _map_student(self, student: FaceFeatures, distances: tuple) -> LocalFeatures:
+    def _map_student(self, student: FaceFeatures, rows: tuple) -> LocalFeatures:
         centers = None
         if self.student.centers is None:  # shared, and then the teacher side's
             centers = self.teacher.centers
             centers = centers.detach() if self.stop_gradient else centers
-        h, lookup = self.student(self.student_norm(student), 0, centers, distances)
+        h, lookup = self.student(self.student_norm(student), 0, centers, rows)
         if self.stop_gradient and self.teacher_msa is None:  # the MSA is the teacher side's
             attended, attention = _with_constant_parameters(self.msa, h)
         else:
             attended, attention = self.msa(h)
         return LocalFeatures(h, attended, attention, lookup.detach())
 
-    def _map_teacher(self, teacher: FaceFeatures, distances: tuple) -> tuple[LocalFeatures, Tensor]:
+    def _map_teacher(self, teacher: FaceFeatures, rows: tuple) -> tuple[LocalFeatures, Tensor]:
         msa = self.msa if self.teacher_msa is None else self.teacher_msa
         num_prompts = 0 if teacher.prompts is None else teacher.prompts.shape[1]
-        given = (self.teacher_norm(teacher), num_prompts, None, distances)
+        given = (self.teacher_norm(teacher), num_prompts, None, rows)
         h, lookup = self.teacher(*given)
         attended, attention = msa(h)
         anchored = attended

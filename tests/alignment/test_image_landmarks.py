@@ -192,7 +192,7 @@ def test_a_saliency_that_the_teacher_gives_goes_with_them():
     urfm(*both, landmarks)
     assert (urfm.saliency >= 0).all()
     saliency = urfm.saliency.numpy()
-    found = urfm._distances(landmarks)["student"][1]
+    found = urfm.layout.to_patches("student", landmarks)
     expected = brute_force(
         places(3, 3), places(*GRIDS[0]), "saliency", 1.0, lambda p: bilinear(saliency, p, 108)
     )
