@@ -14,15 +14,15 @@ import torch
 
 from arcface_cakd.backbones import FaceBackbone, get_model, load_weights
 from arcface_cakd.config import TrainConfig, load_config
-from arcface_cakd.data import VerificationSet, read_bin
-from arcface_cakd.data.synthesis import histogram_baseline, synthesize
+from arcface_cakd.data import VerificationSet, as_batch, read_bin
 from arcface_cakd.engine import load_distiller, read_history, train
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.evaluation import VerificationResult, evaluate_set, format_table, plot_roc
 from arcface_cakd.export import export_onnx
 from arcface_cakd.files import write_text
-from arcface_cakd.report import plot_local_centers, plot_loss_curves
+from arcface_cakd.plots import plot_local_centers, plot_loss_curves
 from arcface_cakd.resources import find_recipe
+from arcface_cakd.synthesis import PROTOCOLS, histogram_baseline, synthesize
 
 logger = logging.getLogger("arcface_cakd")
 
@@ -34,7 +34,7 @@ MADE = {
     "difficulty": 1.0,
     "pairs": 300,
 }
-TARGETS = ("lfw", "cfp_fp", "agedb_30")
+TARGETS = tuple(PROTOCOLS)
 CHANCE_FLOOR = 0.60
 
 
@@ -188,9 +188,8 @@ def _insightface_cosine(onnx_file: Path, model: FaceBackbone, images: np.ndarray
 
     client = load_onnx(str(onnx_file), providers=["CPUExecutionProvider"])
     theirs = client.get_feat([image[..., ::-1] for image in images])  # it takes BGR
-    batch = torch.from_numpy(images).permute(0, 3, 1, 2).float().div(127.5).sub(1)
     with torch.no_grad():
-        ours = model(batch)
+        ours = model(as_batch(images))
     return float(torch.cosine_similarity(ours, torch.from_numpy(theirs)).min())
 
 

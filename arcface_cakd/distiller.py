@@ -10,9 +10,9 @@ from arcface_cakd.alignment import URFM, Alignment, Anchoring, LocalFeatures, ef
 from arcface_cakd.backbones import FaceBackbone, load_weights
 from arcface_cakd.config import CakdConfig, ConfigError
 from arcface_cakd.features import FaceFeatures
-from arcface_cakd.losses import FeatureDims, LossBatch, Preservation, WeightedLosses
+from arcface_cakd.losses import FeatureDims, LossBatch, WeightedLosses
 from arcface_cakd.partial_fc import ArcFace, PartialFC, load_centers
-from arcface_cakd.prompting import AdaptablePrompts
+from arcface_cakd.prompting import AdaptablePrompts, Preservation
 from arcface_cakd.registry import LOSSES
 
 # What a loss may need that a teacher of embeddings only does not have.

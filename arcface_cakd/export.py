@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.evaluation.onnx_backbone import OnnxBackbone, normalises_itself
 from arcface_cakd.files import atomic_path
+from arcface_cakd.landmarks import CROP_SIZE
 
 # Names of the graph's input and output; arcface_torch's exports call their input "data" too.
 INPUT, OUTPUT = "data", "embedding"
@@ -209,7 +210,7 @@ def _faces(batch: int, seed: int = 0) -> Tensor:
     """Images (B, 3, 112, 112) in [-1, 1] that differ as photographs do, in coarse structure."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(batch, 3, 7, 7, generator=generator) * 2 - 1
-    images = nn.functional.interpolate(coarse, size=112, mode="bilinear")
+    images = nn.functional.interpolate(coarse, size=CROP_SIZE, mode="bilinear")
     noise = torch.randn(images.shape, generator=generator) * 0.05
     return (images + noise).clamp(-1, 1)
 

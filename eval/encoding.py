@@ -32,7 +32,7 @@ from arcface_cakd.data import DataError, FaceLandmarks
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.files import atomic_path, write_text
 from arcface_cakd.landmarks import ARCFACE_TEMPLATE
-from arcface_cakd.report import LANDMARK_NAMES
+from arcface_cakd.plots import LANDMARK_NAMES
 
 # Patches a side, and the pixels of the crop that they cover.
 GRIDS = {(7, 7): 112, (12, 12): 108, (14, 14): 112}

@@ -28,9 +28,9 @@ import numpy as np
 import torch
 
 from arcface_cakd.arcface_torch import mxnet
-from arcface_cakd.arcface_torch.items import FaceItems
-from arcface_cakd.data.synthesis import synthesize
+from arcface_cakd.arcface_torch.fast_items import FaceItems
 from arcface_cakd.files import write_text
+from arcface_cakd.synthesis import synthesize
 
 WARM_UP = 2  # pairs that are not counted
 

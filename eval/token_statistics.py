@@ -17,7 +17,7 @@ from torch import nn
 
 from arcface_cakd.alignment import URFM, effective_rank
 from arcface_cakd.backbones import get_model, load_weights
-from arcface_cakd.data import read_bin
+from arcface_cakd.data import as_batch, read_bin
 from arcface_cakd.files import write_text
 
 FACES, SEEDS = 64, 5
@@ -40,8 +40,7 @@ def main() -> None:
     teacher = get_model("swin_mini", num_features=128).eval()
     load_weights(teacher, args.demo / "teacher" / "model.pt")
     images = read_bin(args.demo / "data" / "lfw.bin").images[:FACES]
-    batch = torch.from_numpy(images).permute(0, 3, 1, 2).float().div(127.5).sub(1)
-    features = teacher.forward_features(batch)
+    features = teacher.forward_features(as_batch(images))
     tokens = features.tokens.double()
     power = tokens.square().sum(-1).mean()
     common = tokens.mean(dim=(0, 1)).square().sum() / power

@@ -4,7 +4,7 @@ import sys
 import pytest
 import torch
 import torch.distributed as dist
-from _processes import RankFailed, run_ranks
+from helpers.processes import RankFailed, run_ranks
 from torch import nn
 
 from arcface_cakd import distributed

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _face_distances import LANDMARKS, brute_force, places, row_of
+from helpers.face_distances import LANDMARKS, brute_force, places, row_of
 
 from arcface_cakd.alignment import PIFSettings
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from arcface_cakd.alignment.attention import at_least_float32
 from arcface_cakd.config import Range
+from arcface_cakd.precision import at_least_float32
 from arcface_cakd.registry import SECTIONS
 
 

@@ -2,14 +2,10 @@
 
 import math
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """``x`` in float32 where autocast made it narrower; float32 and float64 as they are."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+from arcface_cakd.precision import at_least_float32
 
 
 def multi_head_attention(

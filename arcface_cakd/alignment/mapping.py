@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from arcface_cakd.alignment.attention import at_least_float32, multi_head_attention
+from arcface_cakd.alignment.attention import multi_head_attention
 from arcface_cakd.alignment.pif import PIFSettings
 from arcface_cakd.alignment.position import AnchorEncoding, PairEncoding
 from arcface_cakd.features import FaceFeatures
+from arcface_cakd.precision import at_least_float32
 
 
 class TokenStandardization(nn.Module):

@@ -5,7 +5,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
-from arcface_cakd.alignment.attention import at_least_float32
+from arcface_cakd.precision import at_least_float32
 
 
 @torch.no_grad()

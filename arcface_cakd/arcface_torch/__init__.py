@@ -10,20 +10,20 @@ import importlib
 _PUBLIC = {
     "check_checkpoint": "checkpoint",
     "check_teacher": "teacher",
-    "clip_grad_norm": "hosted",
-    "comm_hook": "hosted",
+    "clip_grad_norm": "host_distiller",
+    "comm_hook": "host_distiller",
     "distill": "networks",
-    "faster_items": "items",
+    "faster_items": "fast_items",
     "get_model": "networks",
-    "labels": "hosted",
+    "labels": "host_distiller",
     "log_line": "logs",
     "log_to": "logs",
-    "parameter_groups": "hosted",
+    "parameter_groups": "host_distiller",
     "resume": "checkpoint",
     "run_state": "checkpoint",
     "save": "checkpoint",
     "student": "networks",
-    "total_loss": "hosted",
+    "total_loss": "host_distiller",
 }
 __all__ = [*_PUBLIC]
 

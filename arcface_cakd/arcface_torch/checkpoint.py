@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from arcface_cakd.arcface_torch.hosted import hosted
-from arcface_cakd.arcface_torch.mistakes import one_line_for_a_mistake
+from arcface_cakd.arcface_torch.host_distiller import distiller_of
+from arcface_cakd.arcface_torch.user_errors import exiting_on_user_error
 from arcface_cakd.distributed import failing_together
 from arcface_cakd.engine.checkpoint import check_shapes
 from arcface_cakd.engine.errors import CheckpointError
@@ -32,7 +32,7 @@ def run_state(backbone: nn.Module, partial_fc: nn.Module, amp: Any) -> dict[str,
         amp: the host's gradient scaler.
     """
     gradients = [p.grad for p in _parameters(backbone, partial_fc)]
-    distiller = hosted(backbone)
+    distiller = distiller_of(backbone)
     return {
         "cakd": {
             "rng": random_state(_device(partial_fc)),
@@ -60,7 +60,7 @@ def check_checkpoint(
     """
     if not cfg.resume:
         return
-    with one_line_for_a_mistake(), failing_together():
+    with exiting_on_user_error(), failing_together():
         path = Path(cfg.output) / f"checkpoint_gpu_{rank}.pt"
         content = _read(path)
         if not isinstance(content, dict) or "state_dict_backbone" not in content:
@@ -70,7 +70,7 @@ def check_checkpoint(
             )
         # None: a plain run's, or of an unpatched host; an older version of ours has no entry.
         then = content.get("cakd", {"fingerprint": None}).get("fingerprint", {})
-        distiller = hosted(backbone)
+        distiller = distiller_of(backbone)
         if distiller is not None and then is not None:
             check_fingerprint(then, fingerprint(distiller), path)
         check_shapes(backbone.module, content["state_dict_backbone"], path)

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from arcface_cakd.arcface_torch.hosted import hosted
+from arcface_cakd.arcface_torch.host_distiller import distiller_of
 
 
 def log_to(callback: Any, backbone: nn.Module, writer: Any, wandb_logger: Any) -> None:
@@ -17,7 +17,7 @@ def log_to(callback: Any, backbone: nn.Module, writer: Any, wandb_logger: Any) -
         writer: TensorBoard's SummaryWriter, None on ranks other than 0.
         wandb_logger: a wandb run, or None.
     """
-    distiller = hosted(backbone)
+    distiller = distiller_of(backbone)
     if distiller is None:
         return
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from arcface_cakd import backbones
-from arcface_cakd.arcface_torch.hosted import HostedDistiller, hosted
-from arcface_cakd.arcface_torch.mistakes import one_line_for_a_mistake
+from arcface_cakd.arcface_torch.host_distiller import HostDistiller, distiller_of
+from arcface_cakd.arcface_torch.user_errors import exiting_on_user_error
 from arcface_cakd.backbones import (
     FaceBackbone,
     WeightsError,
@@ -31,7 +31,7 @@ def get_model(name: str, **kwargs: Any) -> FaceBackbone:
         name: a name in ``BACKBONES``, or ``timm:<model>``.
         kwargs: the host's ``dropout``, ``fp16`` and ``num_features``.
     """
-    with one_line_for_a_mistake():
+    with exiting_on_user_error():
         return backbones.get_model(name, **kwargs)
 
 
@@ -54,7 +54,7 @@ def distill(backbone: nn.Module, cfg: Any) -> nn.Module:
     start = cfg.get("init_weights")
     if plain and not cfg.get("bf16") and start is None:
         return backbone
-    with one_line_for_a_mistake(), failing_together(), torch.random.fork_rng(devices=[]):
+    with exiting_on_user_error(), failing_together(), torch.random.fork_rng(devices=[]):
         if plain:
             if start is not None and not cfg.resume:
                 start_from(backbone, start)
@@ -68,9 +68,7 @@ def distill(backbone: nn.Module, cfg: Any) -> nn.Module:
             config = replace(config, student_weights=None)
         network = _student(backbone, cfg)
         teacher = build_teacher(cfg.embedding_size, **config.teacher)
-        distiller = HostedDistiller(
-            network, teacher, config, cfg.num_classes, frequent=cfg.frequent
-        )
+        distiller = HostDistiller(network, teacher, config, cfg.num_classes, frequent=cfg.frequent)
         distiller.amp_dtype = torch.float16 if cfg.fp16 else None
         logging.info(
             "cakd: %s learns from %s, and beside it %d parameters of prompts and heads",
@@ -87,7 +85,7 @@ def student(backbone: nn.Module) -> nn.Module:
     Args:
         backbone: in DistributedDataParallel.
     """
-    distiller = hosted(backbone)
+    distiller = distiller_of(backbone)
     return backbone.module if distiller is None else distiller.student
 
 
@@ -117,7 +115,7 @@ def _in_bfloat16(network: nn.Module, cfg: Any) -> nn.Module:
         raise ConfigError(f"config.bf16 must be True or False, got {cfg.bf16!r}")
     if cfg.fp16:
         raise ConfigError("config.fp16 and config.bf16 are both set; choose one")
-    if not isinstance(network, FaceBackbone | HostedDistiller):
+    if not isinstance(network, FaceBackbone | HostDistiller):
         raise ConfigError(
             f"config.bf16: this arcface_torch's {cfg.network!r} knows float16 alone: set fp16, or "
             "add a cakd entry"

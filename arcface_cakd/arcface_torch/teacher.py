@@ -5,8 +5,8 @@ from typing import Any
 from torch import nn
 
 from arcface_cakd import engine
-from arcface_cakd.arcface_torch.hosted import hosted
-from arcface_cakd.arcface_torch.mistakes import one_line_for_a_mistake
+from arcface_cakd.arcface_torch.host_distiller import distiller_of
+from arcface_cakd.arcface_torch.user_errors import exiting_on_user_error
 
 
 def check_teacher(cfg: Any, backbone: nn.Module) -> None:
@@ -19,7 +19,7 @@ def check_teacher(cfg: Any, backbone: nn.Module) -> None:
         cfg: the host's config, an EasyDict.
         backbone: in DistributedDataParallel, where it computes.
     """
-    distiller = hosted(backbone)
+    distiller = distiller_of(backbone)
     if distiller is not None:
-        with one_line_for_a_mistake():
+        with exiting_on_user_error():
             engine.check_teacher(distiller, cfg.rec, cfg.val_targets)

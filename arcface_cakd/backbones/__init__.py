@@ -12,7 +12,7 @@ from arcface_cakd.backbones import (  # noqa: F401
     timm_grid,
     vit,
 )
-from arcface_cakd.backbones._base import BackboneError, FaceBackbone
+from arcface_cakd.backbones.base import BackboneError, FaceBackbone
 from arcface_cakd.backbones.factory import get_model
 from arcface_cakd.backbones.onnx_model import OnnxError, OnnxModel
 from arcface_cakd.backbones.onnx_teacher import OnnxTeacher

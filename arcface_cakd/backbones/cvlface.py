@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from arcface_cakd.backbones.iresnet import IResNet
 from arcface_cakd.backbones.timm_grid import TimmGrid
 from arcface_cakd.backbones.vit import VisionTransformer
+from arcface_cakd.landmarks import CROP_SIZE
 from arcface_cakd.registry import BACKBONES
 
 _LAYERS = {
@@ -102,7 +103,7 @@ class CvlfaceSwin(TimmGrid):
         from timm.models.swin_transformer_v2 import SwinTransformerV2
 
         trunk = SwinTransformerV2(
-            img_size=112,
+            img_size=CROP_SIZE,
             patch_size=4,
             num_classes=0,
             embed_dim=embed_dim,

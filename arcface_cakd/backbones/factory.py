@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from arcface_cakd.backbones._base import BackboneError, FaceBackbone
+from arcface_cakd.backbones.base import BackboneError, FaceBackbone
 from arcface_cakd.backbones.onnx_teacher import ONNX
 from arcface_cakd.registry import BACKBONES
 

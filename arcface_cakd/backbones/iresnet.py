@@ -7,7 +7,7 @@ order, initial distributions and outputs are arcface_torch's.
 import torch
 from torch import Tensor, nn
 
-from arcface_cakd.backbones._base import FaceBackbone
+from arcface_cakd.backbones.base import FaceBackbone
 from arcface_cakd.registry import BACKBONES
 
 

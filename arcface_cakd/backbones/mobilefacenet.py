@@ -7,7 +7,8 @@ keys, parameter order, initial distributions and outputs are arcface_torch's.
 import torch
 from torch import Tensor, nn
 
-from arcface_cakd.backbones._base import BackboneError, FaceBackbone, full_precision, precision
+from arcface_cakd.backbones.base import BackboneError, FaceBackbone
+from arcface_cakd.precision import at_least_float32, autocast
 from arcface_cakd.registry import BACKBONES
 
 
@@ -127,8 +128,8 @@ class MobileFaceNet(FaceBackbone):
             x = refine(halve(x))
             maps.append(x)
         # From here on in full precision whatever the stages ran in, as in arcface_torch.
-        with precision(images.device.type, None):
-            return self.conv_sep(full_precision(x)), tuple(maps)
+        with autocast(images.device.type, None):
+            return self.conv_sep(at_least_float32(x)), tuple(maps)
 
     def head(self, final: Tensor) -> Tensor:
         """Global depthwise convolution, linear layer, BatchNorm."""

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from arcface_cakd.backbones._base import BackboneError
+from arcface_cakd.backbones.base import BackboneError
+from arcface_cakd.landmarks import CROP_SIZE
 
 
 class OnnxError(BackboneError):
@@ -63,7 +64,7 @@ class OnnxModel:
         if (
             len(inputs) != 1
             or len(outputs) != 1
-            or list(inputs[0].shape[1:]) != [3, 112, 112]
+            or list(inputs[0].shape[1:]) != [3, CROP_SIZE, CROP_SIZE]
             or inputs[0].type != "tensor(float)"
         ):
             found = [f"{i.type.removeprefix('tensor')} {i.shape}" for i in inputs]

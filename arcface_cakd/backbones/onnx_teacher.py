@@ -9,9 +9,10 @@ import os
 import torch
 from torch import Tensor
 
-from arcface_cakd.backbones._base import BackboneError, FaceBackbone
+from arcface_cakd.backbones.base import BackboneError, FaceBackbone
 from arcface_cakd.backbones.onnx_model import OnnxError, OnnxModel
 from arcface_cakd.features import FaceFeatures
+from arcface_cakd.landmarks import CROP_SIZE
 
 logger = logging.getLogger("arcface_cakd")
 
@@ -47,7 +48,7 @@ class OnnxTeacher(FaceBackbone):
         self._device = torch.device("cpu")
         self._model = OnnxModel(path, threads=torch.get_num_threads())
         self.batch = self._model.batch
-        face = torch.linspace(-1, 1, 3 * 112 * 112).view(1, 3, 112, 112)
+        face = torch.linspace(-1, 1, 3 * CROP_SIZE**2).view(1, 3, CROP_SIZE, CROP_SIZE)
         embedding = self._embed(face)
         if embedding.dim() != 2:
             raise OnnxError(

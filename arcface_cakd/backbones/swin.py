@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
-from arcface_cakd.backbones._base import FaceBackbone
-from arcface_cakd.backbones._heads import FlattenHead
+from arcface_cakd.backbones.base import FaceBackbone
+from arcface_cakd.backbones.heads import FlattenHead
 from arcface_cakd.backbones.timm_grid import TimmGrid, build
+from arcface_cakd.landmarks import CROP_SIZE
 from arcface_cakd.registry import BACKBONES
 
 
@@ -45,7 +46,7 @@ class Swin(FaceBackbone):
         from timm.models.swin_transformer import SwinTransformer
 
         self.trunk = SwinTransformer(
-            img_size=112,
+            img_size=CROP_SIZE,
             patch_size=patch_size,
             num_classes=0,
             embed_dim=embed_dim,
@@ -54,7 +55,7 @@ class Swin(FaceBackbone):
             window_size=7,
             drop_path_rate=drop_path,
         )
-        side = 112 // patch_size // 2 ** (len(depths) - 1)
+        side = CROP_SIZE // patch_size // 2 ** (len(depths) - 1)
         self.embedding_size = num_features
         self.token_dim = self.trunk.num_features
         self.grid = (side, side)

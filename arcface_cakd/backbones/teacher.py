@@ -4,7 +4,7 @@ from typing import Annotated
 
 import torch
 
-from arcface_cakd.backbones._base import FaceBackbone
+from arcface_cakd.backbones.base import FaceBackbone
 from arcface_cakd.backbones.factory import TIMM, get_model
 from arcface_cakd.backbones.onnx_model import OnnxError
 from arcface_cakd.backbones.onnx_teacher import ONNX, OnnxTeacher

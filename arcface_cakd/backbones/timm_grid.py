@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from arcface_cakd.backbones._base import BackboneError, FaceBackbone
-from arcface_cakd.backbones._heads import FlattenHead
+from arcface_cakd.backbones.base import BackboneError, FaceBackbone
+from arcface_cakd.backbones.heads import FlattenHead
+from arcface_cakd.landmarks import CROP_SIZE
 from arcface_cakd.registry import UnknownNameError
 
-CROP = 112
 STAGES = 4  # maps taken from a model that has blocks of one shape and no stages: a plain ViT
 
 
@@ -79,7 +79,9 @@ class TimmGrid(FaceBackbone):
 
     def _probe(self, name: str) -> tuple[Tensor, tuple[Tensor, ...]]:
         """What ``body`` gives for one blank face."""
-        images = torch.zeros(1, 3, CROP, CROP, device=next(self.trunk.parameters()).device)
+        images = torch.zeros(
+            1, 3, CROP_SIZE, CROP_SIZE, device=next(self.trunk.parameters()).device
+        )
         training = self.trunk.training
         try:
             with torch.no_grad():
@@ -109,7 +111,9 @@ class TimmGrid(FaceBackbone):
             shape = tuple(features.shape) if isinstance(features, Tensor) else type(features)
             raise BackboneError(f"gives no grid of tokens, but {shape}")
         if features.shape[-2:] == (1, 1):
-            raise BackboneError(f"gives a single token for {CROP} x {CROP} pixels, not a grid")
+            raise BackboneError(
+                f"gives a single token for {CROP_SIZE} x {CROP_SIZE} pixels, not a grid"
+            )
         return features
 
 
@@ -122,7 +126,7 @@ def _extent(trunk: nn.Module, grid: tuple[int, int]) -> float:
     if grid == getattr(embed, "grid_size", None):
         # Of a hybrid, whose patches are of its convolutions' map, the two together.
         return float(grid[0] * embed.feat_ratio())
-    return float(CROP)
+    return float(CROP_SIZE)
 
 
 def build(
@@ -162,7 +166,7 @@ def _create(name: str, kwargs: dict[str, Any], num_classes: int, **optional: Any
     import timm
 
     # Convolutional networks take no image size, and some models cannot leave pooling out.
-    optional["img_size"] = CROP
+    optional["img_size"] = CROP_SIZE
     while True:
         try:
             return timm.create_model(
@@ -182,6 +186,6 @@ def _create(name: str, kwargs: dict[str, Any], num_classes: int, **optional: Any
 def _unfit(name: str, error: Exception) -> BackboneError:
     reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":. ")
     return BackboneError(
-        f"network 'timm:{name}' cannot serve {CROP} x {CROP} faces ({reason}): choose a model "
+        f"network 'timm:{name}' cannot serve 112 x 112 faces ({reason}): choose a model "
         "whose patches and windows tile them, such as 'timm:vit_small_patch16_224'"
     )

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from arcface_cakd.backbones._base import FaceBackbone, precision
+from arcface_cakd.backbones.base import FaceBackbone
+from arcface_cakd.landmarks import CROP_SIZE
+from arcface_cakd.precision import autocast
 from arcface_cakd.registry import BACKBONES
 
-CROP = 112
 STAGES = 4  # maps taken from the blocks, at equal steps
 
 
@@ -143,7 +144,7 @@ class VisionTransformer(FaceBackbone):
         super().__init__()
         from timm.layers import trunc_normal_  # its draws are not those of newer torch's own
 
-        side = CROP // patch_size
+        side = CROP_SIZE // patch_size
         self.embedding_size = num_features
         self.token_dim = embed_dim
         self.grid = (side, side)
@@ -182,7 +183,7 @@ class VisionTransformer(FaceBackbone):
 
     def embed(self, images: Tensor) -> Tensor:
         """Images (B, 3, 112, 112) to what enters the first block, (B, N, C), all N tokens."""
-        with precision(images.device.type, None):
+        with autocast(images.device.type, None):
             return self.patch_embed(images) + self.pos_embed
 
     def body(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:

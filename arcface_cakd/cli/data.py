@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _synthesize(args: argparse.Namespace) -> int:
-    from arcface_cakd.data.synthesis import synthesize
+    from arcface_cakd.synthesis import synthesize
 
     synthesize(
         args.out,

@@ -4,11 +4,11 @@ import argparse
 import json
 from pathlib import Path
 
+from arcface_cakd.config.training import VAL_TARGETS
 from arcface_cakd.files import write_text
 from arcface_cakd.registry import did_you_mean
 
 HELP = "Verify faces with a model: 10-fold accuracy, AUC, EER and TAR at FAR on .bin sets."
-TARGETS = ("lfw", "cfp_fp", "agedb_30")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--targets",
         nargs="+",
         metavar="SET",
-        help=f"sets to take from folders; default: those of {', '.join(TARGETS)} that are there",
+        help=f"sets to take from folders; default: {', '.join(VAL_TARGETS)}, those that are there",
     )
     parser.add_argument(
         "--batch-size", type=positive, default=128, metavar="B", help="default: %(default)s"
@@ -91,7 +91,7 @@ def _find_sets(paths: list[Path], targets: list[str] | None) -> dict[str, Path]:
     for path in paths:
         if path.is_dir():
             there = {file.stem: file for file in sorted(path.glob("*.bin"))}
-            names = targets or [name for name in TARGETS if name in there]
+            names = targets or [name for name in VAL_TARGETS if name in there]
             missing = [name for name in names if name not in there]
             if missing:
                 hint = did_you_mean(missing[0], there)
@@ -99,7 +99,7 @@ def _find_sets(paths: list[Path], targets: list[str] | None) -> dict[str, Path]:
             if not names:
                 known = ", ".join(there) or "none"
                 raise EvaluationError(
-                    f"none of {', '.join(TARGETS)} is in {path}: name sets with --targets; "
+                    f"none of {', '.join(VAL_TARGETS)} is in {path}: name sets with --targets; "
                     f"there: {known}"
                 )
             found += [there[name] for name in names]

@@ -16,6 +16,9 @@ from arcface_cakd.config.settings import ConfigError, Range, check_settings
 from arcface_cakd.errors import ArcfaceCakdWarning
 from arcface_cakd.registry import did_you_mean
 
+VAL_TARGETS = ("lfw", "cfp_fp", "agedb_30")
+"""The verification sets that are looked for where nobody names others, as in arcface_torch."""
+
 Count = Annotated[int, Range(1)]
 
 # Keys of arcface_torch's configs/base.py that belong to its own tools; the built-in loop takes
@@ -106,7 +109,7 @@ class TrainConfig:
     resume: bool = False
     save_all_states: bool = False
     checkpoint_every: Count | None = None
-    val_targets: tuple[str, ...] = ("lfw", "cfp_fp", "agedb_30")
+    val_targets: tuple[str, ...] = VAL_TARGETS
     verbose: Count = 2000
     frequent: Count = 10
     cakd: CakdConfig | None = None

@@ -10,6 +10,7 @@ _PUBLIC = {
     "FaceLandmarks": "face_landmarks",
     "FaceLoader": "loader",
     "VerificationSet": "bins",
+    "as_batch": "tensors",
     "decode_image": "images",
     "get_dataloader": "loader",
     "pack_folder": "packing",

@@ -3,9 +3,10 @@
 import numpy as np
 
 from arcface_cakd.data.errors import DataError
+from arcface_cakd.landmarks import CROP_SIZE
 from arcface_cakd.recordio import codec
 
-CROP = (112, 112, 3)
+CROP = (CROP_SIZE, CROP_SIZE, 3)
 
 
 def decode_image(encoded: bytes) -> np.ndarray:

@@ -13,6 +13,7 @@ from arcface_cakd.data.face_landmarks import FaceLandmarks
 from arcface_cakd.data.folder import FaceFolder
 from arcface_cakd.data.images import CROP, decode_crop
 from arcface_cakd.data.records import FaceRecords
+from arcface_cakd.data.tensors import normalised
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.landmarks import mirror
 from arcface_cakd.recordio import RecordIOError
@@ -174,9 +175,7 @@ class _BatchReader(Dataset):
             planes, *others = self._read(epoch, positions)
         except ArcfaceCakdError as error:
             return error
-        # Two passes over memory, and exact at both ends.
-        images = torch.from_numpy(planes).float().sub_(127.5).div_(127.5)
-        return images, *map(torch.from_numpy, others)
+        return normalised(torch.from_numpy(planes)), *map(torch.from_numpy, others)
 
     def _read(self, epoch: int, positions: np.ndarray) -> tuple[np.ndarray, ...]:
         height, width, channels = CROP

@@ -8,6 +8,7 @@ from arcface_cakd.data.folder import identity_folders
 from arcface_cakd.data.images import decode_crop
 from arcface_cakd.data.records import MAX_EXACT
 from arcface_cakd.files import write_text
+from arcface_cakd.landmarks import CROP_SIZE
 from arcface_cakd.progress import track
 from arcface_cakd.recordio import IRHeader, MXIndexedRecordIO, codec, pack
 
@@ -49,7 +50,7 @@ def write_identity_records(out_dir: str | Path, identities: Iterable[Iterable[by
         for key, extent in enumerate(ranges, start=begin):
             writer.write_idx(key, pack(IRHeader(2, extent, key, 0), b""))
         writer.write_idx(0, pack(IRHeader(2, (begin, begin + len(ranges)), 0, 0), b""))
-    write_text(out / "property", f"{len(ranges)},112,112\n")
+    write_text(out / "property", f"{len(ranges)},{CROP_SIZE},{CROP_SIZE}\n")
 
 
 def pack_folder(folder: str | Path, out: str | Path) -> tuple[int, int]:

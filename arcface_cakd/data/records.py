@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from arcface_cakd.data.errors import DataError
+from arcface_cakd.landmarks import CROP_SIZE
 from arcface_cakd.progress import track
 from arcface_cakd.recordio import MissingKeyError, MXIndexedRecordIO, RecordIOError, unpack
 
@@ -165,6 +166,6 @@ def read_property(folder: Path) -> int | None:
         identities, *size = (int(field) for field in fields)
     except ValueError:
         identities, size = 0, []
-    if identities < 1 or size != [112, 112]:
+    if identities < 1 or size != [CROP_SIZE, CROP_SIZE]:
         raise DataError(f"{path}: must say 'identities,112,112', says {text[:40]!r}: mend it")
     return identities

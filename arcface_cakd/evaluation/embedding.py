@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from arcface_cakd.data import as_batch
+from arcface_cakd.data.images import CROP
 from arcface_cakd.evaluation.errors import EvaluationError
 from arcface_cakd.progress import track
 
@@ -39,7 +41,7 @@ def embed(
     Raises:
         EvaluationError: images of another shape or type, or none.
     """
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (112, 112, 3):
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != CROP:
         raise EvaluationError(
             f"images must be uint8 (N, 112, 112, 3), got {images.dtype} {images.shape}"
         )
@@ -50,18 +52,12 @@ def embed(
     with _evaluating(backbone), torch.no_grad():
         starts = range(0, len(images), batch_size)
         for start in track(starts, description, unit="batches"):
-            batch = _normalised(images[start : start + batch_size], device)
+            batch = as_batch(images[start : start + batch_size], device)
             part = backbone(batch).double()
             if flip:
                 part = part + backbone(batch.flip(3)).double()
             parts.append(part.cpu().numpy())
     return np.concatenate(parts)
-
-
-def _normalised(images: np.ndarray, device: torch.device) -> Tensor:
-    """uint8 (B, H, W, 3) to float32 (B, 3, H, W) in [-1, 1], in arcface_torch's arithmetic."""
-    pixels = torch.tensor(images, device=device).permute(0, 3, 1, 2).contiguous()
-    return pixels.float().div_(255).sub_(0.5).div_(0.5)
 
 
 def _place(backbone: Callable, device: str | torch.device | None) -> torch.device:

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from arcface_cakd.alignment.attention import at_least_float32
 from arcface_cakd.config import ConfigError, Range
 from arcface_cakd.distributed import all_gather, rank, world_size
 from arcface_cakd.features import FaceFeatures
@@ -19,6 +18,7 @@ from arcface_cakd.losses.class_scores import (
 )
 from arcface_cakd.losses.embedding_projection import embedding_projection
 from arcface_cakd.partial_fc import ArcFace, CosFace, PartialFC, shard_of
+from arcface_cakd.precision import at_least_float32
 from arcface_cakd.registry import LOSSES
 
 _LEAST = 1e-6  # of a cosine and of a rate, as published

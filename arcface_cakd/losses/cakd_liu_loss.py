@@ -42,11 +42,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from arcface_cakd.alignment.attention import at_least_float32, multi_head_attention
+from arcface_cakd.alignment.attention import multi_head_attention
 from arcface_cakd.config import ConfigError, Range
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
 from arcface_cakd.losses.maps import feature_map, to_common_grid
+from arcface_cakd.precision import at_least_float32, autocast
 from arcface_cakd.registry import LOSSES
 
 HEAD_WIDTH = 64  # that of every ViT's heads
@@ -74,7 +75,7 @@ def cross_attention_loss(
         value_weight: of the second difference.
     """
     crossed, teacher = ([at_least_float32(x) for x in side] for side in (crossed, teacher))
-    with torch.autocast(student_value.device.type, enabled=False):
+    with autocast(student_value.device.type, None):
         attended = (multi_head_attention(*side, num_heads)[0] for side in (crossed, teacher))
         values = at_least_float32(student_value), teacher[2]
         products = (_products(value, num_heads) for value in values)

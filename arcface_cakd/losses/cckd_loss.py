@@ -25,7 +25,8 @@ from torch.nn import functional as F
 from arcface_cakd.config import Range
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
-from arcface_cakd.losses.relations import cosine_matrix, full_precision, joined
+from arcface_cakd.losses.relations import cosine_matrix, joined
+from arcface_cakd.precision import full_precision
 from arcface_cakd.registry import LOSSES
 
 

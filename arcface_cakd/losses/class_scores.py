@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from arcface_cakd.alignment.attention import at_least_float32
 from arcface_cakd.distributed import (
     all_gather,
     all_gather_with_grad,
@@ -32,6 +31,7 @@ from arcface_cakd.distributed import (
 )
 from arcface_cakd.losses.base import LossBatch, LossError
 from arcface_cakd.losses.relations import labels_of
+from arcface_cakd.precision import at_least_float32, autocast
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class ClassShard:
         embeddings, centers = at_least_float32(embeddings), at_least_float32(centers)
         dtype = torch.promote_types(embeddings.dtype, centers.dtype)
         # In bfloat16 a cosine is good to 0.004, which the scale of 64 makes 0.25.
-        with torch.autocast(embeddings.device.type, enabled=False):
+        with autocast(embeddings.device.type, None):
             return F.linear(F.normalize(embeddings.to(dtype)), F.normalize(centers.to(dtype)))
 
     def columns(self, labels: Tensor) -> Tensor:

@@ -26,12 +26,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from arcface_cakd.alignment.attention import at_least_float32
 from arcface_cakd.config import Range
 from arcface_cakd.distributed import all_gather, all_reduce_mean, rank
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
-from arcface_cakd.losses.relations import full_precision
+from arcface_cakd.precision import at_least_float32, full_precision
 from arcface_cakd.registry import LOSSES
 
 _UNKNOWN = -1  # a label that is not known

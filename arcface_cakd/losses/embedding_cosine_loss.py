@@ -3,10 +3,10 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from arcface_cakd.alignment.attention import at_least_float32
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
 from arcface_cakd.losses.embedding_projection import embedding_projection
+from arcface_cakd.precision import at_least_float32
 from arcface_cakd.registry import LOSSES
 
 

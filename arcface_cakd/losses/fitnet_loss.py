@@ -15,10 +15,10 @@ Maps on different grids: the larger one is averaged down to the smaller one's.
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from arcface_cakd.alignment.attention import at_least_float32
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
 from arcface_cakd.losses.maps import feature_map, map_widths, needs_of, to_common_grid
+from arcface_cakd.precision import at_least_float32
 from arcface_cakd.registry import LOSSES
 
 

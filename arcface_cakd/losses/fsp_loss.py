@@ -15,15 +15,14 @@ is ours. Grids of student and teacher need not match.
 
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from arcface_cakd.alignment.attention import at_least_float32
 from arcface_cakd.config import ConfigError
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
 from arcface_cakd.losses.maps import feature_map, map_widths, shared_stages, to_common_grid
+from arcface_cakd.precision import at_least_float32, autocast
 from arcface_cakd.registry import LOSSES
 
 
@@ -31,7 +30,7 @@ def fsp_matrix(first: Tensor, second: Tensor) -> Tensor:
     """G (B, C_1, C_2) of maps (B, C_1, H, W) and (B, C_2, H', W')."""
     first, second = to_common_grid(at_least_float32(first), at_least_float32(second))
     positions = first.shape[-2] * first.shape[-1]
-    with torch.autocast(first.device.type, enabled=False):
+    with autocast(first.device.type, None):
         return first.flatten(2) @ second.flatten(2).transpose(1, 2) / positions
 
 

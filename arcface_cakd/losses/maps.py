@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-from arcface_cakd.alignment.attention import at_least_float32
 from arcface_cakd.config import ConfigError
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses.base import FeatureDims
+from arcface_cakd.precision import at_least_float32
 
 # A stage by its index, negative ones from the last, so that -1 is the last stage of networks
 # with different numbers of them. None stands for the final tokens.

@@ -5,7 +5,6 @@ from typing import Annotated
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from arcface_cakd.alignment.attention import at_least_float32
 from arcface_cakd.config import ConfigError, Range
 from arcface_cakd.distributed import all_reduce_with_grad
 from arcface_cakd.features import FaceFeatures
@@ -19,6 +18,7 @@ from arcface_cakd.losses.class_scores import (
     student_head,
     teacher_head,
 )
+from arcface_cakd.precision import at_least_float32
 from arcface_cakd.registry import LOSSES
 
 

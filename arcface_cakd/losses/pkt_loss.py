@@ -16,7 +16,8 @@ from torch import Tensor
 
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses.base import DistillationLoss, LossBatch
-from arcface_cakd.losses.relations import cosine_matrix, full_precision, joined
+from arcface_cakd.losses.relations import cosine_matrix, joined
+from arcface_cakd.precision import full_precision
 from arcface_cakd.registry import LOSSES
 
 

@@ -1,33 +1,12 @@
 """What losses over the relations within a batch share."""
 
-import functools
-from collections.abc import Callable
-from typing import TypeVar
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from arcface_cakd.alignment.attention import at_least_float32
 from arcface_cakd.distributed import all_gather_with_grad
 from arcface_cakd.losses.base import LossBatch, LossError
-
-Function = TypeVar("Function", bound=Callable[..., Tensor])
-
-
-def full_precision(function: Function) -> Function:
-    """Decorator: tensors come in at least float32, and autocast is off inside.
-
-    Autocast would form the products of float32 features in half precision: similarities of
-    faces that differ in the third digit would then be equal.
-    """
-
-    @functools.wraps(function)
-    def in_full_precision(*tensors: Tensor, **settings):
-        with torch.autocast(tensors[0].device.type, enabled=False):
-            return function(*(at_least_float32(tensor) for tensor in tensors), **settings)
-
-    return in_full_precision
+from arcface_cakd.precision import at_least_float32, full_precision
 
 
 def joined(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:

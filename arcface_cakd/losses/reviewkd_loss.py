@@ -23,12 +23,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from arcface_cakd.alignment.attention import at_least_float32
 from arcface_cakd.config import Range
 from arcface_cakd.distributed import all_reduce_with_grad, world_size
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
 from arcface_cakd.losses.maps import feature_map, map_widths, shared_stages
+from arcface_cakd.precision import at_least_float32
 from arcface_cakd.registry import LOSSES
 
 

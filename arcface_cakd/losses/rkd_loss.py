@@ -27,7 +27,8 @@ from arcface_cakd.config import ConfigError, Range
 from arcface_cakd.distributed import rank
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
-from arcface_cakd.losses.relations import distance_matrix, full_precision, joined
+from arcface_cakd.losses.relations import distance_matrix, joined
+from arcface_cakd.precision import full_precision
 from arcface_cakd.registry import LOSSES
 
 # Angles that are in memory at once, for each side; more are computed in parts, and once again

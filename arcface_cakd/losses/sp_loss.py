@@ -19,7 +19,8 @@ from torch.nn import functional as F
 
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
-from arcface_cakd.losses.relations import full_precision, joined
+from arcface_cakd.losses.relations import joined
+from arcface_cakd.precision import full_precision
 from arcface_cakd.registry import LOSSES
 
 

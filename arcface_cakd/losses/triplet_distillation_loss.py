@@ -25,12 +25,12 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from arcface_cakd.alignment.attention import at_least_float32
 from arcface_cakd.config import ConfigError, Range
 from arcface_cakd.distributed import all_gather, all_gather_with_grad
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
-from arcface_cakd.losses.relations import cosine_matrix, full_precision, labels_of
+from arcface_cakd.losses.relations import cosine_matrix, labels_of
+from arcface_cakd.precision import at_least_float32, full_precision
 from arcface_cakd.registry import LOSSES
 
 

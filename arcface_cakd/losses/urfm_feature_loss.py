@@ -3,9 +3,9 @@
 from torch import Tensor
 from torch.nn import functional as F
 
-from arcface_cakd.alignment.attention import at_least_float32
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses.base import DistillationLoss, LossBatch
+from arcface_cakd.precision import at_least_float32
 from arcface_cakd.registry import LOSSES
 
 

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from arcface_cakd.alignment.attention import at_least_float32
 from arcface_cakd.config import Range
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
 from arcface_cakd.losses.maps import feature_map, map_widths, needs_of, to_common_grid
+from arcface_cakd.precision import at_least_float32
 from arcface_cakd.registry import LOSSES
 
 EPSILON = 1e-5

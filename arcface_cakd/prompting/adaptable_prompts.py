@@ -18,15 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from arcface_cakd.backbones import FaceBackbone
-from arcface_cakd.backbones._base import full_precision, precision
 from arcface_cakd.config.settings import Range
 from arcface_cakd.features import FaceFeatures
-from arcface_cakd.prompting._route import PromptingError, Route
+from arcface_cakd.landmarks import CROP_SIZE
+from arcface_cakd.precision import at_least_float32, autocast
+from arcface_cakd.prompting.route import PromptingError, Route
 from arcface_cakd.prompting.swin import SwinRoute
 from arcface_cakd.prompting.vit import VitRoute
 from arcface_cakd.registry import SECTIONS
-
-CROP = 112
 
 
 @SECTIONS.register("prompts")
@@ -115,21 +114,21 @@ class AdaptablePrompts(nn.Module):
             entering[place] = learned.expand(len(images), -1, -1)
         with teacher.autocast(images.device.type):
             final, maps, prompts = self._route.run(teacher, images, entering, self.checkpointing)
-        final = full_precision(final)
-        with precision(images.device.type, None):
+        final = at_least_float32(final)
+        with autocast(images.device.type, None):
             embedding = teacher.head(final)
         return FaceFeatures(
             embedding=embedding,
             tokens=final.flatten(2).transpose(1, 2),
             grid=tuple(final.shape[-2:]),
-            prompts=full_precision(prompts),
-            stages=tuple(full_precision(m) for m in maps) if stages else (),
+            prompts=at_least_float32(prompts),
+            stages=tuple(at_least_float32(m) for m in maps) if stages else (),
         )
 
     def _check(self, teacher: FaceBackbone, images: Tensor) -> None:
-        if tuple(images.shape[-2:]) != (CROP, CROP):
+        if tuple(images.shape[-2:]) != (CROP_SIZE, CROP_SIZE):
             raise PromptingError(
-                f"the prompted teacher takes images of {CROP} x {CROP} pixels, "
+                f"the prompted teacher takes images of {CROP_SIZE} x {CROP_SIZE} pixels, "
                 f"got {tuple(images.shape)}: align and crop them to that size"
             )
         unit = self._route.unit

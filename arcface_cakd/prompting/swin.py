@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from arcface_cakd.backbones import FaceBackbone
-from arcface_cakd.backbones._base import full_precision, precision
-from arcface_cakd.prompting._route import Route, graph_from_here, run_block
+from arcface_cakd.precision import at_least_float32, autocast
+from arcface_cakd.prompting.route import Route, graph_from_here, run_block
 
 if TYPE_CHECKING:
     from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock, WindowAttention
@@ -209,8 +209,8 @@ def _queries_keys_values(attn: SwinAttention, tokens: Tensor) -> Tensor:
     qkv = F.linear(tokens, attn.qkv.weight, bias).unflatten(-1, (3, attn.num_heads, -1))
     queries, keys, values = qkv.unbind(-3)
     scale = attn.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp().squeeze(-1)  # (heads, 1)
-    queries = F.normalize(full_precision(queries), dim=-1) * scale
-    keys = F.normalize(full_precision(keys), dim=-1)
+    queries = F.normalize(at_least_float32(queries), dim=-1) * scale
+    keys = F.normalize(at_least_float32(keys), dim=-1)
     return torch.stack([queries.to(values.dtype), keys.to(values.dtype), values], dim=-3)
 
 
@@ -246,7 +246,7 @@ def attention_bias(
     rows, columns = _windows(block, grid)
     device = attn.proj.weight.device
     # A mask made in inference mode could not be saved for a later backward pass.
-    with torch.inference_mode(False), torch.no_grad(), precision(device.type, None):
+    with torch.inference_mode(False), torch.no_grad(), autocast(device.type, None):
         bias = _bias_table(attn)[attn.relative_position_index.flatten()]
         bias = bias.view(area, area, -1).permute(2, 0, 1)
         # Of the map, timm asks for the shape alone.

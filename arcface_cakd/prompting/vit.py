@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from arcface_cakd.backbones import FaceBackbone
 from arcface_cakd.backbones.vit import VisionTransformer
-from arcface_cakd.prompting._route import Route, graph_from_here, run_block
+from arcface_cakd.prompting.route import Route, graph_from_here, run_block
 
 
 @dataclass(frozen=True)

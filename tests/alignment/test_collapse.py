@@ -7,7 +7,8 @@ from torch import nn
 
 from arcface_cakd.alignment import URFM, Anchoring, effective_rank
 from arcface_cakd.features import FaceFeatures
-from arcface_cakd.losses import urfm_attention_loss, urfm_feature_loss
+from arcface_cakd.losses.urfm_attention_loss import urfm_attention_loss
+from arcface_cakd.losses.urfm_feature_loss import urfm_feature_loss
 
 GRID, IMAGES, BATCH, STEPS, SEED = (4, 4), 96, 16, 200, 0
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from _face_distances import HALF_DIAGONAL, LANDMARKS, brute_force, places
+from helpers.face_distances import HALF_DIAGONAL, LANDMARKS, brute_force, places
 
 from arcface_cakd.alignment import geometry as g
 from arcface_cakd.config import ConfigError

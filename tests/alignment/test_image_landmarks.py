@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from _face_distances import LANDMARKS, bilinear, brute_force, places
+from helpers.face_distances import LANDMARKS, bilinear, brute_force, places
 
 from arcface_cakd.alignment import URFM, PIFSettings
 from arcface_cakd.alignment import geometry as g

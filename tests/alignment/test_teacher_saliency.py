@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from _face_distances import LANDMARKS, bilinear, brute_force, places, row_of
-from _processes import run_ranks
+from helpers.face_distances import LANDMARKS, bilinear, brute_force, places, row_of
+from helpers.processes import run_ranks
 
 from arcface_cakd.alignment import URFM, PIFSettings
 from arcface_cakd.alignment.saliency import teacher_saliency

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from _face_distances import row_of
+from helpers.face_distances import row_of
 from torch.nn import functional as F
 
 from arcface_cakd.alignment import URFM, Anchoring, PIFSettings, effective_rank

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from _face_distances import LANDMARKS, bilinear, brute_force, places, row_of
+from helpers.face_distances import LANDMARKS, bilinear, brute_force, places, row_of
 
 from arcface_cakd.alignment import URFM, PIFSettings
 from arcface_cakd.config import check_settings

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from _host import Host, HostRun, side_by_side
-from _ijbc import make_ijbc
-from _record_sets import jpeg
+from helpers.host import Host, HostRun, side_by_side
+from helpers.ijbc import make_ijbc
+from helpers.record_sets import jpeg
 
 from arcface_cakd import patching
 from arcface_cakd.backbones import get_model

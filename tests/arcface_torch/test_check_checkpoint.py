@@ -3,6 +3,7 @@
 import pytest
 import torch
 from easydict import EasyDict as edict
+from helpers.engine_runs import save_teacher
 from torch import nn
 
 from arcface_cakd import arcface_torch as cakd
@@ -11,11 +12,6 @@ from arcface_cakd.partial_fc import ArcFace, PartialFC
 
 E, CLASSES = 16, 6
 URFM = {"num_centers": 9, "dim": 16, "num_heads": 2}
-
-
-def save_teacher(path, seed):
-    torch.manual_seed(seed)
-    torch.save(get_model("swin_mini", num_features=E).state_dict(), path)
 
 
 def make_cfg(output, weights, urfm, resume):

@@ -17,14 +17,14 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from _ijbc import embed, face_image, wanted_scores
+from helpers.ijbc import embed, face_image, wanted_scores
 
 import arcface_cakd
 from arcface_cakd import patching
 from arcface_cakd.backbones import get_model
 
 EVAL = Path(__file__).parents[2] / "eval"
-ON_CPU = Path(__file__).parents[1] / "_arcface_torch_on_cpu.py"
+ON_CPU = Path(__file__).parents[1] / "helpers" / "arcface_torch_on_cpu.py"
 PROBES = {
     probe.run.__name__: probe
     for probe in runpy.run_path(str(EVAL / "host_probes.py"))["PROBES"]

@@ -8,9 +8,9 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from _host import RUNNER, differences, side_by_side
-from _ijbc import wanted_scores
-from _record_sets import jpeg, pixels
+from helpers.host import RUNNER, differences, side_by_side
+from helpers.ijbc import wanted_scores
+from helpers.record_sets import jpeg, pixels
 
 from arcface_cakd.backbones import get_model
 from arcface_cakd.config import CakdConfig, TrainConfig

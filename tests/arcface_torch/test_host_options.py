@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 import torch
-from _host import differences, side_by_side
+from helpers.host import differences, side_by_side
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 TERMS = ["embedding_cosine", "urfm_feature", "urfm_attention", "anchoring"]

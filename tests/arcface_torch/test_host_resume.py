@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from _host import differences
+from helpers.host import differences
 
 from arcface_cakd.backbones import get_model
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from _host import side_by_side
+from helpers.host import side_by_side
 
 from arcface_cakd.backbones import get_model, load_weights
 from arcface_cakd.data import read_bin

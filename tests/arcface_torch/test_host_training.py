@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from _host import side_by_side
+from helpers.host import side_by_side
 
 LONG = {"network": "mbf", "batch_size": 4, "frequent": 5, "verbose": 20, "val_targets": ["lfw"]}
 

@@ -3,8 +3,8 @@
 import math
 
 import pytest
-from _host import side_by_side
-from _record_sets import jpeg
+from helpers.host import side_by_side
+from helpers.record_sets import jpeg
 
 
 @pytest.fixture(scope="module")

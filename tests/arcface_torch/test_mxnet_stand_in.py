@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from _record_sets import encoded, jpeg, pixels
+from helpers.record_sets import encoded, jpeg, pixels
 from PIL import Image
 
 from arcface_cakd.arcface_torch import mxnet as mx

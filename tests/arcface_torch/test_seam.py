@@ -8,14 +8,14 @@ import sys
 import numpy as np
 import pytest
 import torch
-from _processes import run_ranks
 from easydict import EasyDict as edict
-from engine.engine_helpers import make_faces
+from helpers.engine_runs import make_faces
+from helpers.processes import run_ranks
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from arcface_cakd import arcface_torch as cakd
-from arcface_cakd.arcface_torch.hosted import LINES_PER_NORMS, HostedDistiller
+from arcface_cakd.arcface_torch.host_distiller import LINES_PER_NORMS, HostDistiller
 from arcface_cakd.backbones import build_teacher, get_model
 from arcface_cakd.data import read_bin
 from arcface_cakd.distiller import Distiller
@@ -94,7 +94,7 @@ def test_the_student_has_the_weights_that_the_host_drew():
     before = torch.get_rng_state()
     distiller = cakd.distill(network, make_cfg())
     assert torch.equal(torch.get_rng_state(), before)  # so Partial FC starts alike
-    assert isinstance(distiller, HostedDistiller)
+    assert isinstance(distiller, HostDistiller)
     theirs, ours = network.state_dict(), distiller.student.state_dict()
     assert list(theirs) == list(ours)
     assert all(torch.equal(theirs[key], ours[key]) for key in theirs)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from arcface_cakd.backbones._heads import FlattenHead
+from arcface_cakd.backbones.heads import FlattenHead
 from arcface_cakd.backbones.swin import Swin, swin_b, swin_mini, swin_s, swin_t
 
 

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from patching.patching_host import (
+from helpers.patch_hosts import (
     HOST,
     contents,
     make_host,

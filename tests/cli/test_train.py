@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine.engine_helpers import make_faces
+from helpers.engine_runs import make_faces
 
 from arcface_cakd.cli import main
 
@@ -14,7 +14,7 @@ from arcface_cakd.cli import main
 CONFIG = """
 import sys
 sys.path.insert(0, {tests!r})
-import engine.engine_helpers  # registers test_tiny
+import helpers.engine_runs  # registers test_tiny
 from easydict import EasyDict as edict
 
 config = edict()

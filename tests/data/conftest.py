@@ -1,7 +1,7 @@
 """Fixtures of the data tests."""
 
 import pytest
-from _record_sets import jpeg, write_records
+from helpers.record_sets import jpeg, write_records
 
 
 @pytest.fixture

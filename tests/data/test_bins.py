@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import pytest
-from _record_sets import encoded, jpeg, pixels
+from helpers.record_sets import encoded, jpeg, pixels
 from PIL import Image
 
 from arcface_cakd.data import DataError, VerificationSet, read_bin, write_bin

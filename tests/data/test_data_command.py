@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _record_sets import jpeg, write_records
+from helpers.record_sets import jpeg, write_records
 
 from arcface_cakd.cli import main
 from arcface_cakd.data import write_bin
@@ -182,7 +182,7 @@ def test_synthesize_passes_on_what_was_asked(monkeypatch, tmp_path):
         asked.update(options, out=out, identities=identities, seed=seed, m=images_per_identity)
 
     module = types.SimpleNamespace(synthesize=synthesize)
-    monkeypatch.setitem(sys.modules, "arcface_cakd.data.synthesis", module)
+    monkeypatch.setitem(sys.modules, "arcface_cakd.synthesis", module)
     arguments = ["--identities", "3", "--images-per-identity", "4", "--seed", "5"]
     assert data("synthesize", tmp_path, *arguments, "--pairs", "6", "--difficulty", "0.5") == 0
     assert asked == {

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from _record_sets import identify, jpeg, pixels, write_records
+from helpers.record_sets import identify, jpeg, pixels, write_records
 
 from arcface_cakd.data import DataError, FaceLandmarks, get_dataloader
 from arcface_cakd.landmarks import ARCFACE_TEMPLATE, mirror

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from _record_sets import encoded, identify, jpeg, pixels, write_records
+from helpers.record_sets import encoded, identify, jpeg, pixels, write_records
 from PIL import Image
 
 from arcface_cakd.data import DataError, get_dataloader

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from _record_sets import encoded, jpeg, pixels
+from helpers.record_sets import encoded, jpeg, pixels
 from PIL import Image
 
 from arcface_cakd.data import DataError, get_dataloader, pack_folder, write_identity_records

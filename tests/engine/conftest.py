@@ -1,5 +1,5 @@
 import pytest
-from engine.engine_helpers import make_faces
+from helpers.engine_runs import make_faces
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from engine.engine_helpers import made_face, make_faces, small_cakd, small_config
+from helpers.engine_runs import made_face, make_faces, small_cakd, small_config
 
 from arcface_cakd.alignment import URFM
 from arcface_cakd.config import ConfigError

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from engine.engine_helpers import TinyFace, made_face, png, small_cakd, small_config
+from helpers.engine_runs import TinyFace, made_face, png, small_cakd, small_config
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
 from arcface_cakd.backbones import get_model, load_weights

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from engine.engine_helpers import small_cakd, small_config
+from helpers.engine_runs import small_cakd, small_config
 
 from arcface_cakd.engine import train
 from arcface_cakd.registry import LOSSES

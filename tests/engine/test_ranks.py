@@ -6,8 +6,8 @@ import os
 import numpy as np
 import pytest
 import torch
-from _processes import run_ranks
-from engine.engine_helpers import TinyFace, assert_same_state, small_cakd, small_config
+from helpers.engine_runs import TinyFace, assert_same_state, small_cakd, small_config
+from helpers.processes import run_ranks
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
 from arcface_cakd.distributed import rank

@@ -6,9 +6,15 @@ import shutil
 import onnx
 import pytest
 import torch
-from engine.engine_helpers import TinyFace, assert_same_state, small_cakd, small_config
+from helpers.engine_runs import (
+    TinyFace,
+    assert_same_state,
+    save_teacher,
+    small_cakd,
+    small_config,
+)
 
-from arcface_cakd.backbones import OnnxTeacher, get_model
+from arcface_cakd.backbones import OnnxTeacher
 from arcface_cakd.config import ConfigError
 from arcface_cakd.engine import CheckpointError, checkpoint_path, load_distiller, train
 from arcface_cakd.engine import checkpoint as checkpoint_module
@@ -239,12 +245,6 @@ def test_a_fresh_start_leaves_no_checkpoint_of_the_former_run_to_resume_from(fac
     assert (tmp_path / "out" / "checkpoint_gpu_0.pt.old").read_bytes() == former
     with pytest.raises(CheckpointError, match="there is no checkpoint"):
         train(dataclasses.replace(config, resume=True))
-
-
-def save_teacher(path, seed, name="swin_mini"):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        torch.save(get_model(name, num_features=16).state_dict(), path)
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from _processes import run_ranks
-from engine.engine_helpers import small_cakd, small_config
 from engine.test_ranks import as_torchrun
-from engine.test_resume import save_teacher
+from helpers.engine_runs import save_teacher, small_cakd, small_config
+from helpers.processes import run_ranks
 
 from arcface_cakd.backbones import get_model, save_weights
 from arcface_cakd.config import ConfigError

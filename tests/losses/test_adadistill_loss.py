@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from _class_losses import check_golden, cosines, side
 from golden.make_class_losses import CLASSES, cases, inputs, steps
+from helpers.class_losses import check_golden, cosines, side
 
 from arcface_cakd.config import ConfigError, check_settings
 from arcface_cakd.losses import FeatureDims, LossBatch

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from _class_losses import check_golden, cosines, frozen_head, log_probabilities, side
 from golden.make_class_losses import cases, inputs
+from helpers.class_losses import check_golden, cosines, frozen_head, log_probabilities, side
 
 from arcface_cakd.config import check_settings
 from arcface_cakd.losses import FeatureDims, LossBatch

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from _feature_maps import agrees, cases, dims_of, features, ident, pooled, random_maps, value
+from helpers.feature_maps import agrees, cases, dims_of, features, ident, pooled, random_maps, value
 
 from arcface_cakd.config import ConfigError, check_settings
 from arcface_cakd.losses.at_loss import ATLoss, at_loss

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from _feature_maps import dims_of, features, fill, pooled, random_maps, value
 from golden.make_crossarch_kd_losses import cases, tokens
 from golden.make_feature_losses import inputs, record
+from helpers.feature_maps import dims_of, features, fill, pooled, random_maps, value
 
 from arcface_cakd.config import ConfigError, check_settings
 from arcface_cakd.losses.cakd_liu_loss import (

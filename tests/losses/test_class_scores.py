@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
-from _class_losses import HostHead, frozen_head, own_head, side
-from _processes import run_ranks
+from helpers.class_losses import HostHead, frozen_head, own_head, side
+from helpers.processes import run_ranks
 
 from arcface_cakd import distributed
 from arcface_cakd.config import ConfigError

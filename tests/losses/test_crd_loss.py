@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from _relational_golden import cases, same
 from golden.make_relational_losses import DIM, memory, record
+from helpers.relational_losses import cases, same
 
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses import FeatureDims, LossBatch

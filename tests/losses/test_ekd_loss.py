@@ -4,8 +4,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from _relational_golden import cases, inputs, same
 from golden.make_relational_losses import record
+from helpers.relational_losses import cases, inputs, same
 
 from arcface_cakd.config import ConfigError, check_settings
 from arcface_cakd.features import FaceFeatures

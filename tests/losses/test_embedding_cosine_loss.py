@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from _class_losses import check_golden, side
 from golden.make_margindistillation_losses import cases, inputs
+from helpers.class_losses import check_golden, side
 
 from arcface_cakd.config import ConfigError, check_settings
-from arcface_cakd.losses import EmbeddingCosineLoss, FeatureDims, LossBatch, embedding_cosine_loss
+from arcface_cakd.losses import EmbeddingCosineLoss, FeatureDims, LossBatch
+from arcface_cakd.losses.embedding_cosine_loss import embedding_cosine_loss
 from arcface_cakd.registry import LOSSES
 
 

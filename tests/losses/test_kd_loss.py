@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from _class_losses import (
+from golden.make_class_losses import CLASSES, cases, inputs
+from helpers.class_losses import (
     HostHead,
     check_golden,
     cosines,
@@ -10,7 +11,6 @@ from _class_losses import (
     own_head,
     side,
 )
-from golden.make_class_losses import CLASSES, cases, inputs
 
 from arcface_cakd.config import check_settings
 from arcface_cakd.losses import FeatureDims, LossBatch

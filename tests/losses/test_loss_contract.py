@@ -7,7 +7,7 @@ import traceback
 import numpy as np
 import pytest
 import torch
-from _processes import run_ranks
+from helpers.processes import run_ranks
 
 from arcface_cakd import distributed
 from arcface_cakd.alignment import URFM

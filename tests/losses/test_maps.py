@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from _feature_maps import features, pooled
+from helpers.feature_maps import features, pooled
 
 from arcface_cakd.config import ConfigError
 from arcface_cakd.losses import FeatureDims

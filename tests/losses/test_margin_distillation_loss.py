@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from _class_losses import check_golden, cosines, frozen_head, log_probabilities, side
 from golden.make_class_losses import inputs
 from golden.make_margindistillation_losses import cases
 from golden.make_margindistillation_losses import inputs as published_inputs
+from helpers.class_losses import check_golden, cosines, frozen_head, log_probabilities, side
 
 from arcface_cakd.config import ConfigError, check_settings
 from arcface_cakd.losses import FeatureDims, LossBatch

@@ -1,7 +1,17 @@
 import numpy as np
 import pytest
 import torch
-from _feature_maps import agrees, cases, dims_of, features, fill, ident, pooled, random_maps, value
+from helpers.feature_maps import (
+    agrees,
+    cases,
+    dims_of,
+    features,
+    fill,
+    ident,
+    pooled,
+    random_maps,
+    value,
+)
 
 from arcface_cakd.config import ConfigError, check_settings
 from arcface_cakd.losses.mgd_loss import MGDLoss, mask_at_random, mgd_loss

@@ -1,8 +1,18 @@
 import numpy as np
 import pytest
 import torch
-from _feature_maps import agrees, cases, dims_of, features, fill, ident, pooled, random_maps, value
-from _processes import run_ranks
+from helpers.feature_maps import (
+    agrees,
+    cases,
+    dims_of,
+    features,
+    fill,
+    ident,
+    pooled,
+    random_maps,
+    value,
+)
+from helpers.processes import run_ranks
 
 from arcface_cakd import distributed
 from arcface_cakd.config import ConfigError, check_settings

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from _relational_golden import agrees, cases, ident, inputs
+from helpers.relational_losses import agrees, cases, ident, inputs
 
 from arcface_cakd.config import ConfigError
 from arcface_cakd.features import FaceFeatures

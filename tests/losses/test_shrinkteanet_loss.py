@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from _class_losses import side
 from golden.make_margindistillation_losses import cases, inputs
+from helpers.class_losses import side
 
 from arcface_cakd.config import ConfigError
 from arcface_cakd.losses import FeatureDims, LossBatch

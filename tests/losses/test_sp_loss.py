@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from _relational_golden import agrees, cases, ident
+from helpers.relational_losses import agrees, cases, ident
 
 from arcface_cakd.config import ConfigError, check_settings
 from arcface_cakd.features import FaceFeatures

@@ -3,8 +3,8 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from _class_losses import check_golden, side
 from golden.make_margindistillation_losses import cases, inputs
+from helpers.class_losses import check_golden, side
 
 from arcface_cakd.config import ConfigError, check_settings
 from arcface_cakd.losses import FeatureDims, LossBatch, LossError

@@ -4,7 +4,8 @@ import torch
 
 from arcface_cakd.alignment import Alignment, LocalFeatures
 from arcface_cakd.config import ConfigError
-from arcface_cakd.losses import FeatureDims, LossBatch, urfm_attention_loss
+from arcface_cakd.losses import FeatureDims, LossBatch
+from arcface_cakd.losses.urfm_attention_loss import urfm_attention_loss
 from arcface_cakd.registry import LOSSES
 
 

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from arcface_cakd.alignment import Alignment, LocalFeatures
-from arcface_cakd.losses import FeatureDims, LossBatch, urfm_feature_loss
+from arcface_cakd.losses import FeatureDims, LossBatch
+from arcface_cakd.losses.urfm_feature_loss import urfm_feature_loss
 from arcface_cakd.registry import LOSSES
 
 

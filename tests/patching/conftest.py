@@ -1,1 +1,1 @@
-from patching.patching_host import host, recipes, sets  # noqa: F401
+from helpers.patch_hosts import host, recipes, sets  # noqa: F401

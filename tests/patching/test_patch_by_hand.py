@@ -3,7 +3,7 @@
 import ast
 
 import pytest
-from patching.patching_host import (
+from helpers.patch_hosts import (
     HOST,
     TRAIN,
     contents,

@@ -1,7 +1,7 @@
 """Files that carry lines of ours and are the user's: copies and links."""
 
 import pytest
-from patching.patching_host import (
+from helpers.patch_hosts import (
     HOST,
     PATCHED,
     TRAIN,

@@ -5,7 +5,7 @@ import os
 import stat
 
 import pytest
-from patching.patching_host import (
+from helpers.patch_hosts import (
     HOST,
     PATCHED,
     PATCHED_TRAIN,

@@ -4,7 +4,7 @@ import random
 import shutil
 
 import pytest
-from patching.patching_host import contents, make_host, make_recipes, snapshot
+from helpers.patch_hosts import contents, make_host, make_recipes, snapshot
 
 from arcface_cakd.patching import check, patch, revert
 

@@ -1,7 +1,7 @@
 """The recipes that patching copies into a host's configs/, and those of its user there."""
 
 import pytest
-from patching.patching_host import HOST, contents, replace, snapshot
+from helpers.patch_hosts import HOST, contents, replace, snapshot
 
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.patching import PatchError, patch, revert

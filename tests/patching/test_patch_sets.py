@@ -3,7 +3,7 @@
 import hashlib
 
 import pytest
-from patching.patching_host import CAKD, make_sets
+from helpers.patch_hosts import CAKD, make_sets
 
 from arcface_cakd.patching import PatchError, read_sets
 from arcface_cakd.patching.anchors import block_at, find_anchor

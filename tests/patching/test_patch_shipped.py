@@ -6,8 +6,8 @@ import os
 import shutil
 
 import pytest
-from patching.patching_host import contents, replace, snapshot
-from patching.shipped_sets import PATH, digest, shipped
+from helpers.patch_hosts import contents, replace, snapshot
+from helpers.shipped_sets import PATH, digest, shipped
 
 from arcface_cakd.patching import PatchError, check, patch, read_sets, revert
 

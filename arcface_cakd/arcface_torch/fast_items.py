@@ -1,0 +1,167 @@
+"""arcface_torch's training items, the same to the bit, read and decoded faster."""
+
+import logging
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from arcface_cakd.arcface_torch.user_errors import exiting_on_user_error
+from arcface_cakd.config import CakdConfig, ConfigError
+from arcface_cakd.data.errors import DataError
+from arcface_cakd.data.face_landmarks import FaceLandmarks
+from arcface_cakd.data.images import decode_crop
+from arcface_cakd.data.records import split
+from arcface_cakd.data.tensors import normalised
+from arcface_cakd.distributed import is_main
+from arcface_cakd.landmarks import mirror
+from arcface_cakd.recordio import MXIndexedRecordIO
+
+logger = logging.getLogger("arcface_cakd")
+
+
+class FaceItems(Dataset):
+    """The images of ``<root_dir>/train.rec`` as the host's MXFaceDataset gives them.
+
+    An item is ``(image, label)``: float32 (3, 112, 112) RGB in [-1, 1], flipped left to right
+    where one ``torch.rand(1)``, drawn after decoding, is below 0.5; and the first label of the
+    record, as int64 (). The numbers and the use of torch's random numbers are the host's to the
+    bit. It may be handed to workers by fork or pickle.
+
+    With ``landmarks`` the label is float64 (11,): the same, then x and y of each landmark of the
+    image as it is flipped. ``labels`` takes them apart.
+
+    Args:
+        root_dir: the data set.
+        keys: (N,) keys of the images, in the host's order.
+        landmarks: whether the landmarks of the images are needed, see ``FaceLandmarks``.
+
+    Raises:
+        RecordIOError: a record file is missing, cut or foreign; of an item: a damaged record.
+        DataError: of an item: no image record, or an image that does not decode or is not
+            112 x 112.
+    """
+
+    def __init__(self, root_dir: str | os.PathLike, keys: np.ndarray, landmarks: bool = False):
+        self.keys = keys
+        self.landmarks = FaceLandmarks(root_dir, len(keys)) if landmarks else None
+        self._rows = np.argsort(np.argsort(keys)) if landmarks else None  # they follow the keys
+        self.reader = MXIndexedRecordIO(
+            os.path.join(root_dir, "train.idx"), os.path.join(root_dir, "train.rec"), "r"
+        )
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        key = int(self.keys[index])
+        payload = self.reader.read_idx(key)
+        try:
+            encoded, label = split(payload)
+            pixels = decode_crop(encoded)
+            face = None if self.landmarks is None else self.landmarks[self._rows[index]]
+        except DataError as error:
+            raise DataError(f"{self.reader.uri}, key {key}: {error}") from error
+        if torch.rand(1) < 0.5:
+            pixels = pixels[:, ::-1]
+            face = None if face is None else mirror(face)
+        planes = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        image = normalised(planes)
+        if face is not None:
+            return image, torch.tensor([int(label), *face.ravel()], dtype=torch.float64)
+        return image, torch.tensor(int(label), dtype=torch.int64)
+
+
+def faster_items(train_loader: Any, cfg: Any) -> Any:
+    """The host's loader, over ``FaceItems`` where ``config.fast_items`` is true.
+
+    So it is also where ``cakd.urfm.landmarks`` is ``"image"``, for the landmarks ride with the
+    labels until ``labels`` takes them.
+
+    Args:
+        train_loader: what the host's ``get_dataloader`` returned.
+        cfg: the host's config.
+
+    Returns:
+        ``train_loader`` itself where neither is asked for, and, with a warning in the log,
+        where its data is none that ``FaceItems`` stands for: DALI, synthetic images, a folder of
+        images, or a fork's own transforms. Else a loader of the same class with the same
+        sampler, workers and seeds, whose batches are the same to the bit.
+
+    A damaged record file or index ends the program with one line, as do landmarks that the data
+    set lacks.
+    """
+    landmarks = False
+    if cfg.get("cakd") is not None:
+        with exiting_on_user_error():
+            landmarks = CakdConfig.from_entry(cfg.cakd).needs_landmarks
+    if not cfg.get("fast_items") and not landmarks:
+        return train_loader
+    obstacle = _obstacle(train_loader)
+    if obstacle and landmarks:
+        with exiting_on_user_error():
+            raise ConfigError(
+                f'cakd.urfm.landmarks="image" cannot be had here: {obstacle}; set it to "template"'
+            )
+    if obstacle:
+        if is_main():
+            logger.warning("config.fast_items has no effect: %s", obstacle)
+        return train_loader
+    with exiting_on_user_error():
+        dataset = train_loader.dataset
+        items = FaceItems(dataset.root_dir, np.asarray(dataset.imgidx), landmarks)
+    return type(train_loader)(
+        local_rank=train_loader.local_rank,
+        dataset=items,
+        batch_size=train_loader.batch_size,
+        sampler=train_loader.sampler,
+        num_workers=train_loader.num_workers,
+        collate_fn=train_loader.collate_fn,
+        pin_memory=train_loader.pin_memory,
+        drop_last=train_loader.drop_last,
+        timeout=train_loader.timeout,
+        worker_init_fn=train_loader.worker_init_fn,
+        multiprocessing_context=train_loader.multiprocessing_context,
+        generator=train_loader.generator,
+        prefetch_factor=train_loader.prefetch_factor,
+        persistent_workers=train_loader.persistent_workers,
+    )
+
+
+def _obstacle(loader: Any) -> str | None:
+    """What keeps ``FaceItems`` from standing for the loader's data set; None: nothing does."""
+    if not isinstance(loader, DataLoader) or not hasattr(loader, "local_rank"):
+        return f"a {type(loader).__name__} is not the host's DataLoaderX"
+    dataset = loader.dataset
+    if type(dataset).__name__ != "MXFaceDataset":
+        return f"it is for train.rec, and {type(dataset).__name__} reads other data"
+    if not (hasattr(dataset, "root_dir") and hasattr(dataset, "imgidx")):
+        return "this MXFaceDataset has no root_dir and imgidx"
+    if _settings(getattr(dataset, "transform", None)) != _HOST_TRANSFORMS:
+        return "the transforms of this MXFaceDataset are not arcface_torch's"
+    return None
+
+
+_HALF = (0.5, 0.5, 0.5)
+_HOST_TRANSFORMS = [
+    ("ToPILImage", {"mode": None}),
+    ("RandomHorizontalFlip", {"p": 0.5}),
+    ("ToTensor", {}),
+    ("Normalize", {"mean": _HALF, "std": _HALF}),
+]
+
+
+def _settings(transform: Any) -> list[tuple[str, dict]] | None:
+    """The names of composed transforms and what tells them from others of their kind."""
+    steps = getattr(transform, "transforms", None)
+    if steps is None:
+        return None
+    found = []
+    for step in steps:
+        own = {k: getattr(step, k) for k in ("mode", "p", "mean", "std") if hasattr(step, k)}
+        own = {k: tuple(v) if isinstance(v, list) else v for k, v in own.items()}
+        found.append((type(step).__name__, own))
+    return found

@@ -1,0 +1,153 @@
+"""A distiller inside arcface_torch's training step."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.nn.utils import clip_grad_norm_
+
+from arcface_cakd.arcface_torch.user_errors import exiting_on_user_error
+from arcface_cakd.config import ConfigError
+from arcface_cakd.distiller import Distiller
+from arcface_cakd.engine.meters import Meter
+from arcface_cakd.engine.stepping import clipping_budgets
+
+# Gradient norms cost a backward pass for each term: every so many log lines.
+LINES_PER_NORMS = 10
+# Keeps small gradients of single terms alive in float16; the loop's own scaler is out of reach.
+_NORM_SCALE = 2.0**16
+
+
+class HostDistiller(Distiller):
+    """A ``Distiller`` that also keeps the figures for the host's log.
+
+    Attributes:
+        frequent: micro-steps between two log lines.
+        figures: what the latest log step found, by name: the terms, weighted, as means over the
+            ranks and the micro-steps since the log step before; diagnostics of this rank's last
+            batch; and, every ``LINES_PER_NORMS`` log steps, the norm of each term's gradient.
+    """
+
+    def __init__(self, *args: Any, frequent: int, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.frequent = frequent
+        groups = {g["name"]: g["params"] for g in self.parameter_groups(0.0, 0.0)}
+        self._budgets = clipping_budgets(groups, self.config.clipping == "shared")
+        self.figures: dict[str, float] = {}
+        self._meter = Meter()
+        self._landmarks: Tensor | None = None
+
+    def take_landmarks(self, landmarks: Tensor) -> None:
+        """The landmarks (B, 5, 2) of the images of the next training forward."""
+        self._landmarks = landmarks
+
+    def forward(self, images: Tensor, landmarks: Tensor | None = None) -> Tensor:
+        """As a ``Distiller``'s; the host gives the images alone."""
+        if self.training and landmarks is None:
+            landmarks, self._landmarks = self._landmarks, None
+            if landmarks is None and self.config.needs_landmarks:
+                with exiting_on_user_error():
+                    raise ConfigError(
+                        'cakd.urfm.landmarks="image" needs the landmarks of every image, and this '
+                        "train_v2.py does not hand them over: update it with `arcface-cakd patch`, "
+                        'or set cakd.urfm.landmarks="template"'
+                    )
+        return super().forward(images, landmarks)
+
+    def total(self, margin: Tensor, labels: Tensor, partial_fc: nn.Module) -> Tensor:
+        """The loss of this micro-step: the weighted margin softmax loss and every term."""
+        own = self.terms(labels, partial_fc)
+        terms = {"margin": self.config.margin_weight * margin, **own}
+        step = self.losses.steps_done
+        self._meter.update(tuple(terms), torch.stack([t.detach() for t in terms.values()]))
+        if step % self.frequent == 0:
+            self.figures = dict(zip(terms, self._meter.read(), strict=True)) | self.diagnostics()
+            if step % (self.frequent * LINES_PER_NORMS) == 0:
+                # Not of the margin: the host's Partial FC computes its gradient in place, and
+                # a second backward pass through it would be wrong.
+                self.figures |= self._norms(own)
+        return sum(terms.values())
+
+    def clip(self, max_norm: float) -> Tensor:
+        """Clip the gradients of each of ``clipping_budgets``; the norm of all before, a scalar."""
+        norms = [clip_grad_norm_(parameters, max_norm) for parameters in self._budgets.values()]
+        return torch.stack(norms).norm()
+
+    def _norms(self, terms: dict[str, Tensor]) -> dict[str, float]:
+        scale = _NORM_SCALE if self.amp_dtype is torch.float16 else 1.0
+        norms = self.gradient_norms({name: term * scale for name, term in terms.items()})
+        return {f"gradient_norm/{name}": norm / scale for name, norm in norms.items()}
+
+
+def distiller_of(backbone: nn.Module) -> HostDistiller | None:
+    """The distiller that the host's backbone is, in DistributedDataParallel or not; else None."""
+    module = getattr(backbone, "module", backbone)
+    return module if isinstance(module, HostDistiller) else None
+
+
+def labels(backbone: nn.Module, batch_labels: Tensor) -> Tensor:
+    """The labels of a batch, (B,) int64; landmarks that ride with them go to the distiller.
+
+    Args:
+        backbone: the host's, in DistributedDataParallel or not.
+        batch_labels: what the host's loader gave: one for each image, or (B, 11) as ``FaceItems``
+            has it.
+    """
+    if batch_labels.shape[1:] != (11,):
+        return batch_labels
+    distiller = distiller_of(backbone)
+    if distiller is not None:
+        distiller.take_landmarks(batch_labels[:, 1:].unflatten(1, (5, 2)))
+    return batch_labels[:, 0].long()
+
+
+def total_loss(loss: Tensor, backbone: nn.Module, labels: Tensor, partial_fc: nn.Module) -> Tensor:
+    """The loss to back-propagate: ``loss`` itself, or with the terms of distillation.
+
+    Args:
+        loss: scalar, Partial FC's margin softmax loss of the global batch.
+        backbone: the host's, in DistributedDataParallel, after a training forward.
+        labels: (B,) int64, of the local batch.
+        partial_fc: the host's ``PartialFC_V2``.
+
+    Returns:
+        scalar: cakd.margin_weight * loss + the weighted terms, each a mean over the local batch.
+        Partial FC scales its gradient so that a mean of each rank's own fits beside it.
+    """
+    distiller = distiller_of(backbone)
+    return loss if distiller is None else distiller.total(loss, labels, partial_fc)
+
+
+def comm_hook(backbone: nn.Module, hook: Callable) -> Callable:
+    """The hook that averages gradients over the ranks: the host's own, or float32 in distillation.
+
+    The host's compresses to float16 always, and gradients of alignment losses that are smaller
+    than 6e-8 there would become zero. float32 doubles what the ranks exchange.
+    """
+    return hook if distiller_of(backbone) is None else allreduce_hook
+
+
+def parameter_groups(backbone: nn.Module, cfg: Any) -> list[dict]:
+    """The optimiser's groups but for Partial FC's, which the host puts last.
+
+    One group for a plain backbone; ``student``, ``prompts`` and ``urfm`` in distillation, with
+    ``cakd.lr_scale`` and ``cakd.weight_decay``.
+    """
+    distiller = distiller_of(backbone)
+    if distiller is None:
+        return [{"params": backbone.parameters()}]
+    return distiller.parameter_groups(cfg.lr, cfg.weight_decay)
+
+
+def clip_grad_norm(backbone: nn.Module, max_norm: float) -> Tensor:
+    """Clip gradients in place; in distillation by the budgets that ``cakd.clipping`` says.
+
+    Returns:
+        scalar, the 2-norm of all gradients before clipping.
+    """
+    distiller = distiller_of(backbone)
+    if distiller is None:
+        return clip_grad_norm_(backbone.parameters(), max_norm)
+    return distiller.clip(max_norm)

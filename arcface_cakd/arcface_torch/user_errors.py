@@ -1,0 +1,19 @@
+"""How a user's mistake ends a run of the host."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+from arcface_cakd.distributed import is_main
+from arcface_cakd.errors import ArcfaceCakdError
+
+
+@contextlib.contextmanager
+def exiting_on_user_error() -> Iterator[None]:
+    """The host has no place of its own to say what a user did wrong: rank 0 says it and all end."""
+    try:
+        yield
+    except (ArcfaceCakdError, OSError) as error:
+        if is_main():
+            print(f"arcface-cakd: error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None

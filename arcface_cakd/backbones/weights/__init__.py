@@ -1,0 +1,20 @@
+"""The weights of networks: files, and how they come into networks and out of them."""
+
+from arcface_cakd.backbones.weights.files import WeightsError, read_weights
+from arcface_cakd.backbones.weights.networks import (
+    copy_weights,
+    embedding_size_of,
+    load_weights,
+    save_weights,
+    start_from,
+)
+
+__all__ = [
+    "WeightsError",
+    "copy_weights",
+    "embedding_size_of",
+    "load_weights",
+    "read_weights",
+    "save_weights",
+    "start_from",
+]

@@ -1,0 +1,125 @@
+"""Files of weights: what is in them, as plain state dicts."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from arcface_cakd.backbones.base import BackboneError
+
+_DDP_PREFIX = "module."
+_NAMED = 3  # keys of each kind that a message spells out
+_NESTED = ("state_dict", "model")  # where timm's and Microsoft's checkpoints keep the state dict
+_IN_FOLDER = ("model.safetensors", "pretrained_model/model.pt")  # as CVLface lays them out
+_SETTINGS_IN_FOLDER = ("config.json", "pretrained_model/model.yaml", "model.yaml")
+_BGR = re.compile(r"""color_space["']?\s*:\s*["']?BGR""", re.IGNORECASE)
+
+
+class WeightsError(BackboneError):
+    """Weights that cannot be read or do not fit; the message names the file and the keys."""
+
+
+def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
+    """The state dict in a file, on the CPU.
+
+    No file can run code: torch's are read with ``weights_only=True``. A state dict under the
+    checkpoint's key ``state_dict`` or ``model``, as timm and Microsoft's Swin write it, is taken
+    from there. Where every key starts with ``module.``, as DistributedDataParallel writes them,
+    that prefix is dropped.
+
+    Args:
+        path: a file of torch's (``model.pt``) or a ``.safetensors`` file, or a folder as CVLface
+            has them on Hugging Face, with ``model.safetensors`` or ``pretrained_model/model.pt``.
+
+    Raises:
+        WeightsError: no such file, one that is cut or damaged, no state dict in it, or one of a
+            model that takes BGR images: CVLface's settings, in the folder, beside the file or in
+            the folder above it, say so.
+    """
+    if not os.fspath(path):
+        raise WeightsError("weights '': no path at all; give the model.pt of a finished run")
+    path = Path(path)
+    if path.is_dir():
+        path = _in_folder(path)
+    elif path.is_file():
+        folder = path.absolute().parent
+        _refuse_bgr(path, folder, folder.parent)
+    if not path.is_file():
+        raise WeightsError(f"weights {path}: no such file; give the model.pt of a finished run")
+    try:
+        state = _load(path)
+    except PermissionError as error:
+        raise WeightsError(f"weights {path} cannot be read: {error.strerror}") from error
+    except ImportError as error:
+        raise WeightsError(
+            f"weights {path} need the package safetensors: pip install safetensors"
+        ) from error
+    except Exception as error:  # a damaged pickle raises nearly anything
+        reason = " ".join(str(error).split())[:120]
+        raise WeightsError(
+            f"weights {path} cannot be read: the file is cut, damaged, or holds more than "
+            f"tensors; copy it again, or save it with torch.save(model.state_dict(), path) "
+            f"({type(error).__name__}: {reason})"
+        ) from error
+    if isinstance(state, Mapping):
+        nested = [key for key in _NESTED if isinstance(state.get(key), Mapping)]
+        state = state[nested[0]] if nested else state
+    if not isinstance(state, Mapping) or not len(state):
+        raise WeightsError(
+            f"weights {path} hold a {type(state).__name__}, not a state dict with tensors in it; "
+            "give a model.pt, as torch.save(model.state_dict(), path) writes it"
+        )
+    odd = [str(k) for k, v in state.items() if not (isinstance(k, str) and _is_plain(v))]
+    if odd:
+        raise WeightsError(
+            f"weights {path} hold no plain state dict (not dense tensors: {some(odd)}); give a "
+            "model.pt, as torch.save(model.state_dict(), path) writes it"
+        )
+    if all(key.startswith(_DDP_PREFIX) for key in state):
+        state = {key.removeprefix(_DDP_PREFIX): value for key, value in state.items()}
+    return dict(state)
+
+
+def some(names: list[str]) -> str:
+    """The first few of ``names``, for a message."""
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+
+
+def _in_folder(folder: Path) -> Path:
+    _refuse_bgr(folder, folder)
+    for name in _IN_FOLDER:
+        if (folder / name).is_file():
+            return folder / name
+    raise WeightsError(
+        f"weights {folder}: a folder, and no such file in it as {' or '.join(_IN_FOLDER)}; give "
+        "the model.pt of a finished run"
+    )
+
+
+def _refuse_bgr(weights: Path, *folders: Path) -> None:
+    """Refuse weights where CVLface's settings in one of the folders say that they are for BGR."""
+    for settings in (folder / name for folder in folders for name in _SETTINGS_IN_FOLDER):
+        try:
+            text = settings.read_bytes().decode(errors="replace") if settings.is_file() else ""
+        except OSError:  # a folder above that is not ours to read
+            continue
+        if _BGR.search(text):
+            raise WeightsError(
+                f"weights {weights}: {settings} says that this model takes BGR images, and ours "
+                "are RGB: take a model for RGB"
+            )
+
+
+def _load(path: Path) -> object:
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_quantized
