@@ -6,9 +6,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from arcface_torch.test_items import COUNT, SETS, loader_over
 from easydict import EasyDict as edict
 from helpers.host import HostRun
+from helpers.host_items import COUNT, SETS, loader_over
 from PIL import Image
 from torch import nn
 from torchvision.transforms import functional as F

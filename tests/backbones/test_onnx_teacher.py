@@ -6,8 +6,8 @@ import logging
 import onnx
 import pytest
 import torch
-from evaluation.test_onnx_backbone import images, mean, two_outputs, write
 from helpers.engine_runs import make_faces, small_cakd, small_config
+from helpers.onnx_files import images, mean, two_outputs, write
 from onnx import TensorProto, helper
 
 from arcface_cakd.backbones import (

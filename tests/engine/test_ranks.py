@@ -1,13 +1,12 @@
 """Several ranks against one process that computes the same another way."""
 
 import dataclasses
-import os
 
 import numpy as np
 import pytest
 import torch
 from helpers.engine_runs import TinyFace, assert_same_state, small_cakd, small_config
-from helpers.processes import run_ranks
+from helpers.processes import as_torchrun, run_ranks
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
 from arcface_cakd.distributed import rank
@@ -21,11 +20,6 @@ from arcface_cakd.engine import (
 from arcface_cakd.engine.builders import Run, build_model, build_run
 from arcface_cakd.engine.errors import CheckpointError, TeacherError
 from arcface_cakd.engine.stepping import Stepper, average_gradients
-
-
-def as_torchrun():
-    """The rest of what torchrun sets, for a group that has met already."""
-    os.environ.update(MASTER_ADDR="localhost", MASTER_PORT="1")
 
 
 def loss_and_gradients(config):

@@ -8,9 +8,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from engine.test_ranks import as_torchrun
 from helpers.engine_runs import save_teacher, small_cakd, small_config
-from helpers.processes import run_ranks
+from helpers.processes import as_torchrun, run_ranks
 
 from arcface_cakd.backbones import get_model, save_weights
 from arcface_cakd.config import ConfigError

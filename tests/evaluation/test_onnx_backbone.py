@@ -1,33 +1,10 @@
 import numpy as np
-import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
+from helpers.onnx_files import images, mean, two_outputs, write
+from onnx import helper
 
 from arcface_cakd.evaluation import EvaluationError, OnnxBackbone, embed
-
-
-def write(path, nodes, shape=("batch", 3, 112, 112), outputs=("mean",), constants=()):
-    """A graph over one input "x"; every output is taken as float32 of any shape."""
-    graph = helper.make_graph(
-        nodes,
-        "test",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
-        [helper.make_tensor(name, TensorProto.FLOAT, [], [value]) for name, value in constants],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, path)
-    return path
-
-
-def mean(of="x"):
-    """The mean of each channel, as an embedding of three values."""
-    return helper.make_node("ReduceMean", [of], ["mean"], "reduce", axes=[2, 3], keepdims=0)
-
-
-def images(count, seed=0):
-    return torch.rand(count, 3, 112, 112, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
 def test_it_computes_what_the_graph_says(tmp_path):
@@ -70,11 +47,6 @@ def test_a_fixed_batch_is_kept(tmp_path):
     assert model(images(1)).shape == (1, 3)
     with pytest.raises(EvaluationError, match="batches of 1 only, got 2"):
         model(images(2))
-
-
-def two_outputs(path):
-    copy = helper.make_node("Identity", ["mean"], ["copy"])
-    return write(path, [mean(), copy], outputs=("mean", "copy"))
 
 
 @pytest.mark.parametrize(

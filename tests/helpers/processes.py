@@ -60,6 +60,11 @@ def run_ranks(function, world_size, tmp_path, *args, timeout=120):
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(world_size)]
 
 
+def as_torchrun():
+    """The rest of what torchrun sets, for a group that has met already."""
+    os.environ.update(MASTER_ADDR="localhost", MASTER_PORT="1")
+
+
 def _run_rank(rank, function, world_size, folder, timeout, args):
     torch.set_num_threads(1)
     # What torchrun would set, less the address: the group meets at a file.

@@ -13,7 +13,7 @@ from arcface_cakd.resources import resource_dir
 
 README = (resource_dir("recipes") / "README.md").read_text(encoding="utf-8")
 
-cost_script = Path(__file__).parents[1] / "eval" / "recipe_cost.py"
+cost_script = Path(__file__).parents[2] / "eval" / "recipe_cost.py"
 needs_checkout = pytest.mark.skipif(not cost_script.is_file(), reason="no eval/: no checkout")
 
 

@@ -27,7 +27,7 @@ from arcface_cakd.recordio import (
 )
 from arcface_cakd.recordio.framing import read_record
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 MAGIC = bytes.fromhex("0a23d7ce")
 
 

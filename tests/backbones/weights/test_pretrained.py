@@ -16,7 +16,7 @@ from arcface_cakd.backbones import WeightsError, build_teacher, get_model, start
 from arcface_cakd.backbones.timm_grid import TimmGrid
 from arcface_cakd.backbones.weights.resampling import TRUNK
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 make = runpy.run_path(str(GOLDEN / "make_backbones.py"))
 microsoft = runpy.run_path(str(GOLDEN / "make_microsoft_swin.py"))
 golden = json.loads((GOLDEN / "microsoft_swin.json").read_text())
