@@ -256,6 +256,21 @@ class Distiller(nn.Module):
         )
         return terms
 
+    def all_terms(
+        self, margin: Tensor, labels: Tensor, partial_fc: nn.Module | None = None
+    ) -> dict[str, Tensor]:
+        """All that a training step adds up: ``margin``, weighted, and after it ``terms``.
+
+        Args:
+            margin: scalar, the margin softmax loss of the global batch.
+            labels: see ``terms``.
+            partial_fc: see ``terms``.
+        """
+        return {
+            "margin": self.config.margin_weight * margin,
+            **self.terms(labels, partial_fc),
+        }
+
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict]:
         """Optimiser groups ``student``, ``prompts`` and ``urfm``, empty ones left out.
 
@@ -280,10 +295,15 @@ class Distiller(nn.Module):
         ]
         return [group for group in groups if group["params"]]
 
-    def gradient_norms(self, terms: dict[str, Tensor]) -> dict[str, float]:
+    def gradient_norms(self, terms: dict[str, Tensor], scale: float = 1.0) -> dict[str, float]:
         """The norm of each term's gradient on the student's parameters, of the local batch.
 
         Call it before the loss's own backward; it costs one backward per term.
+
+        Args:
+            terms: scalars, by name.
+            scale: what the terms are multiplied by in the backward pass, and the norms divided by
+                afterwards: in float16 small gradients would vanish without it.
         """
         parameters = [p for p in self.student.parameters() if p.requires_grad]
         norms = {}
@@ -291,9 +311,11 @@ class Distiller(nn.Module):
             if not term.requires_grad:
                 norms[name] = 0.0
                 continue
-            gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+            gradients = torch.autograd.grad(
+                scale * term, parameters, retain_graph=True, allow_unused=True
+            )
             present = [g.detach().norm() for g in gradients if g is not None]
-            norms[name] = float(torch.stack(present).norm()) if present else 0.0
+            norms[name] = float(torch.stack(present).norm()) / scale if present else 0.0
         return norms
 
     @torch.no_grad()

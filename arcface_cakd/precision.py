@@ -16,6 +16,13 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def amp_dtype(fp16: bool, bf16: bool) -> torch.dtype | None:
+    """What ``autocast`` takes, for the keys ``fp16`` and ``bf16`` of a config."""
+    if fp16:
+        return torch.float16
+    return torch.bfloat16 if bf16 else None
+
+
 def autocast(device_type: str, dtype: torch.dtype | None) -> AbstractContextManager:
     """Autocast to ``dtype``; None is full precision, whatever autocast is around it."""
     if not torch.amp.is_autocast_available(device_type):  # meta, which only computes shapes

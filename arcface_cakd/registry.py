@@ -20,10 +20,15 @@ class UnknownNameError(ArcfaceCakdError, LookupError):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint that names the nearest of ``known``, or lists them where none is near."""
     known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean {near[0]!r}?"
+    near = nearest(name, known)
+    if near is not None:
+        return f"did you mean {near!r}?"
     return "known: " + (", ".join(known) if known else "none")
+
+
+def nearest(name: str, known: Iterable[str], similarity: float = 0.5) -> str | None:
+    """The nearest of ``known``, or None where none is as similar, from 0 to 1, as that."""
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=similarity)), None)
 
 
 class Registry:

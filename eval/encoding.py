@@ -108,7 +108,8 @@ class Encoding:
         if mapping.pair_encoding is None:
             shape = (mapping.num_heads, len(self.centers), len(self.patches))
             return torch.full(shape, 1 / len(self.patches))
-        return mapping.pair_encoding(distance=self.total[None])[0].softmax(-1)
+        rows = mapping.pair_encoding.pif(self.total[None])
+        return mapping.pair_encoding(index=rows)[0].softmax(-1)
 
     def rows(self) -> dict:
         """By what is looked up: the constants of the index function, and the pairs in each row."""

@@ -12,7 +12,13 @@ from torch.optim import Optimizer
 from arcface_cakd.arcface_torch.host_distiller import distiller_of
 from arcface_cakd.arcface_torch.user_errors import exiting_on_user_error
 from arcface_cakd.distributed import failing_together
-from arcface_cakd.engine.checkpoint import check_shapes
+from arcface_cakd.engine.checkpoint import (
+    check_shapes,
+    checkpoint_path,
+    pending_gradients,
+    read_checkpoint,
+    restore_gradients,
+)
 from arcface_cakd.engine.errors import CheckpointError
 from arcface_cakd.engine.fingerprint import check_fingerprint, fingerprint
 from arcface_cakd.engine.random_state import random_state, restore_random_state
@@ -31,7 +37,7 @@ def run_state(backbone: nn.Module, partial_fc: nn.Module, amp: Any) -> dict[str,
         partial_fc: the host's ``PartialFC_V2``.
         amp: the host's gradient scaler.
     """
-    gradients = [p.grad for p in _parameters(backbone, partial_fc)]
+    gradients = pending_gradients(_parameters(backbone, partial_fc))
     distiller = distiller_of(backbone)
     return {
         "cakd": {
@@ -61,13 +67,8 @@ def check_checkpoint(
     if not cfg.resume:
         return
     with exiting_on_user_error(), failing_together():
-        path = Path(cfg.output) / f"checkpoint_gpu_{rank}.pt"
+        path = checkpoint_path(cfg.output, rank)
         content = _read(path)
-        if not isinstance(content, dict) or "state_dict_backbone" not in content:
-            raise CheckpointError(
-                f"{path} is not a checkpoint of train_v2.py, which holds state_dict_backbone: "
-                "resume = False starts anew"
-            )
         # None: a plain run's, or of an unpatched host; an older version of ours has no entry.
         then = content.get("cakd", {"fingerprint": None}).get("fingerprint", {})
         distiller = distiller_of(backbone)
@@ -95,7 +96,7 @@ def resume(cfg: Any, rank: int, backbone: nn.Module, partial_fc: nn.Module, amp:
     """
     if not cfg.resume:
         return
-    path = Path(cfg.output) / f"checkpoint_gpu_{rank}.pt"
+    path = checkpoint_path(cfg.output, rank)
     content = _read(path)
     kept = content.get("cakd")
     if kept is None:
@@ -108,9 +109,7 @@ def resume(cfg: Any, rank: int, backbone: nn.Module, partial_fc: nn.Module, amp:
     if kept["scaler"] and amp.is_enabled():
         amp.load_state_dict(kept["scaler"])
     if kept["gradients"] is not None:
-        parameters = _parameters(backbone, partial_fc)
-        for parameter, gradient in zip(parameters, kept["gradients"], strict=True):
-            parameter.grad = None if gradient is None else gradient.to(parameter.device)
+        restore_gradients(_parameters(backbone, partial_fc), kept["gradients"])
     restore_random_state(kept["rng"], _device(partial_fc))
 
 
@@ -122,17 +121,12 @@ def save(content: Any, path: str | os.PathLike) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     """A checkpoint of the host, mapped: its class centres are read by whoever takes them."""
-    if not path.is_file():
-        raise CheckpointError(
-            f"config.resume: there is no {path}; config.save_all_states = True writes one"
-        )
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # a damaged file raises nearly anything
-        raise CheckpointError(
-            f"checkpoint {path} cannot be read ({type(error).__name__}): it is damaged or not a "
-            "checkpoint; resume = False starts anew"
-        ) from error
+    return read_checkpoint(
+        path,
+        "global_step",
+        "is not a checkpoint of train_v2.py, which holds global_step",
+        mapped=True,
+    )
 
 
 def _parameters(backbone: nn.Module, partial_fc: nn.Module) -> list[nn.Parameter]:

@@ -58,8 +58,7 @@ class HostDistiller(Distiller):
 
     def total(self, margin: Tensor, labels: Tensor, partial_fc: nn.Module) -> Tensor:
         """The loss of this micro-step: the weighted margin softmax loss and every term."""
-        own = self.terms(labels, partial_fc)
-        terms = {"margin": self.config.margin_weight * margin, **own}
+        terms = self.all_terms(margin, labels, partial_fc)
         step = self.losses.steps_done
         self._meter.update(tuple(terms), torch.stack([t.detach() for t in terms.values()]))
         if step % self.frequent == 0:
@@ -67,18 +66,16 @@ class HostDistiller(Distiller):
             if step % (self.frequent * LINES_PER_NORMS) == 0:
                 # Not of the margin: the host's Partial FC computes its gradient in place, and
                 # a second backward pass through it would be wrong.
-                self.figures |= self._norms(own)
+                own = {name: term for name, term in terms.items() if name != "margin"}
+                scale = _NORM_SCALE if self.amp_dtype is torch.float16 else 1.0
+                norms = self.gradient_norms(own, scale)
+                self.figures |= {f"gradient_norm/{name}": norm for name, norm in norms.items()}
         return sum(terms.values())
 
     def clip(self, max_norm: float) -> Tensor:
         """Clip the gradients of each of ``clipping_budgets``; the norm of all before, a scalar."""
         norms = [clip_grad_norm_(parameters, max_norm) for parameters in self._budgets.values()]
         return torch.stack(norms).norm()
-
-    def _norms(self, terms: dict[str, Tensor]) -> dict[str, float]:
-        scale = _NORM_SCALE if self.amp_dtype is torch.float16 else 1.0
-        norms = self.gradient_norms({name: term * scale for name, term in terms.items()})
-        return {f"gradient_norm/{name}": norm / scale for name, norm in norms.items()}
 
 
 def distiller_of(backbone: nn.Module) -> HostDistiller | None:

@@ -1,7 +1,6 @@
 """The networks of a patched arcface_torch: its own, ours by name, and the distilling one."""
 
 import logging
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,8 +16,9 @@ from arcface_cakd.backbones import (
     copy_weights,
     start_from,
 )
-from arcface_cakd.config import CakdConfig, ConfigError
+from arcface_cakd.config import CakdConfig, ConfigError, check_combination
 from arcface_cakd.distributed import failing_together
+from arcface_cakd.precision import amp_dtype
 from arcface_cakd.registry import BACKBONES, did_you_mean
 
 
@@ -51,32 +51,36 @@ def distill(backbone: nn.Module, cfg: Any) -> nn.Module:
         ``backbone`` itself where ``cfg`` has no ``cakd``.
     """
     plain = cfg.get("cakd") is None
-    start = cfg.get("init_weights")
-    if plain and not cfg.get("bf16") and start is None:
+    start, bf16 = cfg.get("init_weights"), cfg.get("bf16") or False
+    if plain and not bf16 and start is None:
         return backbone
     with exiting_on_user_error(), failing_together(), torch.random.fork_rng(devices=[]):
+        if not isinstance(bf16, bool):
+            raise ConfigError(f"config.bf16 must be True or False, got {bf16!r}")
+        check_combination(
+            "config", fp16=cfg.fp16, bf16=bf16, init_weights=start, distills=not plain
+        )
         if plain:
             if start is not None and not cfg.resume:
                 start_from(backbone, start)
-            return _in_bfloat16(backbone, cfg) if cfg.get("bf16") else backbone
-        if start is not None:
-            raise ConfigError(
-                "config.init_weights is for a plain model: in distillation set cakd.student_weights"
-            )
+            if bf16:
+                _check_knows_bfloat16(backbone, cfg)
+                backbone.amp_dtype = torch.bfloat16
+            return backbone
         config = CakdConfig.from_entry(cfg.cakd)
-        if cfg.resume:  # the checkpoint brings the student's weights
-            config = replace(config, student_weights=None)
+        if cfg.resume:
+            config = config.resumed()
         network = _student(backbone, cfg)
         teacher = build_teacher(cfg.embedding_size, **config.teacher)
         distiller = HostDistiller(network, teacher, config, cfg.num_classes, frequent=cfg.frequent)
-        distiller.amp_dtype = torch.float16 if cfg.fp16 else None
+        distiller.amp_dtype = amp_dtype(cfg.fp16, bf16)
         logging.info(
             "cakd: %s learns from %s, and beside it %d parameters of prompts and heads",
             cfg.network,
             config.teacher["network"],
             sum(p.numel() for g in distiller.parameter_groups(0, 0)[1:] for p in g["params"]),
         )
-        return _in_bfloat16(distiller, cfg) if cfg.get("bf16") else distiller
+        return distiller
 
 
 def student(backbone: nn.Module) -> nn.Module:
@@ -110,15 +114,9 @@ def _student(backbone: nn.Module, cfg: Any) -> FaceBackbone:
     return own
 
 
-def _in_bfloat16(network: nn.Module, cfg: Any) -> nn.Module:
-    if cfg.bf16 is not True:
-        raise ConfigError(f"config.bf16 must be True or False, got {cfg.bf16!r}")
-    if cfg.fp16:
-        raise ConfigError("config.fp16 and config.bf16 are both set; choose one")
-    if not isinstance(network, FaceBackbone | HostDistiller):
+def _check_knows_bfloat16(backbone: nn.Module, cfg: Any) -> None:
+    if not isinstance(backbone, FaceBackbone):
         raise ConfigError(
             f"config.bf16: this arcface_torch's {cfg.network!r} knows float16 alone: set fp16, or "
             "add a cakd entry"
         )
-    network.amp_dtype = torch.bfloat16
-    return network

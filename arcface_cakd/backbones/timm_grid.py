@@ -1,6 +1,5 @@
 """Any timm model that yields a grid of tokens, as a face backbone."""
 
-import difflib
 import math
 from collections.abc import Callable
 from functools import partial
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from arcface_cakd.backbones.base import BackboneError, FaceBackbone
 from arcface_cakd.backbones.heads import FlattenHead
 from arcface_cakd.landmarks import CROP_SIZE
-from arcface_cakd.registry import UnknownNameError
+from arcface_cakd.registry import UnknownNameError, nearest
 
 STAGES = 4  # maps taken from a model that has blocks of one shape and no stages: a plain ViT
 
@@ -153,8 +152,8 @@ def build(
     import timm
 
     if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=1, cutoff=0.5)
-        hint = f"did you mean 'timm:{near[0]}'?" if near else "see timm.list_models()"
+        near = nearest(name, timm.list_models())
+        hint = f"did you mean 'timm:{near}'?" if near else "see timm.list_models()"
         raise UnknownNameError(f"unknown network 'timm:{name}'; {hint}")
     # With its pooling left out, a ViT that pools has its final norm before its tokens come out.
     trunk = _create(name, kwargs, num_classes=0, global_pool="")

@@ -2,7 +2,7 @@
 
 from arcface_cakd.config.cakd import CakdConfig, LossEntry
 from arcface_cakd.config.settings import ConfigError, Range, check_settings
-from arcface_cakd.config.training import TrainConfig, load_config
+from arcface_cakd.config.training import TrainConfig, check_combination, load_config
 
 __all__ = [
     "CakdConfig",
@@ -10,6 +10,7 @@ __all__ = [
     "LossEntry",
     "Range",
     "TrainConfig",
+    "check_combination",
     "check_settings",
     "load_config",
 ]

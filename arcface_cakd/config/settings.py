@@ -15,10 +15,12 @@ import math
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 from arcface_cakd.errors import ArcfaceCakdError
-from arcface_cakd.registry import did_you_mean
+from arcface_cakd.registry import SECTIONS, did_you_mean
+
+T = TypeVar("T")
 
 
 class ConfigError(ArcfaceCakdError, ValueError):
@@ -51,6 +53,15 @@ class Range:
         if self.high < math.inf:
             parts.append(f"at most {self.high:g}")
         return " and ".join(parts)
+
+
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """Marks an edict of settings of what is registered in ``SECTIONS`` under ``name``, as in
+    ``Annotated[dict, Section("urfm")]``: declared there, once, and checked against it.
+    """
+
+    name: str
 
 
 def settings_of(component: Callable) -> dict[str, inspect.Parameter]:
@@ -106,20 +117,28 @@ def check_settings(component: Callable, given: Mapping | None, where: str) -> di
 
 
 def _check_value(value: Any, annotation: Any, where: str) -> Any:
-    bounds = None
+    section, bounds = _marker(annotation, Section), _marker(annotation, Range)
+    if section is not None:
+        return check_settings(SECTIONS.get(section.name), value, where)
     if typing.get_origin(annotation) is Annotated:
-        annotation, *extras = typing.get_args(annotation)
-        bounds = next((extra for extra in extras if isinstance(extra, Range)), None)
+        annotation = typing.get_args(annotation)[0]
     for candidate in _alternatives(annotation):
+        if _marker(candidate, Section) is not None and value is None:
+            continue  # it may be switched off: None is another alternative
         if typing.get_origin(candidate) is Annotated:  # Annotated inside a union
             try:
                 return _check_value(value, candidate, where)
             except ConfigError:
-                if _fits(value, typing.get_args(candidate)[0])[0]:
-                    raise  # the right type, out of range: that is what to say
+                if _marker(candidate, Section) or _fits(value, typing.get_args(candidate)[0])[0]:
+                    raise  # the right type, and what is wrong with it is what to say
                 continue
+        if hasattr(candidate, "from_entry") and value is not None:  # a type that reads itself
+            return candidate.from_entry(value, where)
         if dataclasses.is_dataclass(candidate) and isinstance(value, Mapping):
             return candidate(**check_settings(candidate, value, where))
+        entry = _entry_type(candidate)
+        if entry is not None and isinstance(value, list | tuple):
+            return tuple(entry.from_entry(v, f"{where}[{i}]") for i, v in enumerate(value))
         fits, converted = _fits(value, candidate)
         if fits:
             numbers = converted if isinstance(converted, tuple) else (converted,)
@@ -127,6 +146,19 @@ def _check_value(value: Any, annotation: Any, where: str) -> Any:
                 raise ConfigError(f"{where} must be {bounds}, got {value!r}")
             return converted
     raise ConfigError(f"{where} must be {_describe(annotation)}, got {value!r}")
+
+
+def _marker(annotation: Any, kind: type[T]) -> T | None:
+    """What of that kind an ``Annotated`` annotation carries, if it is one."""
+    if typing.get_origin(annotation) is not Annotated:
+        return None
+    return next((m for m in typing.get_args(annotation)[1:] if isinstance(m, kind)), None)
+
+
+def _entry_type(annotation: Any) -> Any:
+    """E of a ``tuple[E, ...]`` whose members read themselves by ``from_entry``; else None."""
+    inner = typing.get_args(annotation) if typing.get_origin(annotation) is tuple else ()
+    return inner[0] if inner and hasattr(inner[0], "from_entry") else None
 
 
 def _alternatives(annotation: Any) -> tuple:

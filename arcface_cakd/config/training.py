@@ -2,7 +2,6 @@
 
 import ast
 import contextlib
-import difflib
 import runpy
 import sys
 import warnings
@@ -14,7 +13,7 @@ from typing import Annotated, Any, Literal
 from arcface_cakd.config.cakd import CakdConfig
 from arcface_cakd.config.settings import ConfigError, Range, check_settings
 from arcface_cakd.errors import ArcfaceCakdWarning
-from arcface_cakd.registry import did_you_mean
+from arcface_cakd.registry import did_you_mean, nearest
 
 VAL_TARGETS = ("lfw", "cfp_fp", "agedb_30")
 """The verification sets that are looked for where nobody names others, as in arcface_torch."""
@@ -135,24 +134,43 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
     for key in list(raw):
         if key in known:
             continue
-        near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.75)
+        near = nearest(str(key), known, similarity=0.75)  # a host's fork may have keys of its own
         if near:
-            raise ConfigError(f"{path}: unknown key {key!r}; did you mean {near[0]!r}?")
+            raise ConfigError(f"{path}: unknown key {key!r}; did you mean {near!r}?")
         warnings.warn(f"{path}: unknown key {key!r} is ignored", ArcfaceCakdWarning, stacklevel=2)
     given = {k: v for k, v in raw.items() if k in known and k not in _HOST_ONLY}
-    cakd = given.pop("cakd", None)
-    if cakd is not None:
-        given["cakd"] = CakdConfig.from_entry(cakd)
     config = TrainConfig(**check_settings(TrainConfig, given, f"{path}: config"))
-    if config.fp16 and config.bf16:
-        raise ConfigError(f"{path}: fp16 and bf16 are both set; choose one")
-    if config.init_weights is not None and config.cakd is not None:
-        raise ConfigError(
-            f"{path}: init_weights is for a plain model: in distillation set cakd.student_weights"
-        )
+    check_combination(
+        f"{path}: config",
+        fp16=config.fp16,
+        bf16=config.bf16,
+        init_weights=config.init_weights,
+        distills=config.cakd is not None,
+    )
     if config.output is None:
         config.output = str(Path("work_dirs") / path.stem)
     return config
+
+
+def check_combination(
+    where: str, *, fp16: bool, bf16: bool, init_weights: str | None, distills: bool
+) -> None:
+    """Refuse keys that do not go together, in our loop and in arcface_torch's.
+
+    Args:
+        where: what to call the config in messages.
+        fp16: with ``bf16`` and ``init_weights``, as the config has them.
+        distills: whether the config has a ``cakd`` entry.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    if fp16 and bf16:
+        raise ConfigError(f"{where}: fp16 and bf16 are both set; choose one")
+    if init_weights is not None and distills:
+        raise ConfigError(
+            f"{where}.init_weights is for a plain model: in distillation set cakd.student_weights"
+        )
 
 
 def execute_config(path: Path) -> dict[str, Any]:

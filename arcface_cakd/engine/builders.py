@@ -2,7 +2,7 @@
 
 import logging
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from arcface_cakd.distiller import Distiller
 from arcface_cakd.distributed import rank, world_size
 from arcface_cakd.engine.schedule import Schedule
 from arcface_cakd.partial_fc import CombinedMarginLoss, PartialFC
+from arcface_cakd.precision import amp_dtype
 
 logger = logging.getLogger("arcface_cakd")
 
@@ -35,7 +36,6 @@ class Run:
         optimizer: groups ``student`` (``prompts``, ``urfm``) and, last, ``partial_fc``.
         schedule: of the learning rates.
         scaler: for float16, else None.
-        margin_weight: of the margin softmax loss among the terms.
     """
 
     device: torch.device
@@ -48,7 +48,6 @@ class Run:
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     scaler: torch.amp.GradScaler | None
-    margin_weight: float = 1.0
 
     def terms(
         self, images: Tensor, labels: Tensor, landmarks: Tensor | None = None
@@ -63,12 +62,10 @@ class Run:
             labels: (B,) int64.
             landmarks: (B, 5, 2) in pixels, where distillation needs them.
         """
-        distills = isinstance(self.model, Distiller)
-        embeddings = self.model(images, landmarks) if distills else self.model(images)
-        terms = {"margin": self.margin_weight * self.partial_fc(embeddings, labels)}
-        if distills:
-            terms.update(self.model.terms(labels, self.partial_fc))
-        return terms
+        if not isinstance(self.model, Distiller):
+            return {"margin": self.partial_fc(self.model(images), labels)}
+        margin = self.partial_fc(self.model(images, landmarks), labels)
+        return self.model.all_terms(margin, labels, self.partial_fc)
 
 
 def build_run(config: TrainConfig, device: torch.device) -> Run:
@@ -130,7 +127,6 @@ def build_run(config: TrainConfig, device: torch.device) -> Run:
             total_steps=steps_per_epoch * config.num_epoch,
         ),
         scaler=_scaler() if config.fp16 else None,
-        margin_weight=1.0 if config.cakd is None else config.cakd.margin_weight,
     )
 
 
@@ -144,15 +140,11 @@ def build_model(config: TrainConfig, num_classes: int) -> FaceBackbone | Distill
         start_from(student, config.init_weights)
     model: FaceBackbone | Distiller = student
     if config.cakd is not None:
-        cakd = config.cakd
-        if config.resume:  # the checkpoint brings the student's weights
-            cakd = replace(cakd, student_weights=None)
+        cakd = config.cakd.resumed() if config.resume else config.cakd
         teacher = build_teacher(config.embedding_size, **cakd.teacher)
         model = Distiller(student, teacher, cakd, num_classes)
-    if config.fp16:
-        model.amp_dtype = torch.float16
-    elif config.bf16:
-        model.amp_dtype = torch.bfloat16
+    if config.fp16 or config.bf16:
+        model.amp_dtype = amp_dtype(config.fp16, config.bf16)
     return model
 
 

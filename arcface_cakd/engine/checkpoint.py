@@ -4,7 +4,7 @@ One file per rank, ``checkpoint_gpu_<rank>.pt``, with arcface_torch's keys and m
 builtins only, so that ``torch.load`` reads it under ``weights_only=True``.
 """
 
-import pickle
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ def save_checkpoint(run: Run, config: TrainConfig, position: Position, meter: di
         "state_optimizer": run.optimizer.state_dict(),
         "state_lr_scheduler": run.schedule.state_dict(),
         "state_scaler": None if run.scaler is None else run.scaler.state_dict(),
-        "gradients": [p.grad for p in _parameters(run)],
+        "gradients": pending_gradients(_parameters(run)),
         "rng": random_state(run.device),
         "sampling": run.partial_fc.rng_state(),
         "meter": meter,
@@ -118,8 +118,7 @@ def load_checkpoint(run: Run, config: TrainConfig) -> tuple[Position, dict]:
     run.schedule.load_state_dict(content["state_lr_scheduler"])
     if run.scaler is not None and content["state_scaler"] is not None:
         run.scaler.load_state_dict(content["state_scaler"])
-    for parameter, gradient in zip(_parameters(run), content["gradients"], strict=True):
-        parameter.grad = None if gradient is None else gradient.to(parameter.device)
+    restore_gradients(_parameters(run), content["gradients"])
     run.partial_fc.set_rng_state(content["sampling"])
     restore_random_state(content["rng"], run.device)
     position = Position(content["epoch"], content["batch"], content["global_step"])
@@ -228,24 +227,53 @@ def _fingerprint(run: Run, config: TrainConfig) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    return read_checkpoint(
+        path,
+        "config",
+        "was not written by this loop (arcface_torch's own hold too little to go on from)",
+    )
+
+
+def read_checkpoint(path: Path, key: str, otherwise: str, mapped: bool = False) -> dict[str, Any]:
+    """What a checkpoint holds, on the CPU; no file can run code.
+
+    Args:
+        path: of one rank's file.
+        key: that every checkpoint of the kind that is asked for has.
+        otherwise: what one without it is, for the message.
+        mapped: leave tensors in the file until somebody takes them.
+
+    Raises:
+        CheckpointError: there is none, it cannot be read, or it is of another kind.
+    """
     if not path.is_file():
         raise CheckpointError(
             f"there is no checkpoint {path}: save_all_states=True writes one; start anew with "
             "resume=False"
         )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception as error:  # a damaged file raises nearly anything
         raise CheckpointError(
             f"checkpoint {path} cannot be read ({type(error).__name__}): it is damaged or not a "
-            "checkpoint; remove it and start anew"
+            "checkpoint; remove it and start anew with resume=False"
         ) from error
-    if not isinstance(content, dict) or "config" not in content:
-        raise CheckpointError(
-            f"checkpoint {path} was not written by this loop (arcface_torch's own hold too "
-            "little to go on from): start anew with resume=False"
-        )
+    if not isinstance(content, dict) or key not in content:
+        raise CheckpointError(f"{path} {otherwise}: start anew with resume=False")
     return content
+
+
+def pending_gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor | None]:
+    """The gradients of an optimiser step that is not complete, for a checkpoint."""
+    return [parameter.grad for parameter in parameters]
+
+
+def restore_gradients(
+    parameters: Iterable[nn.Parameter], gradients: Iterable[Tensor | None]
+) -> None:
+    """Give parameters what ``pending_gradients`` found, in the same order."""
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = None if gradient is None else gradient.to(parameter.device)
 
 
 def _check(content: dict[str, Any], run: Run, config: TrainConfig, path: Path) -> None:

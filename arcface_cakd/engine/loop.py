@@ -58,6 +58,27 @@ class TrainResult:
     history: list[dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class Due:
+    """What stands at the end of a micro-step, beside training itself.
+
+    Attributes:
+        log: a log line.
+        validate: a validation.
+        model: ``model.pt``, at the end of an epoch.
+        checkpoint: a checkpoint.
+    """
+
+    log: bool
+    validate: bool
+    model: bool
+    checkpoint: bool
+
+    @property
+    def anything(self) -> bool:
+        return self.log or self.validate or self.model or self.checkpoint
+
+
 def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainResult:
     """Run a training, in this process or on every rank that torchrun started.
 
@@ -102,7 +123,6 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
     last_step = total_steps = start.step + max(batches_left, 0)
     if stop_after_step is not None:
         last_step = min(max(stop_after_step, start.step), total_steps)
-    keeps_checkpoints = config.save_all_states or config.checkpoint_every is not None
     shares = config.cakd is not None and config.cakd.clipping == "shared"
     stepper = Stepper(run.optimizer, config.clip_grad_norm, run.scaler, shares)
     guard = DivergenceGuard(device, _advice(config))
@@ -112,24 +132,21 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
         batches = _batches(run.loader, start, config.num_epoch)
         for position, (images, *others) in itertools.islice(batches, last_step - start.step):
             step = position.step
-            ends_epoch = position.batch == len(run.loader)
-            logs = step % config.frequent == 0 or step == total_steps
-            validates = step % config.verbose == 0 or step == total_steps
-            checkpoints = keeps_checkpoints and (
-                ends_epoch or step == last_step or _is_due(step, config.checkpoint_every)
-            )
+            due = _due(config, position, len(run.loader), last_step, total_steps)
+            # On a GPU, to look at a value is to wait for it: only where we wait anyway.
+            looks = device.type == "cpu" or due.anything
 
+            # Forward: the terms of the loss.
             images = images.to(device, non_blocking=True, memory_format=run.memory_format)
             others = [tensor.to(device, non_blocking=True) for tensor in others]
             terms = run.terms(images, *others)
             values = torch.stack([term.detach() for term in terms.values()])
             guard.observe(step, tuple(terms), values)
-            # On a GPU, to look at a value is to wait for it: only where we wait anyway.
-            looks = device.type == "cpu" or logs or validates or checkpoints or ends_epoch
             if looks:
                 guard.check()
-            insight = _insight(run, terms) if logs else {}
+            insight = _insight(run, terms) if due.log else {}
 
+            # Backward, and where the micro-steps of an optimiser step are complete, that step.
             stepper.backward(sum(terms.values()))
             if step % config.gradient_acc == 0:
                 norms = stepper.prepare()
@@ -141,26 +158,29 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
             learning_rate = run.optimizer.param_groups[0]["lr"]
             run.schedule.step()
 
+            # What the run says of itself.
             meter.update(tuple(terms), values)
             clock.tick()
             journal.tick()
-            if logs:
+            if due.log:
                 line = {"step": step, "epoch": position.epoch}
                 line |= _averages(meter, tuple(terms)) | {"lr": learning_rate}
                 line |= clock.read(steps_left=total_steps - step)
                 if run.scaler is not None:
                     line["grad_scale"] = run.scaler.get_scale()
                 journal.log(line | insight)
+
+            # Validation, then what is kept. The checkpoint comes last: what it says is done has
+            # been written.
             with clock.paused():
-                if validates:
+                if due.validate:
                     if is_main():
                         accuracies = validate(run.student, sets)
                         journal.log_validation(step, position.epoch, accuracies)
                     barrier()
-                # The checkpoint comes last: what it says is done has been written.
-                if ends_epoch and is_main():
+                if due.model and is_main():
                     save_weights(run.student, output / "model.pt")
-                if checkpoints:
+                if due.checkpoint:
                     save_checkpoint(run, config, position, meter.state_dict())
     return TrainResult(journal.last_validation(), output, position.step, journal.history)
 
@@ -189,8 +209,21 @@ def _batches(
             yield Position(epoch, batch, step), tensors
 
 
-def _is_due(step: int, every: int | None) -> bool:
-    return every is not None and step % every == 0
+def _due(
+    config: TrainConfig, position: Position, batches: int, last_step: int, total_steps: int
+) -> Due:
+    """What is due after the micro-step at ``position``, in epochs of so many ``batches``."""
+    step = position.step
+    ends_epoch = position.batch == batches
+    every = config.checkpoint_every
+    keeps = config.save_all_states or every is not None
+    wanted = ends_epoch or step == last_step or (every is not None and step % every == 0)
+    return Due(
+        log=step % config.frequent == 0 or step == total_steps,
+        validate=step % config.verbose == 0 or step == total_steps,
+        model=ends_epoch,
+        checkpoint=keeps and wanted,
+    )
 
 
 def _averages(meter: Meter, names: tuple[str, ...]) -> dict[str, Any]:
@@ -206,9 +239,8 @@ def _insight(run: Run, terms: dict[str, Tensor]) -> dict[str, Any]:
         return {}
     # Scaled as in the backward pass, or small gradients would vanish in float16.
     scale = 1.0 if run.scaler is None else run.scaler.get_scale()
-    norms = run.model.gradient_norms({name: term * scale for name, term in terms.items()})
     return {
-        "gradient_norms": {name: norm / scale for name, norm in norms.items()},
+        "gradient_norms": run.model.gradient_norms(terms, scale),
         "diagnostics": run.model.diagnostics(),
     }
 
