@@ -110,8 +110,10 @@ def run_demo(
 
     histogram = {name: histogram_baseline(pairs) for name, pairs in sets.items()}
     figures = {"data": dict(made), **_figures(outcomes, histogram)}
-    for path in filter(None, (out / "results.json", json_file)):
-        write_text(path, json.dumps(figures, indent=2) + "\n")
+    text = json.dumps(figures, indent=2) + "\n"
+    write_text(out / "results.json", text)
+    if json_file:
+        write_text(json_file, text)
     print(_table(outcomes, histogram))
     print(_verdict(outcomes))
     print(
@@ -157,13 +159,13 @@ def _config(run: Run, out: Path, overrides: Sequence[str]) -> TrainConfig:
     if run.name in ("embedding", "cakd"):
         own.append(f"cakd.teacher.weights={out / 'teacher' / 'model.pt'}")
     config = load_config(find_recipe(f"demo_{run.name}"), [*own, *overrides])
-    config.resume = (Path(config.output) / "checkpoint_gpu_0.pt").is_file()
+    config.resume = (config.folder / "checkpoint_gpu_0.pt").is_file()
     return config
 
 
 def _trained(config: TrainConfig) -> FaceBackbone:
     model = get_model(config.network, num_features=config.embedding_size)
-    load_weights(model, Path(config.output) / "model.pt")
+    load_weights(model, config.folder / "model.pt")
     return model.eval()
 
 
@@ -172,7 +174,7 @@ def _train_and_evaluate(run: Run, config: TrainConfig, sets) -> Outcome:
     train(config)
     model = _trained(config)
     results = {name: evaluate_set(model, pairs) for name, pairs in sets.items()}
-    lines = read_history(config.output)
+    lines = read_history(config.folder)
     speeds = [line["images_per_second"] for line in lines if "images_per_second" in line]
     return Outcome(
         results=results,

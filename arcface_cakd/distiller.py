@@ -343,6 +343,12 @@ class Distiller(nn.Module):
         return figures
 
 
+def summed(terms: Mapping[str, Tensor]) -> Tensor:
+    """The loss: the sum of scalar terms, of which there is at least one."""
+    first, *others = terms.values()
+    return sum(others, start=first)
+
+
 def _check_embeddings_suffice(config: CakdConfig, *losses: str) -> None:
     """Refuse what asks more than embeddings of the teacher.
 

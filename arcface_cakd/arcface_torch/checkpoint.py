@@ -74,7 +74,7 @@ def check_checkpoint(
         distiller = distiller_of(backbone)
         if distiller is not None and then is not None:
             check_fingerprint(then, fingerprint(distiller), path)
-        check_shapes(backbone.module, content["state_dict_backbone"], path)
+        check_shapes(backbone.get_submodule("module"), content["state_dict_backbone"], path)
         check_shapes(partial_fc, content["state_dict_softmax_fc"], path)
         there, here = (
             # Whether it is Adam's, and how many parameters are in each group.

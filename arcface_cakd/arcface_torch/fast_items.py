@@ -2,6 +2,7 @@
 
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,8 +48,9 @@ class FaceItems(Dataset):
 
     def __init__(self, root_dir: str | os.PathLike, keys: np.ndarray, landmarks: bool = False):
         self.keys = keys
-        self.landmarks = FaceLandmarks(root_dir, len(keys)) if landmarks else None
-        self._rows = np.argsort(np.argsort(keys)) if landmarks else None  # they follow the keys
+        self.landmarks = FaceLandmarks(Path(root_dir), len(keys)) if landmarks else None
+        # Landmarks follow the keys: the rank of each image's own.
+        self._rows = np.argsort(np.argsort(keys)) if landmarks else np.empty(0, dtype=np.int64)
         self.reader = MXIndexedRecordIO(
             os.path.join(root_dir, "train.idx"), os.path.join(root_dir, "train.rec"), "r"
         )

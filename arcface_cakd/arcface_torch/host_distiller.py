@@ -10,7 +10,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from arcface_cakd.arcface_torch.user_errors import exiting_on_user_error
 from arcface_cakd.config import ConfigError
-from arcface_cakd.distiller import Distiller
+from arcface_cakd.distiller import Distiller, summed
 from arcface_cakd.engine.meters import Meter
 from arcface_cakd.engine.stepping import clipping_budgets
 
@@ -70,7 +70,7 @@ class HostDistiller(Distiller):
                 scale = _NORM_SCALE if self.amp_dtype is torch.float16 else 1.0
                 norms = self.gradient_norms(own, scale)
                 self.figures |= {f"gradient_norm/{name}": norm for name, norm in norms.items()}
-        return sum(terms.values())
+        return summed(terms)
 
     def clip(self, max_norm: float) -> Tensor:
         """Clip the gradients of each of ``clipping_budgets``; the norm of all before, a scalar."""

@@ -64,7 +64,11 @@ def distill(backbone: nn.Module, cfg: Any) -> nn.Module:
             if start is not None and not cfg.resume:
                 start_from(backbone, start)
             if bf16:
-                _check_knows_bfloat16(backbone, cfg)
+                if not isinstance(backbone, FaceBackbone):
+                    raise ConfigError(
+                        f"config.bf16: this arcface_torch's {cfg.network!r} knows float16 alone: "
+                        "set fp16, or add a cakd entry"
+                    )
                 backbone.amp_dtype = torch.bfloat16
             return backbone
         config = CakdConfig.from_entry(cfg.cakd)
@@ -90,7 +94,7 @@ def student(backbone: nn.Module) -> nn.Module:
         backbone: in DistributedDataParallel.
     """
     distiller = distiller_of(backbone)
-    return backbone.module if distiller is None else distiller.student
+    return backbone.get_submodule("module") if distiller is None else distiller.student
 
 
 def _student(backbone: nn.Module, cfg: Any) -> FaceBackbone:
@@ -112,11 +116,3 @@ def _student(backbone: nn.Module, cfg: Any) -> FaceBackbone:
     except WeightsError as error:
         raise WeightsError(f"{error}; or register your network by a new name") from error
     return own
-
-
-def _check_knows_bfloat16(backbone: nn.Module, cfg: Any) -> None:
-    if not isinstance(backbone, FaceBackbone):
-        raise ConfigError(
-            f"config.bf16: this arcface_torch's {cfg.network!r} knows float16 alone: set fp16, or "
-            "add a cakd entry"
-        )

@@ -15,7 +15,7 @@ import math
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, TypeVar, Union
+from typing import Annotated, Any, Literal, TypeGuard, TypeVar, Union
 
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.registry import SECTIONS, did_you_mean
@@ -134,7 +134,7 @@ def _check_value(value: Any, annotation: Any, where: str) -> Any:
                 continue
         if hasattr(candidate, "from_entry") and value is not None:  # a type that reads itself
             return candidate.from_entry(value, where)
-        if dataclasses.is_dataclass(candidate) and isinstance(value, Mapping):
+        if _is_dataclass(candidate) and isinstance(value, Mapping):
             return candidate(**check_settings(candidate, value, where))
         entry = _entry_type(candidate)
         if entry is not None and isinstance(value, list | tuple):
@@ -153,6 +153,10 @@ def _marker(annotation: Any, kind: type[T]) -> T | None:
     if typing.get_origin(annotation) is not Annotated:
         return None
     return next((m for m in typing.get_args(annotation)[1:] if isinstance(m, kind)), None)
+
+
+def _is_dataclass(annotation: Any) -> TypeGuard[type]:
+    return isinstance(annotation, type) and dataclasses.is_dataclass(annotation)
 
 
 def _entry_type(annotation: Any) -> Any:
@@ -209,7 +213,7 @@ def _describe(annotation: Any) -> str:
             names.append("None")
         elif candidate is tuple or typing.get_origin(candidate) is tuple:
             names.append(_describe_list(typing.get_args(candidate)))
-        elif dataclasses.is_dataclass(candidate):
+        elif _is_dataclass(candidate):
             names.append("edict(" + ", ".join(settings_of(candidate)) + ")")
         else:
             names.append(getattr(candidate, "__name__", str(candidate)))

@@ -113,6 +113,17 @@ class TrainConfig:
     frequent: Count = 10
     cakd: CakdConfig | None = None
 
+    @property
+    def folder(self) -> Path:
+        """``output`` as a path.
+
+        Raises:
+            ConfigError: there is none: ``load_config`` fills in what a file leaves out.
+        """
+        if self.output is None:
+            raise ConfigError("config.output is None: name the folder that the run writes to")
+        return Path(self.output)
+
 
 def load_config(path: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
     """Read a config file and complete it.
@@ -222,16 +233,18 @@ def _override(config: dict, text: str, known: set[str]) -> None:
         if isinstance(place, list):
             if not step.isdigit() or int(step) >= len(place):
                 raise ConfigError(f"--set {text}: {where} has entries 0 to {len(place) - 1}")
-            step = int(step)
-        elif not isinstance(place, dict):
+            at: int | str = int(step)
+        elif isinstance(place, dict):
+            at = step
+        else:
             raise ConfigError(f"--set {text}: {where} is not an entry")
         if done == len(steps):
-            place[step] = value
+            place[at] = value
             return
-        inner = place[step] if isinstance(place, list) else place.get(step)
+        inner = place.get(at) if isinstance(place, dict) else place[int(at)]
         if inner is None:
             inner = {}
         elif isinstance(inner, tuple):
             inner = list(inner)
-        place[step] = inner
-        place = place[step]  # an EasyDict stores a copy of what it is given
+        place[at] = inner
+        place = place[at]  # an EasyDict stores a copy of what it is given

@@ -86,7 +86,7 @@ def build_run(config: TrainConfig, device: torch.device) -> Run:
     num_classes = loader.num_classes
     memory_format = torch.channels_last if device.type == "cpu" else torch.contiguous_format
     model = build_model(config, num_classes).train()
-    model.to(device=device, memory_format=memory_format)
+    model.to(device).to(memory_format=memory_format)
     _seed_everything(config.seed + 1 + rank())  # from here on for dropout, each rank its own
 
     margin = CombinedMarginLoss(

@@ -70,7 +70,7 @@ def save_checkpoint(run: Run, config: TrainConfig, position: Position, meter: di
         "meter": meter,
         "config": _fingerprint(run, config),
     }
-    path = checkpoint_path(config.output, rank())
+    path = checkpoint_path(config.folder, rank())
     with atomic_path(path) as partial:
         try:
             torch.save(content, partial)
@@ -96,7 +96,7 @@ def load_checkpoint(run: Run, config: TrainConfig) -> tuple[Position, dict]:
         CheckpointError: a rank has no checkpoint or an unreadable one, the ranks' are of
             different steps, or it is of another network, teacher, number of classes or ranks.
     """
-    path = checkpoint_path(config.output, rank())
+    path = checkpoint_path(config.folder, rank())
     content: dict[str, Any] = {}
     try:
         content = _read(path)
@@ -108,7 +108,7 @@ def load_checkpoint(run: Run, config: TrainConfig) -> tuple[Position, dict]:
     for problem, _ in reports:
         if problem is not None:
             raise CheckpointError(problem)
-    _check_steps([step for _, step in reports], config.output)
+    _check_steps([step for _, step in reports], config.folder)
     run.model.load_state_dict(content["state_dict_backbone"])
     run.partial_fc.load_state_dict(content["state_dict_softmax_fc"])
     # The settings of the groups (learning rate, weight decay) are the config's.
@@ -154,14 +154,15 @@ def load_distiller(config: TrainConfig) -> Distiller:
     """
     if config.cakd is None:
         raise ConfigError("the config has no cakd entry, without which there is no Distiller")
-    path = checkpoint_path(config.output)
+    path = checkpoint_path(config.folder)
     content = _read(path)
     distiller = build_model(replace(config, resume=True), content["config"]["num_classes"])
+    assert isinstance(distiller, Distiller)  # as the config has a cakd entry
     # The network first: where the teacher is random, it is another one for another student.
     now = {"cakd": True, "network": config.network, **fingerprint(distiller)}
     check_fingerprint(content["config"], now, path)
     state = content["state_dict_backbone"]
-    state.update(_joined_shards(distiller, content, config.output))
+    state.update(_joined_shards(distiller, content, config.folder))
     check_shapes(distiller, state, path)
     distiller.load_state_dict(state)
     return distiller.eval()

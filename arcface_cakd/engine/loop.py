@@ -13,7 +13,7 @@ from torch import Tensor
 from arcface_cakd.backbones import save_weights
 from arcface_cakd.config import TrainConfig
 from arcface_cakd.data import FaceLoader
-from arcface_cakd.distiller import Distiller
+from arcface_cakd.distiller import Distiller, summed
 from arcface_cakd.distributed import (
     barrier,
     broadcast_module,
@@ -117,9 +117,9 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
     if isinstance(run.model, Distiller) and batches_left > 0:
         check_teacher(run.model, config.rec, config.val_targets, sets)
     if not config.resume:
-        set_aside_checkpoint(config.output)
+        set_aside_checkpoint(config.folder)
 
-    output = Path(config.output)
+    output = config.folder
     last_step = total_steps = start.step + max(batches_left, 0)
     if stop_after_step is not None:
         last_step = min(max(stop_after_step, start.step), total_steps)
@@ -147,7 +147,7 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
             insight = _insight(run, terms) if due.log else {}
 
             # Backward, and where the micro-steps of an optimiser step are complete, that step.
-            stepper.backward(sum(terms.values()))
+            stepper.backward(summed(terms))
             if step % config.gradient_acc == 0:
                 norms = stepper.prepare()
                 if norms and run.scaler is None:  # a scaler skips steps that overflow
@@ -163,7 +163,7 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
             clock.tick()
             journal.tick()
             if due.log:
-                line = {"step": step, "epoch": position.epoch}
+                line: dict[str, Any] = {"step": step, "epoch": position.epoch}
                 line |= _averages(meter, tuple(terms)) | {"lr": learning_rate}
                 line |= clock.read(steps_left=total_steps - step)
                 if run.scaler is not None:

@@ -28,6 +28,8 @@ class Meter:
 
     def read(self) -> list[float]:
         """The means over the steps and the ranks; starts over. A collective."""
+        if self._sum is None:
+            raise RuntimeError("read() needs an update() since the last reading")
         mean = all_reduce_mean(self._sum / self._count)
         self._sum, self._count = None, 0
         return mean.tolist()

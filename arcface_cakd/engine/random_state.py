@@ -9,7 +9,9 @@ import torch
 
 def random_state(device: torch.device) -> dict[str, Any]:
     """The state of torch's, Python's and numpy's global generators, and of a GPU's."""
-    name, keys, *rest = np.random.get_state()
+    numpys = np.random.get_state()
+    assert isinstance(numpys, tuple)  # it is a dict only where one asks for that
+    name, keys, *rest = numpys
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
