@@ -1,45 +1,29 @@
-"""What the README shows is what the package takes."""
+"""What the README, and the documents that took over parts of it, show is what the package takes."""
 
 import json
 import os
-import re
-import shlex
 import subprocess
 import sys
-from pathlib import Path
 
-import pytest
+from helpers.documents import ROOT, blocks, read
 
 from arcface_cakd import BACKBONES, LOSSES
-from arcface_cakd.cli import _parser
 from arcface_cakd.config import load_config
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.M | re.S)
-COMMANDS = [
-    line.split("&&")[-1].strip()
-    for language, block in BLOCKS
-    for line in block.splitlines()
-    if language == "" and re.search(r"arcface-cakd |-m arcface_cakd ", line)
-]
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_parses(command):
-    words = shlex.split(command.replace("-m arcface_cakd", "arcface-cakd"), comments=True)
-    _parser().parse_args(words[words.index("arcface-cakd") + 1 :])
+README = read("README.md")
+CONFIG = read("docs/config.md")
+PATCHES = read("patches/README.md")
 
 
 def test_the_config_loads(tmp_path):
-    (config,) = [block for _, block in BLOCKS if "config.cakd" in block]
+    (config,) = [block for _, block in blocks(README) if "config.cakd" in block]
     (tmp_path / "example.py").write_text(config)
     loaded = load_config(tmp_path / "example.py")
     assert loaded.cakd.teacher["network"] == "swin_s" and loaded.cakd.prompts is not None
 
 
 def test_the_loss_of_its_own_works_as_an_installed_package(tmp_path):
-    (source,) = [block for _, block in BLOCKS if "class NormLoss" in block]
+    (source,) = [block for _, block in blocks(CONFIG) if "class NormLoss" in block]
     code = [line for line in source.splitlines() if line]
     assert len(code) <= 20, len(code)
     (tmp_path / "norm_distillation.py").write_text(source)
@@ -72,7 +56,7 @@ def test_every_network_and_loss_of_our_own_is_named():
     for registry in (BACKBONES, LOSSES):
         for name in registry.names():
             if registry.get(name).__module__.startswith("arcface_cakd."):  # not another test's
-                assert f"`{name}`" in README, name
+                assert f"`{name}`" in CONFIG, name
 
 
 def test_the_table_of_host_breakages_is_what_the_script_found():
@@ -80,8 +64,28 @@ def test_the_table_of_host_breakages_is_what_the_script_found():
     for row in found["rows"]:
         assert bool(row["left"]) == bool(row["with_current_stack"]), row["what"]
         mended = f"not mended: {row['left']}" if row["left"] else "works"
-        assert f"\n| {row['where']} | {row['what']} | {mended} |\n" in README
-    assert found["host"][:8] in README and found["versions"]["torch"] in README
+        assert f"\n| {row['where']} | {row['what']} | {mended} |\n" in PATCHES
+    assert found["host"][:8] in PATCHES and found["versions"]["torch"] in PATCHES
+
+
+def test_the_demos_table_is_what_it_measured():
+    found = json.loads((ROOT / "eval" / "results" / "demo.json").read_text())
+    rows = {
+        "teacher": "teacher (Swin, plain, 6 epochs)",
+        "student": "student, plain, 1 epoch",
+        "embedding": "student, embedding only, 1 epoch",
+        "cakd": "student, full CAKD, 1 epoch",
+    }
+    sets = ("lfw", "cfp_fp", "agedb_30")
+    for name, run in found["runs"].items():
+        results = [run["results"][each] for each in sets]
+        cells = [f"{100 * result['accuracy']:.1f}" for result in results]
+        cells += [f"{100 * result['tar']['0.1']:.1f}" for result in results]
+        cells += [f"{run['parameters']:,}", f"{1000 / run['images_per_second']:.1f}"]
+        assert f"\n| {rows.pop(name)} | {' | '.join(cells)} |\n" in README
+    assert not rows
+    histogram = " | ".join(f"{100 * found['histogram_accuracy'][each]:.1f}" for each in sets)
+    assert f"\n| colour histogram alone | {histogram} | - |" in README
 
 
 def test_ci_runs_the_test_command():

@@ -1,6 +1,6 @@
 """What the shipped sets put into a host, as a digest beside the version that it belongs to.
 
-``python tests/patching/shipped_sets.py`` writes ``shipped_sets.json`` anew.
+``python tests/helpers/shipped_sets.py`` writes ``shipped_sets.json`` anew.
 """
 
 import hashlib

@@ -38,7 +38,7 @@ def test_the_shipped_sets_are_well_formed():
 def test_a_set_that_changed_has_a_new_version():
     """Who upgrades is told so by the version: a host keeps blocks of its own version."""
     assert shipped() == json.loads(PATH.read_text(encoding="utf-8")), (
-        "the set changed: raise version and run `python tests/patching/shipped_sets.py` to update"
+        "the set changed: raise version and run `python tests/helpers/shipped_sets.py` to update"
     )
 
 
