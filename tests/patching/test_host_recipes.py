@@ -21,7 +21,7 @@ from arcface_cakd.cli import _parser
 from arcface_cakd.config import load_config
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.patching.recipes import HOST_RECIPES, render
-from arcface_cakd.resources import find_recipe, recipe_files, resource_dir
+from arcface_cakd.resources import find_recipe, recipe_files, resource_dir, set_lines
 
 RECIPES = list(recipe_files())
 README = (resource_dir("recipes") / "README.md").read_text(encoding="utf-8")
@@ -253,7 +253,11 @@ def test_plain_students_are_those_of_the_host(name):
     folder = Path(os.environ["ARCFACE_TORCH"]) / "configs"
     base, own = (runpy.run_path(str(folder / f"{n}.py"))["config"] for n in ("base", name))
     theirs = {**base, **own, "save_all_states": True}
-    ours = executed(rendered(name))
+    recipe, settings = set_lines().get(name, (name, ()))
+    ours = executed(rendered(recipe))
+    for key, value in (setting.split("=") for setting in settings):
+        if key != "output":  # arcface_torch's follows from the file's name
+            ours[key] = value if key == "network" else ast.literal_eval(value)
     assert set(own) <= set(ours)
     assert {key: theirs[key] for key in ours} == ours
 
