@@ -26,7 +26,7 @@ from arcface_cakd.synthesis import PROTOCOLS, histogram_baseline, synthesize
 
 logger = logging.getLogger("arcface_cakd")
 
-# Sized for 2 CPU cores, as the epochs in recipes/demo_*.py are.
+# Sized for 2 CPU cores, as the epochs in recipes/demo/ are.
 MADE = {
     "identities": 300,
     "images_per_identity": 12,

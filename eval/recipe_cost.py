@@ -3,6 +3,8 @@
     python eval/recipe_cost.py                        # all, to eval/results/recipe_cost.json
     python eval/recipe_cost.py ms1mv3_mbf casia_r50   # some, printed only
 
+All are the recipes and the runs in recipes/set_lines.json, each a recipe with other settings.
+
 A step is the forward and the backward pass over the recipe's whole batch, that of all its GPUs,
 as one process would do it: the student, the teacher, prompts (the backward pass through the
 teacher that they need, and the unprompted forward pass of anchoring), URFM, losses and the
@@ -30,7 +32,7 @@ from arcface_cakd.config import TrainConfig, load_config
 from arcface_cakd.distiller import Distiller
 from arcface_cakd.files import write_text
 from arcface_cakd.partial_fc import CombinedMarginLoss, PartialFC
-from arcface_cakd.resources import recipe_files
+from arcface_cakd.resources import recipe_files, set_lines
 
 RESULTS = Path(__file__).parent / "results" / "recipe_cost.json"
 DEMO_CLASSES = 300  # the demo's recipes leave the number to the data
@@ -40,15 +42,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help="recipes; default: all")
     args = parser.parse_args()
-    files = recipe_files()
+    files, lines = recipe_files(), set_lines()
     for name in args.names:
-        if name not in files:
+        if name not in files and name not in lines:
             parser.error(f"no recipe {name}")
 
     counted: dict[str, int] = {}  # recipes that differ in nothing that counts are counted once
     recipes = {}
-    for name in args.names or files:
-        config = load_config(files[name])
+    for name in args.names or sorted([*files, *lines]):
+        recipe, settings = lines.get(name, (name, ()))
+        config = load_config(files[recipe], settings)
         images = config.batch_size * gpus(name)
         key = what_counts(config, images)
         if key not in counted:

@@ -6,10 +6,18 @@ from arcface_cakd.resources import find_recipe, recipe_files, resource_dir
 
 def test_recipes_are_found_from_any_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = {path.stem for path in resource_dir("recipes").glob("demo_*.py")}
-    assert "demo_cakd" in names
-    for given in ("demo_cakd", "demo_cakd.py", "recipes/demo_cakd.py"):
-        assert find_recipe(given).read_text().startswith('"""')
+    expected = resource_dir("recipes") / "ms1mv3" / "ms1mv3_mbf.py"
+    for given in (
+        "ms1mv3_mbf",
+        "ms1mv3_mbf.py",
+        "recipes/ms1mv3/ms1mv3_mbf.py",
+        "recipes/ms1mv3_mbf.py",  # where it stood before there were folders
+        "ms1mv3/ms1mv3_mbf.py",
+    ):
+        assert find_recipe(given) == expected and expected.is_file()
+    for given in ("losses/ms1mv3_mbf.py", "elsewhere/ms1mv3_mbf.py", "/recipes/ms1mv3_mbf.py"):
+        with pytest.raises(ArcfaceCakdError, match="no such file"):
+            find_recipe(given)
 
 
 def test_a_file_of_the_users_comes_first(tmp_path, monkeypatch):
@@ -35,9 +43,9 @@ def test_pieces_that_recipes_share_are_no_recipes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     files = recipe_files()
     assert list(files) == sorted(files) and "demo_cakd" in files
-    pieces = {file.stem for file in resource_dir("recipes").glob("*.py")} - set(files)
+    pieces = {file.stem for file in resource_dir("recipes").rglob("*.py")} - set(files)
     assert pieces and all(piece.startswith("_") for piece in pieces)
-    for name in ("_demo", "recipes/_demo.py"):
+    for name in ("_demo", "recipes/_demo.py", "recipes/demo/_demo.py"):
         with pytest.raises(ArcfaceCakdError):
             find_recipe(name)
 

@@ -20,8 +20,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     rows = _LISTS[args.kind]()
     width = max(len(row["name"]) for row in rows)
+    folders = max(len(row.get("folder", "")) for row in rows)
     for row in rows:
-        line = f"{row['name']:<{width}}  {row['what']}"
+        line = f"{row['name']:<{width}}  "
+        if row.get("folder"):
+            line += f"{row['folder']:<{folders}}  "
+        line += row["what"]
         if row.get("paper"):
             line += f" [{row['paper']}]"
         if row.get("needs"):
@@ -58,12 +62,14 @@ def _backbones() -> list[dict]:
 def _recipes() -> list[dict]:
     from arcface_cakd.resources import recipe_files
 
+    files = sorted(recipe_files().items(), key=lambda item: (item[1].parent.name, item[0]))
     return [
         {
             "name": name,
+            "folder": file.parent.name,
             "what": _first_line(ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))),
         }
-        for name, file in recipe_files().items()
+        for name, file in files
     ]
 
 

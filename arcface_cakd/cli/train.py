@@ -11,7 +11,7 @@ HELP = "Train a model, or distil one where the config has a cakd entry."
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "examples:\n"
-        "  arcface-cakd train recipes/demo_student.py --set rec=faces num_epoch=5\n"
+        "  arcface-cakd train recipes/demo/demo_student.py --set rec=faces num_epoch=5\n"
         "  torchrun --nproc-per-node 2 -m arcface_cakd train configs/ms1mv3_mbf.py\n"
         "  arcface-cakd train configs/ms1mv3_mbf.py --set resume=True"
     )

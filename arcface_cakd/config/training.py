@@ -14,6 +14,7 @@ from arcface_cakd.config.cakd import CakdConfig
 from arcface_cakd.config.settings import ConfigError, Range, check_settings
 from arcface_cakd.errors import ArcfaceCakdWarning
 from arcface_cakd.registry import did_you_mean, nearest
+from arcface_cakd.resources import import_folders
 
 VAL_TARGETS = ("lfw", "cfp_fp", "agedb_30")
 """The verification sets that are looked for where nobody names others, as in arcface_torch."""
@@ -188,27 +189,29 @@ def execute_config(path: Path) -> dict[str, Any]:
     """The ``config`` that a config file defines, as it stands there: nothing is checked.
 
     Args:
-        path: the file; it is executed, with its own folder importable.
+        path: the file; it is executed, with its own folder importable, and a shipped recipe
+            with those of all recipes.
 
     Raises:
         ConfigError: no such file, or one that does not run or defines no ``config``.
     """
     if not path.is_file():
         raise ConfigError(f"config {path}: no such file")
-    folder = str(path.resolve().parent)
+    folders = [str(folder) for folder in import_folders(path)]
     before = set(sys.modules)
-    sys.path.insert(0, folder)
+    sys.path[:0] = folders
     try:
         names = runpy.run_path(str(path))
     except (Exception, SystemExit) as error:
         message = f"config {path} does not run: {type(error).__name__}: {error}"
         raise ConfigError(" ".join(message.split())) from error
     finally:
-        sys.path.remove(folder)
+        for folder in folders:
+            sys.path.remove(folder)
         # Shared pieces are mutable; the next config must see them fresh.
         for name in set(sys.modules) - before:
             origin = getattr(sys.modules[name], "__file__", None)
-            if origin and str(Path(origin).resolve().parent) == folder:
+            if origin and str(Path(origin).resolve().parent) in folders:
                 del sys.modules[name]
     if not isinstance(names.get("config"), dict):
         raise ConfigError(f"config {path} defines no `config = edict(...)`")

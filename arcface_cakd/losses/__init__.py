@@ -63,5 +63,4 @@ __all__ = [
     "VIDLoss",
     "WeightSchedule",
     "WeightedLosses",
-    "embedding_l2_loss",
 ]

@@ -58,7 +58,7 @@ def recipe_files(
             )
     for file in host.values():
         if is_our_recipe(file) and file.name not in texts and not _label(file).startswith(_OWN):
-            with contextlib.suppress(ArcfaceCakdError):  # one that this version does not have
+            with contextlib.suppress(ArcfaceCakdError):  # one that this version lacks: it stays
                 text = recipes.render(_label(file))
                 texts[file.name] = mark_file(RECIPE, version, _label(file), text)
     return texts, kept
@@ -90,4 +90,4 @@ def _label(file: HostFile) -> str:
 def _is_own(name: str) -> bool:
     """Whether this names a file of the user's own, and not a recipe that ships."""
     path = Path(name)
-    return path.is_file() and path.resolve().parent != resource_dir("recipes").resolve()
+    return path.is_file() and resource_dir("recipes").resolve() not in path.resolve().parents

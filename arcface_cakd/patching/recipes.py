@@ -11,7 +11,7 @@ from easydict import EasyDict
 
 from arcface_cakd.config.training import execute_config
 from arcface_cakd.patching.errors import PatchError
-from arcface_cakd.resources import find_recipe
+from arcface_cakd.resources import NoRecipeOfItsOwn, find_recipe
 
 HOST_RECIPES: tuple[str, ...] = (
     "ms1mv3_swin_s",
@@ -40,9 +40,16 @@ def render(name: str) -> str:
     Raises:
         ArcfaceCakdError: no such recipe or file; the message names the nearest recipe.
         ConfigError: it does not run, or defines no ``config``.
-        PatchError: it holds a value that is no literal.
+        PatchError: it holds a value that is no literal, or is a run of ``set_lines``.
     """
-    path = find_recipe(name)
+    try:
+        path = find_recipe(name)
+    except NoRecipeOfItsOwn as run:  # the host has no --set
+        keys = [key for key in run.settings if not key.startswith("output=")]
+        raise PatchError(
+            f"recipe {name}: no recipe of its own any more: take {run.recipe}, under this name, "
+            f"and set in it {' '.join(keys)}"
+        ) from run
     config = {**execute_config(path), "save_all_states": True}
     docstring = _docstring(path)
     lines = [docstring, ""] if docstring else []

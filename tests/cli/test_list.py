@@ -5,7 +5,7 @@ import pytest
 
 from arcface_cakd.cli import main
 from arcface_cakd.registry import BACKBONES, LOSSES
-from arcface_cakd.resources import resource_dir
+from arcface_cakd.resources import recipe_files
 
 
 def listed(capsys, kind):
@@ -35,13 +35,17 @@ def test_every_network_is_listed(capsys):
             assert len(lines[name].split()) >= 2, name
 
 
-def test_every_recipe_is_listed_by_its_docstring(capsys):
+def test_every_recipe_is_listed_by_folder_and_docstring(capsys):
     lines = listed(capsys, "recipes")
-    files = {f.stem: f for f in resource_dir("recipes").glob("*.py") if f.stem[0] != "_"}
+    files = recipe_files()
     assert sorted(lines) == sorted(files)
     for name, line in lines.items():
+        folder, what = line.split(maxsplit=1)
+        assert folder == files[name].parent.name
         text = ast.get_docstring(ast.parse(files[name].read_text()))
-        assert text.replace("\n", " ").startswith(line), name
+        assert text.replace("\n", " ").startswith(what), name
+    folders = [line.split()[0] for line in lines.values()]
+    assert folders == sorted(folders)  # one after the other
 
 
 @pytest.mark.parametrize("kind", ["losses", "backbones", "recipes"])

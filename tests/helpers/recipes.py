@@ -7,16 +7,19 @@ import torch
 
 from arcface_cakd.backbones import FaceBackbone, get_model
 from arcface_cakd.config import TrainConfig, load_config
-from arcface_cakd.resources import recipe_files
+from arcface_cakd.resources import recipe_files, set_lines
 
 RECIPES = list(recipe_files())
+# And what a line of settings makes of one of them, by the names that those runs have.
+RUNS = sorted([*RECIPES, *set_lines()])
 
 
 @functools.cache
 def loaded(name: str) -> TrainConfig:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return load_config(recipe_files()[name])
+        recipe, settings = set_lines().get(name, (name, ()))
+        return load_config(recipe_files()[recipe], settings)
 
 
 def gpus(name: str) -> int:

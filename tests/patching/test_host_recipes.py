@@ -21,7 +21,7 @@ from arcface_cakd.cli import _parser
 from arcface_cakd.config import load_config
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.patching.recipes import HOST_RECIPES, render
-from arcface_cakd.resources import find_recipe, recipe_files, resource_dir
+from arcface_cakd.resources import find_recipe, recipe_files, resource_dir, set_lines
 
 RECIPES = list(recipe_files())
 README = (resource_dir("recipes") / "README.md").read_text(encoding="utf-8")
@@ -35,13 +35,21 @@ HOST_KEYS = """
 
 
 def run_by_itself(path):
-    """The recipe's ``config``, by a fresh Python in the recipe's own folder."""
+    """The recipe's ``config``, by a fresh Python that finds every other recipe and piece."""
+    recipes = resource_dir("recipes")
+    found = [str(folder) for folder in (recipes, *recipes.iterdir()) if folder.is_dir()]
     code = (
         "import pickle, runpy, sys;"
         "sys.stdout.buffer.write(pickle.dumps(runpy.run_path(sys.argv[1])['config']))"
     )
     command = [sys.executable, "-c", code, path.name]
-    return pickle.loads(subprocess.run(command, cwd=path.parent, capture_output=True).stdout)
+    done = subprocess.run(
+        command,
+        cwd=path.parent,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(found)},
+        capture_output=True,
+    )
+    return pickle.loads(done.stdout)
 
 
 def executed(text):
@@ -73,7 +81,7 @@ class TestShipped:
     def test_the_built_in_loop_takes_it(self, name):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            config = load_config(resource_dir("recipes") / f"{name}.py")
+            config = load_config(recipe_files()[name])
         assert config.output == f"work_dirs/{name}" and config.save_all_states
         assert (config.num_classes, config.num_image) == (93431, 5179510)
         networks = [config.network]
@@ -81,7 +89,7 @@ class TestShipped:
             networks.append(config.cakd.teacher["network"])
             trained = Path(config.cakd.teacher["weights"])
             assert trained.name == "model.pt" and trained.parent.name in HOST_RECIPES
-            assert load_config(resource_dir("recipes") / f"{trained.parent.name}.py").cakd is None
+            assert load_config(recipe_files()[trained.parent.name]).cakd is None
         for network in networks:
             assert on_meta(network).embedding_size == 64
 
@@ -103,7 +111,7 @@ def test_all_are_formatted(tmp_path):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_flat_copy_says_the_same(name, monkeypatch, tmp_path):
-    path = resource_dir("recipes") / f"{name}.py"
+    path = recipe_files()[name]
     monkeypatch.chdir(tmp_path)
     text = rendered(name)
     assert kinds(executed(text)) == kinds(run_by_itself(path))
@@ -245,7 +253,11 @@ def test_plain_students_are_those_of_the_host(name):
     folder = Path(os.environ["ARCFACE_TORCH"]) / "configs"
     base, own = (runpy.run_path(str(folder / f"{n}.py"))["config"] for n in ("base", name))
     theirs = {**base, **own, "save_all_states": True}
-    ours = executed(rendered(name))
+    recipe, settings = set_lines().get(name, (name, ()))
+    ours = executed(rendered(recipe))
+    for key, value in (setting.split("=") for setting in settings):
+        if key != "output":  # arcface_torch's follows from the file's name
+            ours[key] = value if key == "network" else ast.literal_eval(value)
     assert set(own) <= set(ours)
     assert {key: theirs[key] for key in ours} == ours
 
@@ -253,12 +265,12 @@ def test_plain_students_are_those_of_the_host(name):
 def test_its_commands_parse():
     commands = re.findall(r"^.*(?:arcface-cakd|-m arcface_cakd) .*$", README, flags=re.M)
     commands = [c for c in commands if c.startswith(("arcface-cakd", "torchrun"))]
-    assert len(commands) == 6
+    assert len(commands) == 8 + 4  # to run the default recipes, and lines for other sets
     for command in commands:
         words = shlex.split(command.replace("-m arcface_cakd", "arcface-cakd"))
         given = _parser().parse_args(words[words.index("arcface-cakd") + 1 :])
         if "train" in words:
-            assert find_recipe(given.config).stem in HOST_RECIPES
+            load_config(find_recipe(given.config), given.set)
 
 
 def test_the_hosts_commands_name_recipes_that_it_gets():

@@ -1,10 +1,11 @@
 """The recipes that patching copies into a host's configs/, and those of its user there."""
 
 import pytest
-from helpers.patch_hosts import HOST, contents, replace, snapshot
+from helpers.patch_hosts import HOST, contents, make_host, replace, snapshot, states
 
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.patching import PatchError, patch, revert
+from arcface_cakd.patching.blocks import RECIPE, mark_file
 
 
 def test_chosen_recipes_take_the_place_of_the_default_ones(host):
@@ -59,6 +60,43 @@ def test_a_copy_that_the_user_made_of_a_recipe_is_kept(host):
     assert contents(host) == {**HOST, "configs/mine.py": copy}
 
 
+# Recipes that went
+
+
+@pytest.mark.parametrize("name", ["ms1mv2_r18_cakd_swin_s", "ms1mv3_mbf_cakd_swin_s_prompts16"])
+def test_a_host_keeps_a_recipe_that_went(name, tmp_path, sets):
+    """Of a host that a former version patched, with the recipes that this version ships."""
+    host = make_host(tmp_path / "arcface_torch")
+    patch(host)
+    text = "from easydict import EasyDict as edict\n\nconfig = edict()\nconfig.lr = 0.1\n"
+    (host / f"configs/{name}.py").write_text(mark_file(RECIPE, 1, name, text))
+
+    before = snapshot(host)
+    assert states(host) == ["patched", "patched"]
+    outcome = patch(host)
+    assert (outcome.written, outcome.removed, outcome.kept) == ([], [], [])
+    with pytest.raises(PatchError) as error:
+        patch(host, recipes=[name])
+    assert snapshot(host) == before
+    assert f"recipe {name}: no recipe of its own any more: take ms1mv" in str(error.value)
+    assert "--set" not in str(error.value) and "output=" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+    revert(host)
+    assert contents(host) == HOST
+
+
+def test_one_that_was_edited_is_the_users(tmp_path, sets):
+    host = make_host(tmp_path / "arcface_torch")
+    patch(host)
+    text = mark_file(RECIPE, 1, "casia_r50", "config = dict(lr=0.1)\n")
+    path = host / "configs/casia_r50.py"
+    path.write_text(text.replace("0.1", "0.2"))
+    assert states(host) == ["patched", "patched"] and patch(host).written == []
+    assert revert(host).kept == ["configs/casia_r50.py"]
+    assert contents(host) == {**HOST, "configs/casia_r50.py": path.read_bytes()}
+
+
 # From a file of the user's own
 
 
@@ -103,7 +141,7 @@ def test_a_path_to_a_shipped_recipe_is_none_of_the_users_own(host, recipes, sets
     from arcface_cakd.patching import host_recipes
 
     with pytest.MonkeyPatch.context() as context:
-        context.setattr(host_recipes, "resource_dir", lambda kind: mine.parent)
+        context.setattr(host_recipes, "resource_dir", lambda kind: mine.parent.parent)
         patch(host, recipes=[str(mine)])
     assert "recipe 1 one " in (host / "configs/one.py").read_text()
     patch(host)

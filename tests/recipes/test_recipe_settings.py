@@ -5,12 +5,12 @@ import re
 from dataclasses import replace
 
 import pytest
-from helpers.recipes import RECIPES, gpus, loaded
+from helpers.recipes import RUNS, gpus, loaded
 
 ARCFACE, COSFACE = (1.0, 0.5, 0.0), (1.0, 0.0, 0.4)
 ON_ARCFACE = ("ms1mv2", "ms1mv3", "casia")
 
-REAL = [name for name in RECIPES if not name.startswith("demo_")]
+REAL = [name for name in RUNS if not name.startswith("demo_")]
 TEACHERS = [n for n in REAL if re.fullmatch(r"[^_]+_(swin|vit)_[a-z](_onegpu)?", n)]
 STUDENTS = [n for n in REAL if re.fullmatch(r"[^_]+_(mbf|r18|r50)(_onegpu)?", n)]
 WHOLE = [n for n in REAL if re.fullmatch(r"[^_]+_[^_]+_cakd_(swin|vit)_[a-z](_onegpu)?", n)]

@@ -1,4 +1,4 @@
-"""Every recipe is valid, is what its name says, builds, and trains."""
+"""Every recipe and every named run of one is valid, is what its name says, builds, and trains."""
 
 import functools
 import math
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.engine_runs import make_faces
-from helpers.recipes import RECIPES, loaded, on_meta
+from helpers.recipes import RECIPES, RUNS, loaded, on_meta
 
 from arcface_cakd.config import TrainConfig
 from arcface_cakd.distiller import Distiller
@@ -19,10 +19,10 @@ from arcface_cakd.landmarks import ARCFACE_TEMPLATE
 from arcface_cakd.registry import LOSSES
 from arcface_cakd.resources import recipe_files
 
-REAL = [name for name in RECIPES if not name.startswith("demo_")]
+REAL = [name for name in RUNS if not name.startswith("demo_")]
 METHOD = ("embedding_cosine", "urfm_feature", "urfm_attention")
 BASELINE = "ms1mv3_mbf_cakd_swin_s"
-# Identities and images, from arcface_torch's configs; for CASIA-WebFace see recipes/_casia.py.
+# Identities and images, from arcface_torch's configs; for CASIA-WebFace see other_sets/_casia.py.
 SETS = {
     "ms1mv2": (85742, 5822653),
     "ms1mv3": (93431, 5179510),
@@ -56,8 +56,10 @@ def test_a_recipe_is_what_its_name_says(name):
     assert (config.num_classes, config.num_image) == SETS[data]
     assert kind(config.network) == network
     assert config.output == f"work_dirs/{name}" and config.save_all_states
-    docstring = recipe_files()[name].read_text(encoding="utf-8").split("\n", 1)[0]
-    assert docstring.endswith("on 1 GPU." if name.endswith("_onegpu") else "on 8 GPUs.")
+    docstring = None
+    if name in RECIPES:  # what `arcface-cakd list recipes` shows of it
+        docstring = recipe_files()[name].read_text(encoding="utf-8").split("\n", 1)[0]
+        assert docstring.endswith("on 1 GPU." if name.endswith("_onegpu") else "on 8 GPUs.")
     if config.cakd is None:
         assert rest in ([None], ["onegpu"])
         return
@@ -67,13 +69,12 @@ def test_a_recipe_is_what_its_name_says(name):
     assert teacher.cakd is None and teacher.num_classes == config.num_classes
     assert kind(teacher.network) in TEACHERS and teacher.network == config.cakd.teacher["network"]
     assert f"_{kind(teacher.network)}" in name
-    assert re.search(rf"\b{taught}\b", docstring)  # what `arcface-cakd list recipes` shows of it
+    assert docstring is None or re.search(rf"\b{taught}\b", docstring)
     needed = any("centers" in LOSSES.get(entry.name).needs for entry in config.cakd.losses)
     needed |= (config.cakd.preservation or {}).get("kind") == "margin"
     centers = config.cakd.teacher["centers"]
-    assert (
-        needed == (centers is not None) == ("'s centres" in docstring or "its centres" in docstring)
-    )
+    assert needed == (centers is not None)
+    assert docstring is None or needed == bool(re.search("'s centres|its centres", docstring))
     if needed:
         assert centers == f"work_dirs/{taught}/checkpoint_gpu_*.pt" and teacher.save_all_states
     # But for the distillation it is the baseline.
@@ -88,7 +89,7 @@ def test_every_set_has_its_teachers_and_students():
         for student in STUDENTS:
             assert loaded(f"{data}_{student}_cakd_swin_s").cakd.urfm is not None
         for teacher in TEACHERS:  # every teacher has a student
-            assert f"{data}_mbf_cakd_{teacher}" in RECIPES
+            assert f"{data}_mbf_cakd_{teacher}" in RUNS
     for student in STUDENTS:
         for teacher in TEACHERS:
             assert f"ms1mv3_{student}_cakd_{teacher}" in RECIPES
@@ -106,7 +107,7 @@ def test_every_rival_has_a_recipe_on_the_baseline():
 
 def test_every_ablation_differs_from_the_method_in_one_thing():
     method = loaded(BASELINE).cakd
-    names = [n for n in RECIPES if n.startswith(f"{BASELINE}_") and not n.endswith("_onegpu")]
+    names = [n for n in RUNS if n.startswith(f"{BASELINE}_") and not n.endswith("_onegpu")]
     entries = {n.removeprefix(f"{BASELINE}_"): loaded(n).cakd for n in names}
 
     def changed(entry):
@@ -161,7 +162,7 @@ def made_centers(folder: Path, classes: int, width: int) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", RUNS)
 def test_it_builds(name, tmp_path):
     config = loaded(name)
     student = on_meta(config.network, config.embedding_size)
@@ -240,11 +241,11 @@ def two_steps(tmp_path_factory):
             config = replace(config, cakd=with_teacher(config, centers=centers))
         return train(config, stop_after_step=2)
 
-    first = {repr(reduced(name)): name for name in reversed(RECIPES)}
+    first = {repr(reduced(name)): name for name in reversed(RUNS)}
     return lambda name: run(first[repr(reduced(name))])
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", RUNS)
 def test_it_trains_two_steps(name, two_steps):
     result = two_steps(name)
     assert result.global_step == 2
@@ -260,7 +261,7 @@ def test_it_trains_two_steps(name, two_steps):
 
 def test_no_two_rivals_or_ablations_are_one_run():
     groups: dict[str, list[str]] = {}
-    for name in RECIPES:
+    for name in RUNS:
         groups.setdefault(repr(reduced(name)), []).append(name)
     for names in groups.values():  # both ViTs are one kind
         alike = [n for n in names if n.startswith("ms1mv3_mbf_") and "onegpu" not in n]
