@@ -1,4 +1,4 @@
-"""What a run shows: tables, loss curves, and where the local centres look."""
+"""Pictures of what a run shows: loss curves, and where the local centres look."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
