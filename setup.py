@@ -49,6 +49,7 @@ setup(
     ],
     package_dir={"arcface_cakd.recipes": "recipes", "arcface_cakd.patches": "patches"},
     package_data={
+        "arcface_cakd": ["py.typed"],
         "arcface_cakd.recipes": ["*.py", "*/*.py", "*.json", "*.md"],
         "arcface_cakd.patches": ["*.py", "*.toml", "*.md"],
     },
@@ -68,6 +69,6 @@ setup(
         "simplejpeg",
         "tomli; python_version < '3.11'",
     ],
-    extras_require={"test": ["pytest"], "dev": ["pytest", "ruff==0.17.6"]},
+    extras_require={"test": ["pytest"], "dev": ["pytest", "ruff==0.17.6", "mypy==2.4.1"]},
     entry_points={"console_scripts": ["arcface-cakd = arcface_cakd.cli:main"]},
 )

@@ -6,6 +6,14 @@ A Transformer teacher's knowledge in a CNN student, inside the Partial-FC traini
 """
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from arcface_cakd.config import CakdConfig as CakdConfig
+    from arcface_cakd.distiller import Distiller as Distiller
+    from arcface_cakd.features import FaceFeatures as FaceFeatures
+    from arcface_cakd.registry import BACKBONES as BACKBONES
+    from arcface_cakd.registry import LOSSES as LOSSES
 
 __version__ = "0.1.0"
 

@@ -11,7 +11,7 @@ from arcface_cakd.backbones import FaceBackbone, load_weights
 from arcface_cakd.config import CakdConfig, ConfigError
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses import FeatureDims, LossBatch, WeightedLosses
-from arcface_cakd.partial_fc import ArcFace, PartialFC, load_centers
+from arcface_cakd.partial_fc import ArcFace, MarginHead, PartialFC, load_centers
 from arcface_cakd.prompting import AdaptablePrompts, Preservation
 from arcface_cakd.registry import LOSSES
 
@@ -80,19 +80,22 @@ class Distiller(nn.Module):
         if config.student_weights is not None:
             load_weights(student, config.student_weights)
         # In a tuple, a module is not registered as a submodule.
-        self._frozen = (teacher.requires_grad_(False).eval(),)
+        self._frozen: tuple[FaceBackbone] | tuple[FaceBackbone, PartialFC] = (
+            teacher.requires_grad_(False).eval(),
+        )
 
         if teacher.token_dim is None:
             _check_embeddings_suffice(config)
+        student_width, student_grid = student.map_shape
         dims = FeatureDims(
             student_embedding=student.embedding_size,
             teacher_embedding=teacher.embedding_size,
-            student_tokens=student.token_dim,
+            student_tokens=student_width,
             teacher_tokens=teacher.token_dim,
             student_stages=student.stage_dims,
             teacher_stages=teacher.stage_dims,
             num_classes=num_classes,
-            student_grid=student.grid,
+            student_grid=student_grid,
             teacher_grid=teacher.grid,
             num_centers=None if config.urfm is None else config.urfm["num_centers"],
         )
@@ -108,7 +111,8 @@ class Distiller(nn.Module):
         if teacher.token_dim is None and self.losses.needing(*_PIXEL_FEATURES):
             _check_embeddings_suffice(config, *self.losses.needing(*_PIXEL_FEATURES))
         for name in self.losses.needing("centers")[:1]:
-            self._frozen += (_teacher_partial_fc(config, teacher, num_classes, f"loss {name!r}"),)
+            fc = _teacher_partial_fc(config, teacher, num_classes, f"loss {name!r}")
+            self._frozen = (teacher, fc)
 
         self.prompts = None
         if config.prompts is not None:
@@ -116,16 +120,15 @@ class Distiller(nn.Module):
         self.urfm = None
         if config.urfm is not None:
             self.urfm = URFM(
-                student.token_dim,
-                student.grid,
-                teacher.token_dim,
-                teacher.grid,
+                student_width,
+                student_grid,
+                *teacher.map_shape,
                 student.extent,
                 teacher.extent,
                 **config.urfm,
             )
         self.anchoring = None
-        if config.anchoring is not None:
+        if config.anchoring is not None and self.urfm is not None:
             self.anchoring = Anchoring(
                 self.urfm.dim, self.urfm.num_centers, teacher.embedding_size, **config.anchoring
             )
@@ -134,7 +137,8 @@ class Distiller(nn.Module):
             self.preservation = Preservation(**config.preservation)
             if self.preservation.needs_centers and self.teacher_fc is None:
                 wants = "cakd.preservation of kind 'margin'"
-                self._frozen += (_teacher_partial_fc(config, teacher, num_classes, wants),)
+                fc = _teacher_partial_fc(config, teacher, num_classes, wants)
+                self._frozen = (teacher, fc)
         self._pending: _Forward | None = None
         self._last: _Snapshot | None = None
 
@@ -210,7 +214,7 @@ class Distiller(nn.Module):
     def _unprompted(self, images: Tensor) -> FaceFeatures:
         return self.teacher.forward_features(images, stages=self._teacher_stages)
 
-    def terms(self, labels: Tensor, partial_fc: nn.Module | None = None) -> dict[str, Tensor]:
+    def terms(self, labels: Tensor, partial_fc: MarginHead | None = None) -> dict[str, Tensor]:
         """The weighted terms to add to the margin softmax loss, by name.
 
         Call it once after each training forward, which it uses up.
@@ -238,6 +242,8 @@ class Distiller(nn.Module):
         )
         terms = self.losses(now.student, now.teacher, batch)
         if self.anchoring is not None:
+            # With it URFM is on, and each forward keeps what the unprompted teacher says.
+            assert now.alignment is not None and now.unprompted is not None
             anchored = self.anchoring(now.alignment.anchored, now.unprompted.embedding)
             terms["anchoring"] = self.anchoring.weight * anchored
         if self.preservation is not None:
@@ -257,7 +263,7 @@ class Distiller(nn.Module):
         return terms
 
     def all_terms(
-        self, margin: Tensor, labels: Tensor, partial_fc: nn.Module | None = None
+        self, margin: Tensor, labels: Tensor, partial_fc: MarginHead | None = None
     ) -> dict[str, Tensor]:
         """All that a training step adds up: ``margin``, weighted, and after it ``terms``.
 
@@ -341,12 +347,6 @@ class Distiller(nn.Module):
             cosine = nn.functional.cosine_similarity(last.prompted, plain)
             figures["prompted_cosine"] = float(cosine.mean())
         return figures
-
-
-def summed(terms: Mapping[str, Tensor]) -> Tensor:
-    """The loss: the sum of scalar terms, of which there is at least one."""
-    first, *others = terms.values()
-    return sum(others, start=first)
 
 
 def _check_embeddings_suffice(config: CakdConfig, *losses: str) -> None:

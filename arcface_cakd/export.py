@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from arcface_cakd.backbones import FaceBackbone
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.evaluation.onnx_backbone import OnnxBackbone, normalises_itself
 from arcface_cakd.files import atomic_path
@@ -82,8 +83,9 @@ def export_onnx(
     if path.suffix != ".onnx":
         raise ExportError(f"output {path} must end in .onnx: that is how insightface finds it")
     model = copy.deepcopy(backbone).cpu().float().eval().requires_grad_(False)
-    if getattr(model, "amp_dtype", None) is not None:
-        model.amp_dtype = None
+    for module in model.modules():
+        if isinstance(module, FaceBackbone):
+            module.amp_dtype = None
     expected = _references(model, batch_check)
     failures = []
     for exporter, write in _EXPORTERS.items():

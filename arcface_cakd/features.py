@@ -25,8 +25,21 @@ class FaceFeatures:
     stages: tuple[Tensor, ...] = ()
 
     def __post_init__(self):
-        if self.tokens is not None and self.tokens.shape[1] != self.grid[0] * self.grid[1]:
+        if self.tokens is None:
+            return
+        tokens, (height, width) = self.pixel_features
+        if tokens.shape[1] != height * width:
             raise ValueError(
-                f"tokens {tuple(self.tokens.shape)} do not fill a grid of "
-                f"{self.grid[0]} x {self.grid[1]}"
+                f"tokens {tuple(tokens.shape)} do not fill a grid of {height} x {width}"
             )
+
+    @property
+    def pixel_features(self) -> tuple[Tensor, tuple[int, int]]:
+        """``tokens`` and ``grid``, of a network that has them.
+
+        Raises:
+            ValueError: they are of a teacher that gives embeddings only.
+        """
+        if self.tokens is None or self.grid is None:
+            raise ValueError("no tokens on a grid: the teacher gives embeddings only")
+        return self.tokens, self.grid

@@ -89,15 +89,20 @@ def plot_local_centers(distiller: Distiller, images: np.ndarray, path: str | Pat
         distiller: with URFM.
         images: (B, 112, 112, 3) uint8, RGB.
         path: where the picture goes.
+
+    Raises:
+        ValueError: the distiller has no URFM.
     """
     from matplotlib.figure import Figure
 
     batch = as_batch(images, next(distiller.parameters()).device)
     student, teacher, alignment = distiller.features(batch)
+    if distiller.urfm is None or alignment is None:
+        raise ValueError("the distiller has no URFM, whose local centres are to be drawn")
     centers = landmark_centers(np.asarray(distiller.urfm.layout.places["center"]))
     seen = {
-        "teacher": attention_on_crop(alignment.teacher, teacher.grid, centers),
-        "student": attention_on_crop(alignment.student, student.grid, centers),
+        "teacher": attention_on_crop(alignment.teacher, teacher.pixel_features[1], centers),
+        "student": attention_on_crop(alignment.student, student.pixel_features[1], centers),
     }
     rows, columns = len(images), 1 + 2 * len(centers)
     figure = Figure(figsize=(1.25 * columns, 1.35 * rows + 0.3), layout="constrained")

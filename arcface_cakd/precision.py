@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -42,4 +42,4 @@ def full_precision(function: Function) -> Function:
         with autocast(tensors[0].device.type, None):
             return function(*map(at_least_float32, tensors), **settings)
 
-    return in_full_precision
+    return cast(Function, in_full_precision)  # the parameters are the same

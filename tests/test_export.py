@@ -136,6 +136,15 @@ def test_a_half_precision_backbone_is_exported_in_float32(tmp_path):
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
 
 
+def test_a_wrapped_half_precision_backbone_is_exported_in_float32(tmp_path):
+    half, full = trained("r10_narrow", fp16=True), trained("r10_narrow")
+    export_onnx(torch.nn.Sequential(half), tmp_path / "model.onnx")
+    assert half.amp_dtype == torch.float16
+    expected = by_torch(full, faces(2))
+    found = by_onnxruntime(tmp_path / "model.onnx", faces(2))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+
+
 def test_without_the_older_exporter_the_newer_one_does(tmp_path, monkeypatch):
     pytest.importorskip("onnxscript")
 

@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from arcface_cakd import report
+from arcface_cakd import plots
 from arcface_cakd.alignment import LocalFeatures
 from arcface_cakd.alignment.geometry import center_places
+from arcface_cakd.backbones import get_model
+from arcface_cakd.distiller import Distiller
 
 
 def test_the_centres_of_landmarks_are_the_nearest_ones():
@@ -12,16 +14,16 @@ def test_the_centres_of_landmarks_are_the_nearest_ones():
         step = 112 / side
         ticks = (np.arange(side) + 0.5) * step
         places = np.stack(np.meshgrid(ticks, ticks), axis=-1).reshape(-1, 2)
-        found = report.landmark_centers(places)
-        for index, (x, y) in zip(found, report.ARCFACE_TEMPLATE, strict=True):
+        found = plots.landmark_centers(places)
+        for index, (x, y) in zip(found, plots.ARCFACE_TEMPLATE, strict=True):
             # On a regular grid the nearest centre is that of the cell that holds the point.
             assert index == int(y // step) * side + int(x // step)
 
 
 def test_centres_placed_at_landmarks_are_found_there():
     places = np.asarray(center_places(12, "landmarks"))
-    found = places[report.landmark_centers(places)]
-    np.testing.assert_allclose(found, report.ARCFACE_TEMPLATE, atol=1e-4)
+    found = places[plots.landmark_centers(places)]
+    np.testing.assert_allclose(found, plots.ARCFACE_TEMPLATE, atol=1e-4)
 
 
 @pytest.mark.parametrize("prompts", [0, 3])
@@ -31,7 +33,7 @@ def test_attention_on_the_crop_shows_the_patch_that_a_centre_looks_at(prompts, p
     lookup[1, :, 5, patch[0] * 7 + patch[1]] += 3
     lookup[..., 49:] += 9  # prompts have no place on the crop
     empty = torch.zeros(0)
-    maps = report.attention_on_crop(LocalFeatures(empty, empty, empty, lookup), (7, 7), [2, 5])
+    maps = plots.attention_on_crop(LocalFeatures(empty, empty, empty, lookup), (7, 7), [2, 5])
     assert maps.shape == (2, 2, 112, 112)
     np.testing.assert_allclose(maps.max(axis=(2, 3)), 1.0, rtol=1e-6)
     y, x = np.unravel_index(maps[1, 1].argmax(), (112, 112))
@@ -44,5 +46,16 @@ def test_loss_curves_become_a_picture(tmp_path):
         for i in range(1, 5)
     ]
     lines.append({"step": 4, "epoch": 0, "validation": {"lfw": 0.7}})
-    report.plot_loss_curves({"plain": lines, "other": lines[:2]}, tmp_path / "curves.png")
+    plots.plot_loss_curves({"plain": lines, "other": lines[:2]}, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_there_are_no_local_centres_to_draw_without_urfm(tmp_path):
+    teacher = {"network": "r10_narrow", "weights": "random"}
+    entry = {"teacher": teacher, "prompts": None, "urfm": None, "anchoring": None, "losses": []}
+    student, teacher = (get_model("r10_narrow", num_features=8) for _ in range(2))
+    distiller = Distiller(student, teacher, entry)
+    images = np.zeros((1, 112, 112, 3), dtype=np.uint8)
+    with pytest.raises(ValueError, match="has no URFM"):
+        plots.plot_local_centers(distiller.eval(), images, tmp_path / "centers.png")
+    assert not list(tmp_path.iterdir())

@@ -241,7 +241,8 @@ def _places_at_landmarks(num_centers: int, landmarks: Tensor) -> Tensor:
 def _rings(count: int) -> Tensor:
     """Offsets of ``count`` places from the first, which is the middle of rings, (count, 2)."""
     offsets = [torch.zeros(1, 2, dtype=torch.float64)]
-    sizes, left = [], count - 1
+    sizes: list[int] = []
+    left = count - 1
     while left:
         sizes.append(min(left, 6 * (len(sizes) + 1)))
         left -= sizes[-1]

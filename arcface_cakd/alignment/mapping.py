@@ -9,6 +9,9 @@ from arcface_cakd.alignment.position import AnchorEncoding, PairEncoding
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.precision import at_least_float32
 
+# The rows of one batch of faces, to the anchors and to the patches; None: those of every face.
+Rows = tuple[Tensor | None, Tensor | None]
+
 
 class TokenStandardization(nn.Module):
     """Standardises each channel of a backbone's features over batch and tokens (ours).
@@ -31,7 +34,7 @@ class TokenStandardization(nn.Module):
 
     def forward(self, features: FaceFeatures) -> Tensor:
         """Tokens (B, N, C), then prompts (B, t, C) if any, as (B, N + t, C), at least float32."""
-        tokens = features.tokens
+        tokens, _ = features.pixel_features
         if features.prompts is not None:
             tokens = torch.cat([tokens, features.prompts], dim=1)
         return self.norm(at_least_float32(tokens).flatten(0, 1)).view_as(tokens)
@@ -88,23 +91,23 @@ class LocalCenterMapping(nn.Module):
         if self.pair_encoding is not None:
             self.pair_encoding.move(pair_distance, restart)
 
-    def rows(
-        self, anchor_distance: Tensor, pair_distance: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
+    def rows(self, anchor_distance: Tensor, pair_distance: Tensor | None) -> Rows:
         """The rows that distances on a batch of faces look up, int64 of the same shapes.
 
         Args:
             anchor_distance: (B, L, A), and ``pair_distance`` (B, L, N) where patches have places.
         """
-        pairs = None if self.pair_encoding is None else self.pair_encoding.pif(pair_distance)
-        return self.anchor_encoding.pif(anchor_distance), pairs
+        anchors = self.anchor_encoding.pif(anchor_distance)
+        if self.pair_encoding is None or pair_distance is None:
+            return anchors, None
+        return anchors, self.pair_encoding.pif(pair_distance)
 
     def forward(
         self,
         tokens: Tensor,
         num_prompts: int = 0,
         centers: Tensor | None = None,
-        rows: tuple[Tensor | None, Tensor | None] = (None, None),
+        rows: Rows = (None, None),
     ) -> tuple[Tensor, Tensor]:
         """Tokens (B, N + t, C), t prompts last -> h (B, L, d), lookup (B, heads, L, N + t).
 

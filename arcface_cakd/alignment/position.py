@@ -19,6 +19,8 @@ class AnchorEncoding(nn.Module):
         pif: constants of I; None derives them from ``distance``.
     """
 
+    index: Tensor
+
     def __init__(self, distance: Tensor, dim: int, pif: PIFSettings | None = None):
         super().__init__()
         self.pif = pif or PIFSettings.spread(distance)
@@ -51,6 +53,8 @@ class PairEncoding(nn.Module):
         num_heads: heads, each with a table of its own.
         pif: constants of I; None derives them from ``distance``.
     """
+
+    index: Tensor
 
     def __init__(self, distance: Tensor, num_heads: int, pif: PIFSettings | None = None):
         super().__init__()

@@ -10,7 +10,7 @@ from torch.func import functional_call
 from arcface_cakd.alignment.attention import MultiHeadSelfAttention
 from arcface_cakd.alignment.geometry import Anchor, FaceDistance, Placing, read_saliency_map
 from arcface_cakd.alignment.layout import FaceLayout
-from arcface_cakd.alignment.mapping import LocalCenterMapping, TokenStandardization
+from arcface_cakd.alignment.mapping import LocalCenterMapping, Rows, TokenStandardization
 from arcface_cakd.alignment.pif import PIFSettings
 from arcface_cakd.alignment.saliency import teacher_saliency
 from arcface_cakd.config import ConfigError, Range
@@ -122,6 +122,8 @@ class URFM(nn.Module):
             landmarks of an image.
     """
 
+    saliency: Tensor  # of a teacher whose saliency is measured
+
     def __init__(
         self,
         student_dim: int,
@@ -215,18 +217,18 @@ class URFM(nn.Module):
                 landmarks.
             ValueError: landmarks of another shape.
         """
-        self._check_grid("student", student)
-        self._check_grid("teacher", teacher)
+        student_tokens = self._tokens("student", student)
+        teacher_tokens = self._tokens("teacher", teacher)
         if self.by_image and self.training and landmarks is None:
             raise ConfigError(
                 'urfm.landmarks="image" needs the landmarks of every image, and this batch comes '
                 'without: load them, or set urfm.landmarks="template"'
             )
         if self._saliency_pending:
-            self._settle_saliency(teacher)
-        rows = {"student": (None, None), "teacher": (None, None)}
+            self._settle_saliency(teacher_tokens)
+        rows: dict[str, Rows] = {"student": (None, None), "teacher": (None, None)}
         if self.by_image and landmarks is not None:
-            expected = (len(student.tokens), *ARCFACE_TEMPLATE.shape)
+            expected = (len(student_tokens), *ARCFACE_TEMPLATE.shape)
             if landmarks.shape != expected:  # one face's would be taken for every image's
                 raise ValueError(
                     f"landmarks must be {expected}, in pixels of the crop, got "
@@ -239,7 +241,7 @@ class URFM(nn.Module):
         )
 
     @torch.no_grad()
-    def _rows(self, landmarks: Tensor) -> dict[str, tuple[Tensor, Tensor | None]]:
+    def _rows(self, landmarks: Tensor) -> dict[str, Rows]:
         """The rows that a batch of faces looks up, by side: see ``LocalCenterMapping.rows``."""
         to_anchors = self.layout.to_anchors(landmarks)
         return {
@@ -250,11 +252,12 @@ class URFM(nn.Module):
             for side, mapping in (("student", self.student), ("teacher", self.teacher))
         }
 
-    def _map_student(self, student: FaceFeatures, rows: tuple) -> LocalFeatures:
-        centers = None
+    def _map_student(self, student: FaceFeatures, rows: Rows) -> LocalFeatures:
+        centers: Tensor | None = None
         if self.student.centers is None:  # shared, and then the teacher side's
             centers = self.teacher.centers
-            centers = centers.detach() if self.stop_gradient else centers
+            if centers is not None and self.stop_gradient:
+                centers = centers.detach()
         h, lookup = self.student(self.student_norm(student), 0, centers, rows)
         if self.stop_gradient and self.teacher_msa is None:  # the MSA is the teacher side's
             attended, attention = _with_constant_parameters(self.msa, h)
@@ -262,7 +265,7 @@ class URFM(nn.Module):
             attended, attention = self.msa(h)
         return LocalFeatures(h, attended, attention, lookup.detach())
 
-    def _map_teacher(self, teacher: FaceFeatures, rows: tuple) -> tuple[LocalFeatures, Tensor]:
+    def _map_teacher(self, teacher: FaceFeatures, rows: Rows) -> tuple[LocalFeatures, Tensor]:
         msa = self.msa if self.teacher_msa is None else self.teacher_msa
         num_prompts = 0 if teacher.prompts is None else teacher.prompts.shape[1]
         given = (self.teacher_norm(teacher), num_prompts, None, rows)
@@ -279,11 +282,11 @@ class URFM(nn.Module):
                 attended, attention = attended.detach(), attention.detach()
         return LocalFeatures(h, attended, attention, lookup.detach()), anchored
 
-    def _settle_saliency(self, teacher: FaceFeatures) -> None:
+    def _settle_saliency(self, teacher_tokens: Tensor) -> None:
         """Measure by the saliency of the state dict or, in training, of this first batch."""
         known, estimated = bool((self.saliency >= 0).all()), False
         if self.training and not known:
-            saliency = teacher_saliency(teacher.tokens).view_as(self.saliency)
+            saliency = teacher_saliency(teacher_tokens).view_as(self.saliency)
             estimated = bool(saliency.isfinite().all())  # else the next batch may do
             if estimated:
                 self.saliency.copy_(saliency)
@@ -296,12 +299,15 @@ class URFM(nn.Module):
             to_anchors, to_patches = self.layout.to_anchors(), self.layout.to_patches(side)
             mapping.move(to_anchors, to_patches, restart=estimated)
 
-    def _check_grid(self, side: str, features: FaceFeatures) -> None:
-        if tuple(features.grid) != self.grids[side]:
+    def _tokens(self, side: str, features: FaceFeatures) -> Tensor:
+        """The tokens of a side, which must lie on the grid that this module was built for."""
+        tokens, grid = features.pixel_features
+        if tuple(grid) != self.grids[side]:
             raise ConfigError(
                 f"urfm was built for {side} tokens on a {self.grids[side]} grid, but these lie on "
-                f"{tuple(features.grid)}: build it with the grid of the network in use"
+                f"{tuple(grid)}: build it with the grid of the network in use"
             )
+        return tokens
 
 
 def _with_constant_parameters(module: nn.Module, *inputs):

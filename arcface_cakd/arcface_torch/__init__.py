@@ -6,6 +6,25 @@ installed. The names load on first use, so that the host's data tools need no to
 """
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from arcface_cakd.arcface_torch.checkpoint import check_checkpoint as check_checkpoint
+    from arcface_cakd.arcface_torch.checkpoint import resume as resume
+    from arcface_cakd.arcface_torch.checkpoint import run_state as run_state
+    from arcface_cakd.arcface_torch.checkpoint import save as save
+    from arcface_cakd.arcface_torch.fast_items import faster_items as faster_items
+    from arcface_cakd.arcface_torch.host_distiller import clip_grad_norm as clip_grad_norm
+    from arcface_cakd.arcface_torch.host_distiller import comm_hook as comm_hook
+    from arcface_cakd.arcface_torch.host_distiller import labels as labels
+    from arcface_cakd.arcface_torch.host_distiller import parameter_groups as parameter_groups
+    from arcface_cakd.arcface_torch.host_distiller import total_loss as total_loss
+    from arcface_cakd.arcface_torch.logs import log_line as log_line
+    from arcface_cakd.arcface_torch.logs import log_to as log_to
+    from arcface_cakd.arcface_torch.networks import distill as distill
+    from arcface_cakd.arcface_torch.networks import get_model as get_model
+    from arcface_cakd.arcface_torch.networks import student as student
+    from arcface_cakd.arcface_torch.teacher import check_teacher as check_teacher
 
 _PUBLIC = {
     "check_checkpoint": "checkpoint",

@@ -10,9 +10,11 @@ from torch.nn.utils import clip_grad_norm_
 
 from arcface_cakd.arcface_torch.user_errors import exiting_on_user_error
 from arcface_cakd.config import ConfigError
-from arcface_cakd.distiller import Distiller, summed
+from arcface_cakd.distiller import Distiller
 from arcface_cakd.engine.meters import Meter
 from arcface_cakd.engine.stepping import clipping_budgets
+from arcface_cakd.losses.base import total
+from arcface_cakd.partial_fc import MarginHead
 
 # Gradient norms cost a backward pass for each term: every so many log lines.
 LINES_PER_NORMS = 10
@@ -56,7 +58,7 @@ class HostDistiller(Distiller):
                     )
         return super().forward(images, landmarks)
 
-    def total(self, margin: Tensor, labels: Tensor, partial_fc: nn.Module) -> Tensor:
+    def total(self, margin: Tensor, labels: Tensor, partial_fc: MarginHead) -> Tensor:
         """The loss of this micro-step: the weighted margin softmax loss and every term."""
         terms = self.all_terms(margin, labels, partial_fc)
         step = self.losses.steps_done
@@ -70,7 +72,7 @@ class HostDistiller(Distiller):
                 scale = _NORM_SCALE if self.amp_dtype is torch.float16 else 1.0
                 norms = self.gradient_norms(own, scale)
                 self.figures |= {f"gradient_norm/{name}": norm for name, norm in norms.items()}
-        return summed(terms)
+        return total(terms.values())
 
     def clip(self, max_norm: float) -> Tensor:
         """Clip the gradients of each of ``clipping_budgets``; the norm of all before, a scalar."""
@@ -100,7 +102,7 @@ def labels(backbone: nn.Module, batch_labels: Tensor) -> Tensor:
     return batch_labels[:, 0].long()
 
 
-def total_loss(loss: Tensor, backbone: nn.Module, labels: Tensor, partial_fc: nn.Module) -> Tensor:
+def total_loss(loss: Tensor, backbone: nn.Module, labels: Tensor, partial_fc: MarginHead) -> Tensor:
     """The loss to back-propagate: ``loss`` itself, or with the terms of distillation.
 
     Args:

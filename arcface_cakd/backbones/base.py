@@ -42,6 +42,17 @@ class FaceBackbone(nn.Module, ABC):
     extent: float = float(CROP_SIZE)
     amp_dtype: torch.dtype | None = None
 
+    @property
+    def map_shape(self) -> tuple[int, tuple[int, int]]:
+        """``token_dim`` and ``grid``, of a network that has pixel features.
+
+        Raises:
+            BackboneError: it gives embeddings only.
+        """
+        if self.token_dim is None or self.grid is None:
+            raise BackboneError(f"{type(self).__name__} gives embeddings only, no pixel features")
+        return self.token_dim, self.grid
+
     @abstractmethod
     def body(self, images: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Images to the final map (B, C, H, W) and the maps of the stages."""
@@ -71,12 +82,13 @@ class FaceBackbone(nn.Module, ABC):
         with self.autocast(images.device.type):
             final, maps = self.body(images)
         final = at_least_float32(final)
+        height, width = final.shape[-2:]
         with autocast(images.device.type, None):
             embedding = self.head(final)
         return FaceFeatures(
             embedding=embedding,
             tokens=final.flatten(2).transpose(1, 2),
-            grid=tuple(final.shape[-2:]),
+            grid=(height, width),
             stages=tuple(at_least_float32(m) for m in maps) if stages else (),
         )
 

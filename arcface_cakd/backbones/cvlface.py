@@ -53,9 +53,17 @@ class CvlfaceViT(VisionTransformer):
     """
 
     def __init__(self, num_features: int, depth: int, num_heads: int, mlp_ratio: int, **settings):
-        sizes = {"patch_size": 8, "mlp_ratio": mlp_ratio, "mask_ratio": 0.0}
-        super().__init__(num_features, 512, depth, num_heads, **sizes, **settings)
-        self.mask_token = None
+        super().__init__(
+            num_features,
+            512,
+            depth,
+            num_heads,
+            patch_size=8,
+            mlp_ratio=mlp_ratio,
+            mask_ratio=0.0,
+            **settings,
+        )
+        self.register_parameter("mask_token", None)
 
     def from_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weights without the mask token of a run with masking: no embedding depends on it."""

@@ -96,7 +96,7 @@ class OnnxTeacher(FaceBackbone):
     def _move(self, device: torch.device) -> None:
         import onnxruntime
 
-        providers = ["CPUExecutionProvider"]
+        providers: list[str | tuple[str, dict]] = ["CPUExecutionProvider"]
         if device.type == "cuda" and _GPU in onnxruntime.get_available_providers():
             providers.insert(0, (_GPU, {"device_id": device.index or 0}))
         self._model = OnnxModel(self.path, providers, torch.get_num_threads())

@@ -39,6 +39,10 @@ class TimmGrid(FaceBackbone):
         BackboneError: the model does not take 112 x 112 images, or yields no grid from them.
     """
 
+    token_dim: int
+    grid: tuple[int, int]
+    trunk: Any  # timm's models have no class in common that declares what they offer
+
     def __init__(
         self,
         name: str,
@@ -57,9 +61,9 @@ class TimmGrid(FaceBackbone):
         final, maps = self._probe(name)
         if len(maps) > STAGES and len({m.shape for m in maps}) == 1:
             self._taps = [len(maps) * (i + 1) // STAGES - 1 for i in range(STAGES)]
-            maps = [maps[tap] for tap in self._taps]
-        self.token_dim = final.shape[1]
-        self.grid = tuple(final.shape[-2:])
+            maps = tuple(maps[tap] for tap in self._taps)
+        _, self.token_dim, height, width = final.shape
+        self.grid = (height, width)
         self.extent = _extent(trunk, self.grid)
         self.stage_dims = tuple(m.shape[1] for m in maps)
         self.feature = FlattenHead(self.token_dim, self.grid, num_features, dropout=dropout)
@@ -122,7 +126,7 @@ def _extent(trunk: nn.Module, grid: tuple[int, int]) -> float:
     Known of plain Transformers, whose grid is that of their patches; all of it for others.
     """
     embed = getattr(trunk, "patch_embed", None)
-    if grid == getattr(embed, "grid_size", None):
+    if embed is not None and grid == getattr(embed, "grid_size", None):
         # Of a hybrid, whose patches are of its convolutions' map, the two together.
         return float(grid[0] * embed.feat_ratio())
     return float(CROP_SIZE)

@@ -126,6 +126,9 @@ class VisionTransformer(FaceBackbone):
         fp16: whether the blocks run in float16.
     """
 
+    token_dim: int
+    grid: tuple[int, int]
+
     def __init__(
         self,
         num_features: int,

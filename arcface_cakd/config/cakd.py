@@ -76,7 +76,7 @@ class CakdConfig:
         teacher: settings of the teacher (``network``, ``weights``, ...).
         prompts: settings of APT, or None where the teacher goes unprompted.
         urfm: settings of URFM, or None.
-        losses: the alignment losses. None: ``embedding_cosine``, and with URFM also
+        losses: the alignment losses. Unsaid, or None: ``embedding_cosine``, and with URFM also
             ``urfm_feature`` and ``urfm_attention``, each of weight 1.
         anchoring: settings of the teacher-side anchoring, or None; on where URFM is on and the
             entry does not say otherwise.
@@ -93,7 +93,7 @@ class CakdConfig:
     teacher: Annotated[dict, Section("teacher")]
     prompts: Annotated[dict, Section("prompts")] | None = field(default_factory=dict)
     urfm: Annotated[dict, Section("urfm")] | None = field(default_factory=dict)
-    losses: tuple[LossEntry, ...] | None = None
+    losses: tuple[LossEntry, ...] = ()
     anchoring: Annotated[dict, Section("anchoring")] | None = None
     preservation: Annotated[dict, Section("preservation")] | None = None
     margin_weight: Weight = 1.0

@@ -4,6 +4,20 @@ The names below load on first use: what only draws or packs pictures does withou
 """
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from arcface_cakd.data.bins import VerificationSet as VerificationSet
+    from arcface_cakd.data.bins import read_bin as read_bin
+    from arcface_cakd.data.bins import write_bin as write_bin
+    from arcface_cakd.data.errors import DataError as DataError
+    from arcface_cakd.data.face_landmarks import FaceLandmarks as FaceLandmarks
+    from arcface_cakd.data.images import decode_image as decode_image
+    from arcface_cakd.data.loader import FaceLoader as FaceLoader
+    from arcface_cakd.data.loader import get_dataloader as get_dataloader
+    from arcface_cakd.data.packing import pack_folder as pack_folder
+    from arcface_cakd.data.packing import write_identity_records as write_identity_records
+    from arcface_cakd.data.tensors import as_batch as as_batch
 
 _PUBLIC = {
     "DataError": "errors",

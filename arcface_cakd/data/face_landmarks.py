@@ -1,5 +1,6 @@
 """The landmarks of each image of a training set, from a file beside it."""
 
+import os
 import warnings
 from pathlib import Path
 
@@ -35,7 +36,7 @@ class FaceLandmarks:
         RecordIOError: the csv is there, and ``train.idx`` or ``train.rec`` is damaged.
     """
 
-    def __init__(self, folder: str | Path, num_images: int | None = None):
+    def __init__(self, folder: str | os.PathLike, num_images: int | None = None):
         self._arguments = folder, num_images
         found = find_landmarks(folder)
         if found is None:
@@ -84,7 +85,7 @@ class FaceLandmarks:
         return type(self), self._arguments
 
 
-def find_landmarks(folder: str | Path) -> Path | None:
+def find_landmarks(folder: str | os.PathLike) -> Path | None:
     """The file that holds the landmarks of a data set's images, None where there is none."""
     paths = (Path(folder) / name for name in (LANDMARKS_FILE, CVLFACE_FILE))
     return next((path for path in paths if path.is_file()), None)

@@ -80,7 +80,8 @@ def _open(path: Path) -> MXIndexedRecordIO:
 def _inspect_records(path: Path) -> dict[str, Any]:
     reader = _open(path)
     keys, identity_keys = image_keys(reader)
-    sizes, labels, multi_part = Counter(), set(), 0
+    sizes: Counter[str] = Counter()
+    labels, multi_part = set(), 0
     for key in track(keys.tolist(), f"reading {path.name}", unit="records"):
         offset = reader.idx[key]
         payload = reader.read_idx(key)
@@ -111,7 +112,7 @@ def _landmarks_of(path: Path) -> Path | None:
 
 def _inspect_bin(path: Path) -> dict[str, Any]:
     encoded, issame = load_bin(path)
-    sizes = Counter()
+    sizes: Counter[str] = Counter()
     for i, item in enumerate(encoded):
         try:
             sizes[_size(item)] += 1
@@ -130,7 +131,7 @@ def _inspect_bin(path: Path) -> dict[str, Any]:
 def _inspect_folder(path: Path) -> dict[str, Any]:
     identities = identity_folders(path)
     files = [file for _, images in identities for file in images]
-    sizes = Counter()
+    sizes: Counter[str] = Counter()
     for file in track(files, f"reading {path.name}", unit="images"):
         try:
             sizes[_size(file.read_bytes())] += 1
@@ -177,14 +178,14 @@ def _verify_records(path: Path) -> Iterator[Damage | None]:
             yield _damage(path, key, reader.idx[key], error)
         else:
             yield None
-    if _landmarks_of(path) is not None:
-        yield from _verify_landmarks(path.parent, len(images))
+    landmarks = _landmarks_of(path)
+    if landmarks is not None:
+        yield from _verify_landmarks(landmarks, len(images))
 
 
-def _verify_landmarks(folder: Path, num_images: int) -> Iterator[Damage | None]:
-    path = find_landmarks(folder)
+def _verify_landmarks(path: Path, num_images: int) -> Iterator[Damage | None]:
     try:
-        landmarks = FaceLandmarks(folder, num_images)
+        landmarks = FaceLandmarks(path.parent, num_images)
     except DataError as error:
         yield _damage(path, None, None, error)
         return

@@ -9,6 +9,7 @@ from arcface_cakd.data.errors import DataError
 from arcface_cakd.landmarks import CROP_SIZE
 from arcface_cakd.progress import track
 from arcface_cakd.recordio import MissingKeyError, MXIndexedRecordIO, RecordIOError, unpack
+from arcface_cakd.recordio.index import RecordIndex
 
 MAX_EXACT = 2**24  # labels are float32: integers up to here are exact
 
@@ -124,8 +125,10 @@ def image_keys(reader: MXIndexedRecordIO) -> tuple[np.ndarray, np.ndarray]:
         ) from error
     except RecordIOError as error:
         raise RecordIOError(error.problem, reader.uri, 0, reader.idx[0]) from error
+    index = reader.idx
+    assert isinstance(index, RecordIndex)  # whose keys are integers
     if header.flag == 0:
-        return reader.idx.sorted_keys, np.zeros(0, dtype=np.int64)
+        return index.sorted_keys, np.zeros(0, dtype=np.int64)
     ends = np.asarray(header.label, dtype=np.float64)
     if not np.all(np.isfinite(ends)) or ends[0] < 1 or np.any(np.diff(ends) < 0):
         raise DataError(f"{reader.uri}, key 0: labels {ends[:2].tolist()} tell no range of keys")
@@ -134,7 +137,7 @@ def image_keys(reader: MXIndexedRecordIO) -> tuple[np.ndarray, np.ndarray]:
     last = int(ends[1]) if len(ends) > 1 else first_header
     if last > 2**40:
         raise DataError(f"{reader.uri}, key 0: labels {ends[:2].tolist()} tell no range of keys")
-    known = reader.idx.sorted_keys
+    known = index.sorted_keys
     announced = int(np.searchsorted(known, last) - np.searchsorted(known, 1))
     if announced != last - 1:
         found = known[(known >= 1) & (known < last)]

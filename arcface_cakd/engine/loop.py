@@ -13,7 +13,7 @@ from torch import Tensor
 from arcface_cakd.backbones import save_weights
 from arcface_cakd.config import TrainConfig
 from arcface_cakd.data import FaceLoader
-from arcface_cakd.distiller import Distiller, summed
+from arcface_cakd.distiller import Distiller
 from arcface_cakd.distributed import (
     barrier,
     broadcast_module,
@@ -36,6 +36,7 @@ from arcface_cakd.engine.meters import Clock, Meter
 from arcface_cakd.engine.stepping import Stepper
 from arcface_cakd.engine.validation import check_teacher, validate, validation_sets
 from arcface_cakd.errors import ArcfaceCakdError
+from arcface_cakd.losses.base import total
 
 logger = logging.getLogger("arcface_cakd")
 
@@ -147,7 +148,7 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
             insight = _insight(run, terms) if due.log else {}
 
             # Backward, and where the micro-steps of an optimiser step are complete, that step.
-            stepper.backward(summed(terms))
+            stepper.backward(total(terms.values()))
             if step % config.gradient_acc == 0:
                 norms = stepper.prepare()
                 if norms and run.scaler is None:  # a scaler skips steps that overflow

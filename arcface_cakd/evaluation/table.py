@@ -42,7 +42,7 @@ def verification_table(results: Mapping[str, VerificationResult], heading: str =
         row += [f"{100 * result.tar[far]:.2f}" if far in result.tar else "-" for far in fars]
         rows.append(row)
     lines = [format_table(header, rows)]
-    short = {}
+    short: dict[int, list[str]] = {}
     for name, result in results.items():
         if any(figure.startswith("tar@") for figure in result.absent):
             short.setdefault(result.negatives, []).append(name)

@@ -17,7 +17,7 @@ from arcface_cakd.losses.class_scores import (
     softmax_cross_entropy,
 )
 from arcface_cakd.losses.embedding_projection import embedding_projection
-from arcface_cakd.partial_fc import ArcFace, CosFace, PartialFC, shard_of
+from arcface_cakd.partial_fc import ArcFace, CombinedMarginLoss, CosFace, PartialFC, shard_of
 from arcface_cakd.precision import at_least_float32
 from arcface_cakd.registry import LOSSES
 
@@ -94,6 +94,8 @@ class AdaDistillLoss(DistillationLoss):
     needs = frozenset({"labels"})
     sharded_buffers = frozenset({"centers"})
     paper = "Boutros et al., ECCV 2024"
+    centers: Tensor
+    updates: Tensor
 
     def __init__(
         self,
@@ -112,9 +114,10 @@ class AdaDistillLoss(DistillationLoss):
                 "adadistill keeps a centre for every class and does not know how many there are: "
                 "give num_classes to the Distiller"
             )
-        self.margin_softmax = CosFace(scale, margin)
+        self.margin_softmax: CombinedMarginLoss = CosFace(scale, margin)
         if kind == "arc":
             self.margin_softmax = ArcFace(scale, margin, gradient)
+        self.num_classes = dims.num_classes
         self.seed = seed
         self.projection = embedding_projection("adadistill", dims, projection)
         self.class_start, self.num_local = shard_of(dims.num_classes, rank(), world_size())
@@ -143,7 +146,7 @@ class AdaDistillLoss(DistillationLoss):
             drawn = PartialFC(
                 self.margin_softmax,
                 self.dims.teacher_embedding,
-                self.dims.num_classes,
+                self.num_classes,
                 seed=self.seed,
             )
             self.centers[: self.num_local].copy_(drawn.weight)

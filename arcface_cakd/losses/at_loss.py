@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from arcface_cakd.config import Range
 from arcface_cakd.features import FaceFeatures
-from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
+from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch, total
 from arcface_cakd.losses.maps import feature_map, map_widths, needs_of, to_common_grid
 from arcface_cakd.precision import at_least_float32
 from arcface_cakd.registry import LOSSES
@@ -65,7 +65,7 @@ class ATLoss(DistillationLoss):
         self.p = p
 
     def forward(self, student: FaceFeatures, teacher: FaceFeatures, batch: LossBatch) -> Tensor:
-        return sum(
+        return total(
             at_loss(feature_map(student, stage), feature_map(teacher, stage), self.p)
             for stage in self.stages
         )

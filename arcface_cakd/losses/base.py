@@ -1,13 +1,16 @@
 """What every distillation loss has in common."""
 
+import functools
+import operator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
 from arcface_cakd.alignment import Alignment
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.features import FaceFeatures
+from arcface_cakd.partial_fc import MarginHead
 from arcface_cakd.registry import did_you_mean
 
 NEEDS = frozenset(
@@ -44,6 +47,20 @@ class FeatureDims:
     teacher_grid: tuple[int, int] | None = (7, 7)
     num_centers: int | None = None
 
+    @property
+    def teacher_map_shape(self) -> tuple[int, tuple[int, int]]:
+        """``teacher_tokens`` and ``teacher_grid``, of a teacher that has them.
+
+        Raises:
+            LossError: it gives embeddings only.
+        """
+        if self.teacher_tokens is None or self.teacher_grid is None:
+            raise LossError(
+                "the teacher gives embeddings only, and no tokens to compare with: take another "
+                "loss, or a teacher that has pixel features"
+            )
+        return self.teacher_tokens, self.teacher_grid
+
 
 @dataclass(frozen=True)
 class LossBatch:
@@ -60,10 +77,15 @@ class LossBatch:
     """
 
     labels: Tensor | None
-    partial_fc: Any = None
+    partial_fc: MarginHead | None = None
     alignment: Alignment | None = None
     unprompted: FaceFeatures | None = None
-    teacher_fc: Any = None
+    teacher_fc: MarginHead | None = None
+
+
+def total(losses: Iterable[Tensor]) -> Tensor:
+    """The sum of one or more losses."""
+    return functools.reduce(operator.add, losses)
 
 
 class DistillationLoss(nn.Module):

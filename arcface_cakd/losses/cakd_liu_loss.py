@@ -46,7 +46,7 @@ from arcface_cakd.alignment.attention import multi_head_attention
 from arcface_cakd.config import ConfigError, Range
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
-from arcface_cakd.losses.maps import feature_map, to_common_grid
+from arcface_cakd.losses.maps import feature_map, smaller_grid, to_common_grid
 from arcface_cakd.precision import at_least_float32, autocast
 from arcface_cakd.registry import LOSSES
 
@@ -74,16 +74,19 @@ def cross_attention_loss(
         num_heads: heads, which divide C.
         value_weight: of the second difference.
     """
-    crossed, teacher = ([at_least_float32(x) for x in side] for side in (crossed, teacher))
+
+    def attended(side: Sequence[Tensor]) -> Tensor:
+        query, key, value = map(at_least_float32, side)
+        return multi_head_attention(query, key, value, num_heads)[0]
+
     with autocast(student_value.device.type, None):
-        attended = (multi_head_attention(*side, num_heads)[0] for side in (crossed, teacher))
-        values = at_least_float32(student_value), teacher[2]
-        products = (_products(value, num_heads) for value in values)
-        return F.mse_loss(*attended) + value_weight * F.mse_loss(*products)
+        loss = F.mse_loss(attended(crossed), attended(teacher))
+        ours, theirs = (_products(value, num_heads) for value in (student_value, teacher[2]))
+        return loss + value_weight * F.mse_loss(ours, theirs)
 
 
 def _products(value: Tensor, num_heads: int) -> Tensor:
-    heads = value.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    heads = at_least_float32(value).unflatten(-1, (num_heads, -1)).transpose(1, 2)
     return heads @ heads.transpose(-1, -2) / math.sqrt(heads.shape[-1])
 
 
@@ -110,7 +113,7 @@ class GroupwiseLinear(nn.Module):
         for line, layers in zip(
             x.permute(0, 2, 3, 1).split(self.side, 1), self.layers, strict=True
         ):
-            blocks = zip(line.split(self.side, 2), layers, strict=True)
+            blocks = zip(line.split(self.side, 2), layers.children(), strict=True)
             lines.append(torch.cat([layer(block) for block, layer in blocks], 2))
         return at_least_float32(torch.cat(lines, 1)).permute(0, 3, 1, 2)
 
@@ -149,7 +152,8 @@ class CAKDLiuLoss(DistillationLoss):
         linear_weight: Annotated[float, Range(0.0)] = 1.0,
     ):
         super().__init__(dims)
-        ours, theirs = dims.student_tokens, dims.teacher_tokens
+        ours = dims.student_tokens
+        theirs, teacher_grid = dims.teacher_map_shape
         if num_heads is None:
             num_heads = 1 if theirs % HEAD_WIDTH else theirs // HEAD_WIDTH
         elif theirs % num_heads:
@@ -159,7 +163,7 @@ class CAKDLiuLoss(DistillationLoss):
             )
         self.replace, self.num_heads = replace, num_heads
         self.value_weight, self.linear_weight = value_weight, linear_weight
-        grid = tuple(map(min, dims.student_grid, dims.teacher_grid))
+        grid = smaller_grid(dims.student_grid, teacher_grid)
         self.qkv = nn.ModuleList(nn.Conv2d(ours, theirs, 3, padding=1) for _ in range(3))
         self.dropout = nn.Dropout(dropout)
         self.linear = GroupwiseLinear(ours, theirs, grid, neighbourhood)

@@ -17,7 +17,6 @@ ranks, the same ones for student and teacher. Each has its rows in the shard of 
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +30,7 @@ from arcface_cakd.distributed import (
 )
 from arcface_cakd.losses.base import LossBatch, LossError
 from arcface_cakd.losses.relations import labels_of
+from arcface_cakd.partial_fc import MarginHead
 from arcface_cakd.precision import at_least_float32, autocast
 
 
@@ -142,7 +142,7 @@ def joined_labels(batch: LossBatch, name: str) -> Tensor:
     return all_gather(labels_of(name, batch).reshape(-1).long())
 
 
-def student_head(batch: LossBatch, name: str) -> Any:
+def student_head(batch: LossBatch, name: str) -> MarginHead:
     """The margin softmax head with the student's centres.
 
     Raises:
@@ -156,7 +156,7 @@ def student_head(batch: LossBatch, name: str) -> Any:
     return batch.partial_fc
 
 
-def teacher_head(batch: LossBatch, name: str) -> Any:
+def teacher_head(batch: LossBatch, name: str) -> MarginHead:
     """The ``PartialFC`` with the teacher's frozen centres.
 
     Raises:

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from arcface_cakd.config import Range
 from arcface_cakd.distributed import all_gather, all_reduce_mean, rank
 from arcface_cakd.features import FaceFeatures
-from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
+from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch, total
 from arcface_cakd.precision import at_least_float32, full_precision
 from arcface_cakd.registry import LOSSES
 
@@ -81,6 +81,10 @@ class CRDLoss(DistillationLoss):
     """
 
     paper = "Tian et al., ICLR 2020"
+    queue: Tensor
+    queue_labels: Tensor
+    queued: Tensor
+    normalizer: Tensor
 
     def __init__(
         self,
@@ -122,7 +126,7 @@ class CRDLoss(DistillationLoss):
         normalizer = self._normalizer(logs, own, negative)
         if self.training:
             self._enqueue(joined, joined_labels)
-        return sum(
+        return total(
             contrastive_loss(log, own, negative, c) for log, c in zip(logs, normalizer, strict=True)
         )
 
@@ -141,8 +145,8 @@ class CRDLoss(DistillationLoss):
         sums = [(log.exp() * compared).sum() for log in logs]
         # Means over the ranks, whose quotient is that of the sums. Formed for every batch, as to
         # ask whether this is the first would wait for the GPU.
-        sums = all_reduce_mean(torch.stack([*sums, compared.sum()]))
-        normalizer = torch.where(self.normalizer > 0, self.normalizer, sums[:2] / sums[2])
+        means = all_reduce_mean(torch.stack([*sums, compared.sum()]))
+        normalizer = torch.where(self.normalizer > 0, self.normalizer, means[:2] / means[2])
         if self.training:
             self.normalizer.copy_(normalizer)
         return normalizer

@@ -29,7 +29,7 @@ from torch import Tensor
 from arcface_cakd.config import ConfigError, Range
 from arcface_cakd.distributed import all_gather
 from arcface_cakd.features import FaceFeatures
-from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
+from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch, total
 from arcface_cakd.losses.relations import cosine_matrix, joined, labels_of
 from arcface_cakd.registry import LOSSES
 
@@ -89,6 +89,8 @@ class EKDLoss(DistillationLoss):
 
     needs = frozenset({"labels"})
     paper = "Huang et al., CVPR 2022"
+    thresholds: Tensor
+    batches: Tensor
 
     def __init__(
         self,
@@ -123,16 +125,16 @@ class EKDLoss(DistillationLoss):
         self.register_buffer("batches", torch.zeros((), dtype=torch.long))
 
     def forward(self, student: FaceFeatures, teacher: FaceFeatures, batch: LossBatch) -> Tensor:
-        student, teacher = map(cosine_matrix, joined(student.embedding, teacher.embedding))
+        ours, theirs = map(cosine_matrix, joined(student.embedding, teacher.embedding))
         positive, negative = pairs_of(all_gather(labels_of("ekd", batch)))
-        hard = student[tuple(negative)].detach().topk(min(self.hard_negatives, negative.shape[1]))
-        hard = negative[:, hard.indices]
+        nearest = ours[tuple(negative)].detach().topk(min(self.hard_negatives, negative.shape[1]))
+        hard = negative[:, nearest.indices]
         thresholds = self.thresholds
         if negative.shape[1]:
-            thresholds = self._moved_thresholds(student[tuple(negative)], teacher[tuple(negative)])
-        return sum(
+            thresholds = self._moved_thresholds(ours[tuple(negative)], theirs[tuple(negative)])
+        return total(
             weight
-            * rank_loss(student[tuple(pairs)], teacher[tuple(pairs)], thresholds, self.temperature)
+            * rank_loss(ours[tuple(pairs)], theirs[tuple(pairs)], thresholds, self.temperature)
             for weight, pairs in ((self.positive_weight, positive), (self.negative_weight, hard))
         )
 

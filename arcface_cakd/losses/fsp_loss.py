@@ -13,6 +13,7 @@ G's shape is that of the widths, so the published loss demands networks of equal
 is ours. Grids of student and teacher need not match.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 
 from arcface_cakd.config import ConfigError
 from arcface_cakd.features import FaceFeatures
-from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
+from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch, total
 from arcface_cakd.losses.maps import feature_map, map_widths, shared_stages, to_common_grid
 from arcface_cakd.precision import at_least_float32, autocast
 from arcface_cakd.registry import LOSSES
@@ -34,7 +35,7 @@ def fsp_matrix(first: Tensor, second: Tensor) -> Tensor:
         return first.flatten(2) @ second.flatten(2).transpose(1, 2) / positions
 
 
-def fsp_loss(student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Tensor:
+def fsp_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
     """Sum over consecutive maps of the mean square difference of G.
 
     Args:
@@ -42,7 +43,7 @@ def fsp_loss(student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Tensor
         teacher: as many, of the same C_i.
     """
     sides = ([fsp_matrix(*pair) for pair in pairwise(maps)] for maps in (student, teacher))
-    return sum(F.mse_loss(*pair) for pair in zip(*sides, strict=True))
+    return total(F.mse_loss(*pair) for pair in zip(*sides, strict=True))
 
 
 @LOSSES.register("fsp")

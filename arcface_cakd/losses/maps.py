@@ -31,7 +31,7 @@ def map_widths(loss: str, dims: FeatureDims, stages: Sequence[Stage]) -> list[tu
     widths = []
     for stage in stages:
         if stage is None:
-            widths.append((dims.student_tokens, dims.teacher_tokens))
+            widths.append((dims.student_tokens, dims.teacher_map_shape[0]))
             continue
         for side, known in (("student", dims.student_stages), ("teacher", dims.teacher_stages)):
             if not -len(known) <= stage < len(known):
@@ -76,20 +76,26 @@ def needs_of(stages: Sequence[Stage]) -> frozenset[str]:
 def feature_map(features: FaceFeatures, stage: Stage) -> Tensor:
     """The map (B, C, H, W) of a stage, or with None the tokens as one; at least float32."""
     if stage is None:
-        tokens = features.tokens.transpose(1, 2)
-        return at_least_float32(tokens.unflatten(2, features.grid))
+        tokens, grid = features.pixel_features
+        return at_least_float32(tokens.transpose(1, 2).unflatten(2, grid))
     return at_least_float32(features.stages[stage])
 
 
 def to_common_grid(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Maps (B, C, H, W), the larger one averaged down (adaptive pooling) to the smaller one's
     grid, for height and width by themselves; nothing is scaled up."""
-    grid = tuple(map(min, student.shape[-2:], teacher.shape[-2:]))
+    grid = smaller_grid(student.shape[-2:], teacher.shape[-2:])
     student, teacher = (
         x if tuple(x.shape[-2:]) == grid else F.adaptive_avg_pool2d(x, grid)
         for x in (student, teacher)
     )
     return student, teacher
+
+
+def smaller_grid(one: Sequence[int], other: Sequence[int]) -> tuple[int, int]:
+    """The smaller height and the smaller width of two grids (H, W)."""
+    height, width = map(min, one, other)
+    return height, width
 
 
 def _choice(count: int) -> str:

@@ -18,6 +18,7 @@ from arcface_cakd.losses.class_scores import (
     student_head,
     teacher_head,
 )
+from arcface_cakd.losses.maps import smaller_grid
 from arcface_cakd.precision import at_least_float32
 from arcface_cakd.registry import LOSSES
 
@@ -65,7 +66,7 @@ class ExitProjector(nn.Module):
 
     def forward(self, stage: Tensor) -> Tensor:
         x = F.gelu(self.reduce(stage))
-        x = F.adaptive_avg_pool2d(x, tuple(min(7, side) for side in x.shape[2:]))
+        x = F.adaptive_avg_pool2d(x, smaller_grid(x.shape[2:], (7, 7)))
         x = F.gelu(self.norm(self.expand(x)))
         return self.embed(x.mean((2, 3)))
 

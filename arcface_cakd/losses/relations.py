@@ -13,7 +13,8 @@ def joined(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Features (B, ...) of both sides, at least float32, each joined over the ranks along the
     first axis, with gradient: what a loss that every rank forms of the whole batch starts from.
     """
-    return tuple(all_gather_with_grad(at_least_float32(x)) for x in (student, teacher))
+    ours, theirs = (all_gather_with_grad(at_least_float32(x)) for x in (student, teacher))
+    return ours, theirs
 
 
 @full_precision

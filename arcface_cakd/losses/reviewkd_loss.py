@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from arcface_cakd.config import Range
 from arcface_cakd.distributed import all_reduce_with_grad, world_size
 from arcface_cakd.features import FaceFeatures
-from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
+from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch, total
 from arcface_cakd.losses.maps import feature_map, map_widths, shared_stages
 from arcface_cakd.precision import at_least_float32
 from arcface_cakd.registry import LOSSES
@@ -35,20 +35,20 @@ from arcface_cakd.registry import LOSSES
 def hierarchical_context_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """HCL of two maps (B, C, H, W): grids of 4, 2 and 1 count where they are below H."""
     student, teacher = at_least_float32(student), at_least_float32(teacher)
-    loss, weight, total = F.mse_loss(student, teacher), 1.0, 1.0
+    loss, weight, weights = F.mse_loss(student, teacher), 1.0, 1.0
     for side in (4, 2, 1):
         if side >= student.shape[2]:
             continue
         weight /= 2
-        total += weight
-        pooled = (F.adaptive_avg_pool2d(x, side) for x in (student, teacher))
-        loss = loss + weight * F.mse_loss(*pooled)
-    return loss / total
+        weights += weight
+        ours, theirs = (F.adaptive_avg_pool2d(x, side) for x in (student, teacher))
+        loss = loss + weight * F.mse_loss(ours, theirs)
+    return loss / weights
 
 
 def reviewkd_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
     """Sum of HCL over pairs of maps (B, C_i, H_i, W_i), those of a pair of one shape."""
-    return sum(hierarchical_context_loss(*pair) for pair in zip(student, teacher, strict=True))
+    return total(hierarchical_context_loss(*pair) for pair in zip(student, teacher, strict=True))
 
 
 class AttentionBasedFusion(nn.Module):
@@ -63,10 +63,12 @@ class AttentionBasedFusion(nn.Module):
 
     def __init__(self, channels: int, mid: int, out: int, fuse: bool):
         super().__init__()
-        self.reduce = nn.Sequential(nn.Conv2d(channels, mid, 1, bias=False), _BatchNorm(mid))
-        self.expand = nn.Sequential(nn.Conv2d(mid, out, 3, padding=1, bias=False), _BatchNorm(out))
-        for convolution in (self.reduce[0], self.expand[0]):
+        reduce = nn.Conv2d(channels, mid, 1, bias=False)
+        expand = nn.Conv2d(mid, out, 3, padding=1, bias=False)
+        for convolution in (reduce, expand):
             nn.init.kaiming_uniform_(convolution.weight, a=1)
+        self.reduce = nn.Sequential(reduce, _BatchNorm(mid))
+        self.expand = nn.Sequential(expand, _BatchNorm(out))
         self.attention = nn.Conv2d(2 * mid, 2, 1) if fuse else None
 
     def forward(self, x: Tensor, deeper: Tensor | None, grid: torch.Size) -> tuple[Tensor, Tensor]:
@@ -74,11 +76,12 @@ class AttentionBasedFusion(nn.Module):
 
         Args:
             x: (B, channels, H, W).
-            deeper: (B, mid, ...) from the level below.
+            deeper: (B, mid, ...) from the level below, where something is handed in.
             grid: that of the teacher's stage.
         """
         x = self.reduce(x)
         if self.attention is not None:
+            assert deeper is not None, "this level fuses, and nothing was handed in"
             deeper = _to_grid(deeper, x.shape[2:])
             weights = at_least_float32(self.attention(torch.cat([x, deeper], 1))).sigmoid()
             x = x * weights[:, :1] + deeper * weights[:, 1:]
@@ -122,7 +125,8 @@ class ReviewKDLoss(DistillationLoss):
 
     def forward(self, student: FaceFeatures, teacher: FaceFeatures, batch: LossBatch) -> Tensor:
         targets = [feature_map(teacher, stage) for stage in self.stages]
-        outputs, deeper = [], None
+        outputs: list[Tensor] = []
+        deeper = None
         for stage, level, target in zip(
             reversed(self.stages), reversed(self.levels), reversed(targets), strict=True
         ):

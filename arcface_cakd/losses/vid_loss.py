@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from arcface_cakd.config import Range
 from arcface_cakd.features import FaceFeatures
-from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
+from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch, total
 from arcface_cakd.losses.maps import feature_map, map_widths, needs_of, to_common_grid
 from arcface_cakd.precision import at_least_float32
 from arcface_cakd.registry import LOSSES
@@ -82,13 +82,13 @@ class VIDLoss(DistillationLoss):
         )
 
     def forward(self, student: FaceFeatures, teacher: FaceFeatures, batch: LossBatch) -> Tensor:
-        total = 0.0
+        losses = []
         for stage, regressor, raw in zip(
             self.stages, self.regressors, self.raw_variances, strict=True
         ):
             ours, theirs = to_common_grid(feature_map(student, stage), feature_map(teacher, stage))
-            total = total + vid_loss(regressor(ours), theirs, raw)
-        return total
+            losses.append(vid_loss(regressor(ours), theirs, raw))
+        return total(losses)
 
 
 def _regressor(ours: int, theirs: int) -> nn.Sequential:

@@ -48,7 +48,11 @@ class WeightedLosses(nn.ModuleDict):
 
     def needing(self, *needs: str) -> list[str]:
         """The names of the losses that need any of these."""
-        return [name for name, loss in self.items() if loss.needs.intersection(needs)]
+        return [
+            name
+            for name, loss in self.items()
+            if isinstance(loss, DistillationLoss) and loss.needs.intersection(needs)
+        ]
 
     def get_extra_state(self) -> Tensor:
         """``steps_done``, int64 (), for the state dict."""

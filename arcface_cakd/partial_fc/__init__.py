@@ -3,12 +3,14 @@
 from arcface_cakd.partial_fc.centers import load_centers
 from arcface_cakd.partial_fc.errors import PartialFCError
 from arcface_cakd.partial_fc.margin import ArcFace, CombinedMarginLoss, CosFace
+from arcface_cakd.partial_fc.margin_head import MarginHead
 from arcface_cakd.partial_fc.sharded import PartialFC, shard_of
 
 __all__ = [
     "ArcFace",
     "CombinedMarginLoss",
     "CosFace",
+    "MarginHead",
     "PartialFC",
     "PartialFCError",
     "load_centers",

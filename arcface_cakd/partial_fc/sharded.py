@@ -148,7 +148,7 @@ class PartialFC(nn.Module):
         )
         columns = labels - self.class_start
         columns = torch.where((columns >= 0) & (columns < self.num_local), columns, -1)
-        weight = self.weight
+        weight: Tensor = self.weight
         if self.sample_rate < 1:
             self.weight_index, columns = self._sample(columns)
             weight = weight.index_select(0, self.weight_index)

@@ -151,25 +151,26 @@ def take_out(lines: Sequence[str], name: str) -> tuple[list[str], list[Block]]:
     """
     pristine: list[str] = []
     blocks: list[Block] = []
-    begin = None
+    opened: tuple[int, Marker] | None = None
     for number, line in enumerate(lines):
         text = line.strip()
         if text.startswith(BEGIN):
-            if begin is not None or not _MARKER.fullmatch(text):
+            marker = parse_marker(line)
+            if opened is not None or marker is None:
                 raise _damaged(name, number)
-            begin = number
+            opened = number, marker
         elif text.startswith(END):
-            if begin is None:
+            if opened is None:
                 raise _damaged(name, number)
-            marker = parse_marker(lines[begin])
+            begin, marker = opened
             block = Block(marker, len(pristine), tuple(lines[begin : number + 1]), begin + 1)
             blocks.append(block)
             pristine += block.originals
-            begin = None
-        elif begin is None:
+            opened = None
+        elif opened is None:
             pristine.append(line)
-    if begin is not None:
-        raise _damaged(name, begin)
+    if opened is not None:
+        raise _damaged(name, opened[0])
     return pristine, blocks
 
 
@@ -180,8 +181,8 @@ def put_in(pristine: Sequence[str], blocks: Iterable[Block]) -> list[str]:
     """
     lines: list[str] = []
     done = 0
-    for (at, _), together in itertools.groupby(sorted(blocks, key=_place), key=_place):
-        together = list(together)
+    for (at, _), group in itertools.groupby(sorted(blocks, key=_place), key=_place):
+        together = list(group)
         there = iter(sorted((block for block in together if block.number), key=_number))
         for block in together:
             block = next(there) if block.number else block

@@ -10,6 +10,7 @@ import sys
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any, TypeGuard
 
 from arcface_cakd.patching.blocks import BEGIN, END, FILE, ORIGINAL, RECIPE
 from arcface_cakd.patching.errors import PatchError
@@ -201,7 +202,7 @@ def _tables(table: dict, key: str, where: str) -> list[dict]:
     return entries
 
 
-def _is_count(value) -> bool:
+def _is_count(value: Any) -> TypeGuard[int]:
     return type(value) is int and value >= 1
 
 

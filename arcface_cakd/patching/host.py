@@ -151,7 +151,7 @@ def _open(
     """The host folder, all sets, the files of the host, and apart from them the copies there."""
     sets = read_sets()
     names = [patch_set.name for patch_set in sets]
-    if only not in (None, *names):
+    if only is not None and only not in names:
         raise PatchError(f"unknown patch set {only!r}; {did_you_mean(only, names)}")
     root = find_host(directory)
     own = own_files(sets)

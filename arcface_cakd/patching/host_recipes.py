@@ -57,34 +57,33 @@ def recipe_files(
                 f"it, or leave --recipe {name} out; nothing was changed"
             )
     for file in host.values():
-        if is_our_recipe(file) and file.name not in texts and not _label(file).startswith(_OWN):
+        ours = _label(file)
+        if ours is not None and file.name not in texts and not ours.startswith(_OWN):
             with contextlib.suppress(ArcfaceCakdError):  # one that this version lacks: it stays
-                text = recipes.render(_label(file))
-                texts[file.name] = mark_file(RECIPE, version, _label(file), text)
+                texts[file.name] = mark_file(RECIPE, version, ours, recipes.render(ours))
     return texts, kept
 
 
 def is_our_recipe(file: HostFile) -> bool:
     """Whether it is a recipe as we wrote it: where we put it, and not edited."""
+    return _label(file) is not None
+
+
+def _label(file: HostFile) -> str | None:
+    """What the marker of a recipe of ours calls it; None for any other file."""
     marker = file.marker
-    return (
-        marker is not None
-        and marker.set == RECIPE
-        and file.name == f"configs/{marker.name.removeprefix(_OWN)}.py"
-        and file.intact
-    )
+    if marker is None or marker.set != RECIPE or not file.intact:
+        return None
+    in_place = file.name == f"configs/{marker.name.removeprefix(_OWN)}.py"
+    return marker.name if in_place else None
 
 
 def _is_free(root: Path, host: dict[str, HostFile], path: str, label: str) -> bool:
     """Whether a recipe may be written there; a shipped one not over one of the user's own."""
     if path not in host:
         return not (root / path).exists()  # a link to a file that counts by another name
-    there = host[path]
-    return is_our_recipe(there) and (_label(there) == label or label.startswith(_OWN))
-
-
-def _label(file: HostFile) -> str:
-    return file.marker.name
+    there = _label(host[path])
+    return there is not None and (there == label or label.startswith(_OWN))
 
 
 def _is_own(name: str) -> bool:

@@ -107,7 +107,8 @@ class AdaptablePrompts(nn.Module):
         self._check(teacher, images)
         if self.num_tokens == 0:
             plain = teacher.forward_features(images, stages)
-            return replace(plain, prompts=plain.tokens[:, :0])
+            tokens, _ = plain.pixel_features
+            return replace(plain, prompts=tokens[:, :0])
         entering = {}
         for place in self.places:
             learned = F.dropout(self.prompts[str(place)], self.dropout, self.training)
@@ -115,12 +116,13 @@ class AdaptablePrompts(nn.Module):
         with teacher.autocast(images.device.type):
             final, maps, prompts = self._route.run(teacher, images, entering, self.checkpointing)
         final = at_least_float32(final)
+        height, width = final.shape[-2:]
         with autocast(images.device.type, None):
             embedding = teacher.head(final)
         return FaceFeatures(
             embedding=embedding,
             tokens=final.flatten(2).transpose(1, 2),
-            grid=tuple(final.shape[-2:]),
+            grid=(height, width),
             prompts=at_least_float32(prompts),
             stages=tuple(at_least_float32(m) for m in maps) if stages else (),
         )
@@ -146,7 +148,7 @@ class AdaptablePrompts(nn.Module):
             )
 
 
-def _route_for(teacher: nn.Module) -> Route:
+def _route_for(teacher: FaceBackbone) -> Route:
     for kind in (SwinRoute, VitRoute):
         if kind.takes(teacher):
             return kind()

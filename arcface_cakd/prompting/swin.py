@@ -11,7 +11,7 @@ averaged before the norm that v2 has after attention.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -22,14 +22,11 @@ from arcface_cakd.precision import at_least_float32, autocast
 from arcface_cakd.prompting.route import Route, graph_from_here, run_block
 
 if TYPE_CHECKING:
-    from timm.models.swin_transformer import SwinTransformer, SwinTransformerBlock, WindowAttention
-    from timm.models.swin_transformer_v2 import (
-        SwinTransformerV2,
-        SwinTransformerV2Block,
-    )
+    from timm.models.swin_transformer import SwinTransformerBlock, WindowAttention
+    from timm.models.swin_transformer_v2 import SwinTransformerV2Block
     from timm.models.swin_transformer_v2 import WindowAttention as WindowAttentionV2
+    from typing_extensions import TypeIs
 
-    Swin = SwinTransformer | SwinTransformerV2
     SwinBlock = SwinTransformerBlock | SwinTransformerV2Block
     SwinAttention = WindowAttention | WindowAttentionV2
 
@@ -55,15 +52,15 @@ class SwinRoute(Route):
         return isinstance(getattr(teacher, "trunk", None), SwinTransformer | SwinTransformerV2)
 
     def widths(self, teacher: FaceBackbone) -> list[int]:
-        return [stage.blocks[0].dim for stage in teacher.trunk.layers]
+        return [stage.blocks[0].dim for stage in _trunk(teacher).layers]
 
     def patch_size(self, teacher: FaceBackbone) -> tuple[int, int]:
-        return teacher.trunk.patch_embed.patch_size
+        return _trunk(teacher).patch_embed.patch_size
 
     def run(
         self, teacher: FaceBackbone, images: Tensor, prompts: dict[int, Tensor], recompute: bool
     ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
-        swin: Swin = teacher.trunk
+        swin = _trunk(teacher)
         dtype = teacher.amp_dtype or swin.patch_embed.proj.weight.dtype
         first = min(prompts)
         maps = []
@@ -103,6 +100,11 @@ class SwinRoute(Route):
             bias = attention_bias(block, grid, num_tokens, dtype)
             held = self._biases[place] = _HeldBias(sources, bias)
         return held.bias
+
+
+def _trunk(teacher: FaceBackbone) -> Any:
+    """timm's model in a teacher; to type checkers all modules inside of it are alike."""
+    return teacher.trunk
 
 
 class _HeldBias:
@@ -184,8 +186,11 @@ def _window_attention(
     # Windows go where heads are, so that one bias without a batch serves all images.
     order = (3, 0, 1, 4, 2, 5)  # (q k v, B, windows, heads, tokens, d)
     qkv = torch.cat([shared.permute(order), own.permute(order)], dim=4).flatten(2, 3)
+    queries, keys, values = qkv.unbind(0)
     out = F.scaled_dot_product_attention(
-        *qkv.unbind(0),
+        queries,
+        keys,
+        values,
         attn_mask=bias,
         dropout_p=attn.attn_drop.p if attn.training else 0.0,
         scale=1.0 if _is_v2(attn) else attn.scale,
@@ -205,7 +210,9 @@ def _queries_keys_values(attn: SwinAttention, tokens: Tensor) -> Tensor:
     """(..., C) to (..., 3, heads, d), such that logits are products of queries and keys."""
     if not _is_v2(attn):
         return attn.qkv(tokens).unflatten(-1, (3, attn.num_heads, -1))
-    bias = None if attn.q_bias is None else torch.cat((attn.q_bias, attn.k_bias, attn.v_bias))
+    bias = None
+    if attn.q_bias is not None:
+        bias = torch.cat((attn.q_bias, attn.get_buffer("k_bias"), attn.v_bias))
     qkv = F.linear(tokens, attn.qkv.weight, bias).unflatten(-1, (3, attn.num_heads, -1))
     queries, keys, values = qkv.unbind(-3)
     scale = attn.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp().squeeze(-1)  # (heads, 1)
@@ -216,9 +223,9 @@ def _queries_keys_values(attn: SwinAttention, tokens: Tensor) -> Tensor:
 
 def _windows(block: SwinBlock, grid: tuple[int, int]) -> tuple[int, int]:
     """Rows and columns of the windows that cover the grid."""
-    return tuple(
-        math.ceil(side / window) for side, window in zip(grid, block.window_size, strict=True)
-    )
+    height, width = grid
+    win_h, win_w = block.window_size
+    return math.ceil(height / win_h), math.ceil(width / win_w)
 
 
 def attention_bias(
@@ -247,7 +254,7 @@ def attention_bias(
     device = attn.proj.weight.device
     # A mask made in inference mode could not be saved for a later backward pass.
     with torch.inference_mode(False), torch.no_grad(), autocast(device.type, None):
-        bias = _bias_table(attn)[attn.relative_position_index.flatten()]
+        bias = _bias_table(attn)[attn.get_buffer("relative_position_index").flatten()]
         bias = bias.view(area, area, -1).permute(2, 0, 1)
         # Of the map, timm asks for the shape alone.
         mask = block.get_attn_mask(bias.new_empty(1, rows * win_h, columns * win_w, 1))
@@ -258,7 +265,7 @@ def attention_bias(
         return F.pad(bias, (num_tokens, 0, num_tokens, 0)).flatten(0, 1).to(dtype or bias.dtype)
 
 
-def _is_v2(attn: SwinAttention) -> bool:
+def _is_v2(attn: SwinAttention) -> TypeIs[WindowAttentionV2]:
     return hasattr(attn, "logit_scale")
 
 

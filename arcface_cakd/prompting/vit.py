@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from arcface_cakd.backbones import FaceBackbone
 from arcface_cakd.backbones.vit import VisionTransformer
-from arcface_cakd.prompting.route import Route, graph_from_here, run_block
+from arcface_cakd.prompting.route import PromptingError, Route, graph_from_here, run_block
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class _PlainViT:
     """
 
     embed: Callable[[Tensor], Tensor]
-    blocks: nn.ModuleList
+    blocks: nn.ModuleList | nn.Sequential
     norm: nn.Module
     prefix: int
     patch_size: tuple[int, int]
@@ -41,10 +41,11 @@ class VitRoute(Route):
 
     @classmethod
     def takes(cls, teacher: FaceBackbone) -> bool:
-        return _parts(teacher) is not None
+        return _find_parts(teacher) is not None
 
     def widths(self, teacher: FaceBackbone) -> list[int]:
-        return [teacher.token_dim] * len(_parts(teacher).blocks)
+        width, _ = teacher.map_shape
+        return [width] * len(_parts(teacher).blocks)
 
     def patch_size(self, teacher: FaceBackbone) -> tuple[int, int]:
         return _parts(teacher).patch_size
@@ -53,6 +54,7 @@ class VitRoute(Route):
         self, teacher: FaceBackbone, images: Tensor, prompts: dict[int, Tensor], recompute: bool
     ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
         vit = _parts(teacher)
+        _, grid = teacher.map_shape
         depth, stages = len(vit.blocks), len(teacher.stage_dims)
         taps = {depth * (i + 1) // stages - 1 for i in range(stages)}
         first, carried = min(prompts), 0
@@ -67,19 +69,27 @@ class VitRoute(Route):
                     carried = prompts[i].shape[1]
                 x = run_block(recompute, block, x)
             if i in taps:
-                maps.append(_as_map(x[:, vit.prefix + carried :], teacher.grid))
+                maps.append(_as_map(x[:, vit.prefix + carried :], grid))
         x = vit.norm(x)
         _, final_prompts, patches = x.split(
             [vit.prefix, carried, x.shape[1] - vit.prefix - carried], dim=1
         )
-        return _as_map(patches, teacher.grid), tuple(maps), final_prompts
+        return _as_map(patches, grid), tuple(maps), final_prompts
 
 
 def _as_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     return tokens.transpose(1, 2).unflatten(2, grid)
 
 
-def _parts(teacher: nn.Module) -> _PlainViT | None:
+def _parts(teacher: FaceBackbone) -> _PlainViT:
+    """The parts of a teacher that is a plain ViT."""
+    parts = _find_parts(teacher)
+    if parts is None:
+        raise PromptingError(f"{type(teacher).__name__} is no plain ViT")
+    return parts
+
+
+def _find_parts(teacher: FaceBackbone) -> _PlainViT | None:
     """The parts of a teacher that is a plain ViT; of others None."""
     if isinstance(teacher, VisionTransformer):
         patch = teacher.patch_embed.patch_size

@@ -57,7 +57,7 @@ def frame(payload: bytes) -> bytes:
     """
     if len(payload) > MAX_LENGTH:
         raise RecordIOError(f"a record holds at most {MAX_LENGTH} bytes, got {len(payload)}")
-    pieces = []
+    pieces: list[bytes] = []
     begin = 0
     for position in _aligned_magics(payload):
         cflag = FIRST if begin == 0 else MIDDLE

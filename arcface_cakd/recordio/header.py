@@ -8,14 +8,13 @@ import numpy as np
 
 from arcface_cakd.recordio.framing import RecordIOError
 
-IRHeader = namedtuple("HEADER", ["flag", "label", "id", "id2"])
+IRHeader = namedtuple("IRHeader", ["flag", "label", "id", "id2"])
 IRHeader.__doc__ = """Header of an image record.
 
 flag: 0 for a scalar label, else the number of labels. label: a number, or a float32 array of
 ``flag`` numbers. Labels are float32, exact for integers up to 2^24. id, id2: unsigned 64-bit
 numbers of the user's own.
 """
-IRHeader.__qualname__ = IRHeader.__name__ = "IRHeader"  # so that it pickles
 
 _FIXED = struct.Struct("<IfQQ")
 

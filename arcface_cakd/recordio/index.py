@@ -87,15 +87,16 @@ class RecordIndex(Mapping):
         Raises:
             MissingKeyError: one of the keys is not there.
         """
-        gapless = self._keys is None
-        if gapless and isinstance(keys, int | np.integer):  # the usual case, at little cost
+        if self._keys is None and isinstance(
+            keys, int | np.integer
+        ):  # the usual case, at little cost
             position = keys - self._first
             if 0 <= position < len(self._offsets):
                 return position
         asked = np.asarray(keys)
         if asked.size and (asked.dtype.kind not in "iu" or not len(self)):
             raise self._missing(asked)
-        if gapless:
+        if self._keys is None:
             positions = asked - self._first
             wrong = (positions < 0) | (positions >= len(self))
         else:
@@ -109,7 +110,9 @@ class RecordIndex(Mapping):
         return MissingKeyError("the index has no such key", self.path, keys.ravel()[0].item())
 
 
-def read_index(path: str | Path, key_type: Callable[[str], Any] = int) -> Mapping[Any, int]:
+def read_index(
+    path: str | Path, key_type: Callable[[str], Any] = int
+) -> RecordIndex | dict[Any, int]:
     """Read an ``.idx`` file, lines of ``key<tab>byte offset`` in any order.
 
     Returns:
@@ -119,7 +122,8 @@ def read_index(path: str | Path, key_type: Callable[[str], Any] = int) -> Mappin
         RecordIOError: a line of another form (with its byte offset in the index), or what
             ``RecordIndex`` rejects.
     """
-    keys, offsets = [], []
+    keys: list = []
+    offsets: list = []
     done = 0
     with open(path, "rb") as file:
         rest = b""
@@ -132,7 +136,7 @@ def read_index(path: str | Path, key_type: Callable[[str], Any] = int) -> Mappin
             _parse(rest + b"\n", done, path, key_type, keys, offsets)
     if key_type is int:
         return RecordIndex(_join(keys), _join(offsets), path)
-    index = {}
+    index: dict[Any, int] = {}
     for key, offset in zip(keys, offsets, strict=True):
         if key in index:
             raise RecordIOError("the key occurs twice in the index: damaged", path, key, offset)
@@ -165,10 +169,11 @@ def _parse(lines: bytes, start: int, path, key_type, keys: list, offsets: list) 
         found_offsets.append(int(fields[1]))
         start += len(line) + 1
     if key_type is int:
-        found_keys = [np.array(found_keys, dtype=np.int64)]
-        found_offsets = [np.array(found_offsets, dtype=np.int64)]
-    keys += found_keys
-    offsets += found_offsets
+        keys.append(np.array(found_keys, dtype=np.int64))
+        offsets.append(np.array(found_offsets, dtype=np.int64))
+    else:
+        keys += found_keys
+        offsets += found_offsets
 
 
 def _parse_plain(lines: bytes) -> np.ndarray | None:

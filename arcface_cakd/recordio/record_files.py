@@ -10,7 +10,7 @@ from typing import Any
 
 from arcface_cakd.errors import ArcfaceCakdWarning
 from arcface_cakd.recordio.framing import MissingKeyError, RecordIOError, frame, read_record
-from arcface_cakd.recordio.index import read_index
+from arcface_cakd.recordio.index import RecordIndex, read_index
 
 
 class MXRecordIO:
@@ -176,7 +176,7 @@ class MXIndexedRecordIO(MXRecordIO):
     ):
         self.idx_path = os.fspath(idx_path)
         self.key_type = key_type
-        self._idx = {} if flag == "w" else None
+        self._idx: RecordIndex | dict[Any, int] | None = None
         self._keys: list | None = None
         super().__init__(uri, flag)
 
@@ -184,7 +184,8 @@ class MXIndexedRecordIO(MXRecordIO):
         super().open()
         self._keys = None
         if self.writable:
-            self._idx = {}
+            self._written: dict[Any, int] = {}
+            self._idx = self._written
         else:
             try:
                 self._idx = read_index(self.idx_path, self.key_type)
@@ -192,7 +193,7 @@ class MXIndexedRecordIO(MXRecordIO):
                 raise _cannot_open(self.idx_path, error, f"the index of {self.uri}") from error
 
     @property
-    def idx(self):
+    def idx(self) -> RecordIndex | dict[Any, int]:
         if self._idx is None:  # unpickled
             self._idx = read_index(self.idx_path, self.key_type)
         return self._idx
@@ -200,7 +201,7 @@ class MXIndexedRecordIO(MXRecordIO):
     @property
     def keys(self) -> list:
         if self.writable:
-            return list(self._idx)
+            return list(self._written)
         if self._keys is None:
             self._keys = list(self.idx)
         return self._keys
@@ -239,7 +240,7 @@ class MXIndexedRecordIO(MXRecordIO):
         position = self.tell()
         self.write(buf)
         self._outputs[1].file.write(f"{key}\t{position}\n".encode())
-        self._idx[key] = position
+        self._written[key] = position
 
     def __getstate__(self) -> dict:
         return {**super().__getstate__(), "_idx": None, "_keys": None}
@@ -257,9 +258,9 @@ class MXIndexedRecordIO(MXRecordIO):
 
     def _is_indexed(self, offset: int) -> bool:
         index = self.idx
-        if isinstance(index, dict):
-            return offset in index.values()
-        return bool((index.offsets == offset).any())
+        if isinstance(index, RecordIndex):
+            return bool((index.offsets == offset).any())
+        return offset in index.values()
 
 
 class _Output:

@@ -55,6 +55,12 @@ def around(points: np.ndarray, margin: float) -> Window | None:
     return rows, columns
 
 
+def within(image: np.ndarray, window: Window) -> np.ndarray:
+    """A window of an image (3, h, w), a view."""
+    rows, columns = window
+    return image[:, rows, columns]
+
+
 @dataclass
 class Surface:
     """What each pixel of a part (h, w) of the crop sees of the head.
@@ -122,7 +128,7 @@ class Canvas:
 
     def mix(self, window: Window, mask: np.ndarray, colour) -> None:
         """Lay a colour, or colours (3, h, w), over a window; ``mask`` (h, w) in [0, 1]."""
-        mix(self.albedo[(slice(None), *window)], mask, colour)
+        mix(within(self.albedo, window), mask, colour)
 
     def darken(self, window: Window, amount: np.ndarray) -> None:
         """Take a share ``amount`` (h, w) of the light from a window; the array is used up."""

@@ -174,7 +174,8 @@ def _check(out, identities, images, seed, difficulty, pairs, contact_sheet, work
 
 def _write_training_set(out, identities, images, seed, difficulty, map_in_order) -> list:
     """Returns the contact sheet's pictures, encoded, as rows of one person each."""
-    landmarks, sheet = [], []
+    landmarks: list[np.ndarray] = []
+    sheet: list[list[bytes]] = []
     draw = partial(_draw_person, seed, difficulty, images)
     people = track(
         map_in_order(draw, range(identities)), "drawing people", identities, unit="people"
@@ -221,7 +222,8 @@ def _draw_pair(seed: int, difficulty: float, name: str, listed) -> tuple[bytes, 
         if protocol.years and k == 1:
             person = change_appearance(person, rng)
         pictures.append(_draw(person, rng, difficulty * protocol.strength, view)[0])
-    return tuple(pictures)
+    one, other = pictures
+    return one, other
 
 
 def _draw(person: Identity, rng, difficulty: float, view: View) -> tuple[bytes, np.ndarray]:
@@ -248,17 +250,17 @@ class _Workers:
         self._ahead = 8 * count
 
     def __enter__(self) -> Callable[[Callable, Iterable], Iterator]:
-        return map if self._pool is None else self._map
+        return map if self._pool is None else partial(self._map, self._pool)
 
     def __exit__(self, *raised) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
-    def _map(self, function: Callable, jobs: Iterable) -> Iterator:
+    def _map(self, pool: ProcessPoolExecutor, function: Callable, jobs: Iterable) -> Iterator:
         jobs = iter(jobs)
         # Only so many ahead: the writer's pace bounds what waits in memory.
-        waiting = deque(self._pool.submit(function, job) for job in islice(jobs, self._ahead))
+        waiting = deque(pool.submit(function, job) for job in islice(jobs, self._ahead))
         while waiting:
             yield waiting.popleft().result()
             for job in islice(jobs, 1):
-                waiting.append(self._pool.submit(function, job))
+                waiting.append(pool.submit(function, job))

@@ -209,7 +209,6 @@ def sample_hair(rng: np.random.Generator, colour: Colour) -> Hair:
     """Draw a haircut of the given colour."""
     style = rng.choice(["cropped", "short", "swept", "fringe", "long", "curly"])
     hair = {
-        "colour": colour,
         "hairline": rng.uniform(-76.0, -56.0),
         "part": rng.choice([-1, 1]) * rng.uniform(6.0, 34.0),
         "sweep": rng.uniform(0.0, 0.15),
@@ -239,7 +238,7 @@ def sample_hair(rng: np.random.Generator, colour: Colour) -> Hair:
             "volume": rng.uniform(10.0, 20.0),
             "length": rng.uniform(30.0, 130.0),
         }
-    return Hair(**{k: v if k == "colour" else float(v) for k, v in hair.items()})
+    return Hair(colour, **{name: float(value) for name, value in hair.items()})
 
 
 def change_appearance(person: Identity, rng: np.random.Generator) -> Identity:
@@ -297,4 +296,5 @@ def _mix(a, b, amount: float) -> Colour:
 
 
 def _colour(values: np.ndarray) -> Colour:
-    return tuple(float(v) for v in np.clip(values, 0.02, 1.0))
+    red, green, blue = np.clip(values, 0.02, 1.0)
+    return float(red), float(green), float(blue)

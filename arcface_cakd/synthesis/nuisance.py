@@ -11,6 +11,9 @@ import numpy as np
 
 Colour = tuple[float, float, float]
 View = Literal["any", "frontal", "profile"]
+CoverKind = Literal["mask", "bar", "hand"]
+
+_COVERS: tuple[CoverKind, ...] = ("mask", "bar", "hand")
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Glasses:
 class Cover:
     """Something before the face: a mask on it, or a bar or fingers across the picture."""
 
-    kind: Literal["mask", "bar", "hand"]
+    kind: CoverKind
     colour: Colour
     place: tuple[float, float]
     size: tuple[float, float]
@@ -120,7 +123,7 @@ def sample_nuisance(
         pose=_sample_pose(rng, difficulty, view),
         expression=_sample_expression(rng, strength),
         jitter=Jitter(
-            shift=_floats(_normal(rng, 1.2, 2) * strength),
+            shift=_pair(_normal(rng, 1.2, 2) * strength),
             rotation=float(_normal(rng, 0.035) * strength),
             scale=float(np.exp(_normal(rng, 0.025) * strength)),
         ),
@@ -134,7 +137,7 @@ def sample_nuisance(
             seed=int(rng.integers(1 << 31)),
         ),
         backdrop=_sample_backdrop(rng),
-        hair_toss=_floats(_normal(rng, 2.0, 2) * strength),
+        hair_toss=_pair(_normal(rng, 2.0, 2) * strength),
         glasses=_sample_glasses(rng) if rng.random() < 0.16 * strength else None,
         cover=_sample_cover(rng)
         if rng.random() < 0.10 * (strength if mild == 1.0 else 0)
@@ -152,7 +155,7 @@ def _sample_pose(rng, difficulty: float, view: View) -> tuple[float, float, floa
     yaw, pitch, roll = _normal(rng, 1.0, 3) * (yaw_sd, pitch_sd, roll_sd) * difficulty
     if view == "profile":
         yaw = rng.choice([-1, 1]) * rng.uniform(35.0, 55.0) * difficulty
-    return _floats(
+    return _triple(
         np.radians([np.clip(yaw, -58, 58), np.clip(pitch, -18, 18), np.clip(roll, -30, 30)])
     )
 
@@ -166,7 +169,7 @@ def _sample_expression(rng, strength: float) -> Expression:
         mouth_open=float(min(mouth_open, 1.0)),
         eye_open=0.12 if blink else float(np.clip(1.0 + _normal(rng, 0.13) * strength, 0.5, 1.3)),
         brows=float(_normal(rng, 1.5) * strength),
-        gaze=_floats(_normal(rng, 1.0, 2) * (1.9, 0.8) * strength),
+        gaze=_pair(_normal(rng, 1.0, 2) * (1.9, 0.8) * strength),
     )
 
 
@@ -177,10 +180,10 @@ def _sample_light(rng, strength: float) -> Light:
     warmth = _normal(rng, 0.17) * strength
     green = _normal(rng, 0.05) * strength
     return Light(
-        direction=_floats(direction),
+        direction=_triple(direction),
         key=float(0.85 * np.exp(_normal(rng, 0.2) * strength)),
         ambient=float(0.42 * np.exp(_normal(rng, 0.25) * strength)),
-        tint=_floats(np.exp([warmth, green, -warmth])),
+        tint=_triple(np.exp([warmth, green, -warmth])),
         exposure=float(np.exp(_normal(rng, 0.26) * strength - 0.03)),
     )
 
@@ -194,9 +197,9 @@ def _sample_backdrop(rng) -> Backdrop:
     )
     colours = np.clip(base + patches, 0.02, 0.97)
     return Backdrop(
-        colours=tuple(tuple(_floats(c) for c in row) for row in colours),
+        colours=tuple(tuple(_triple(c) for c in row) for row in colours),
         sharp=bool(rng.random() < 0.3),
-        clothes=_floats(rng.uniform(0.05, 0.9, 3)),
+        clothes=_triple(rng.uniform(0.05, 0.9, 3)),
     )
 
 
@@ -207,13 +210,13 @@ def _sample_glasses(rng) -> Glasses:
         half_height=float(rng.uniform(13.0, 20.0)),
         roundness=float(rng.uniform(0.3, 1.0)),
         rim=float(rng.uniform(0.8, 2.4)),
-        colour=_floats(rng.uniform(0.02, 0.15, 3) if dark else rng.uniform(0.2, 0.75, 3)),
+        colour=_triple(rng.uniform(0.02, 0.15, 3) if dark else rng.uniform(0.2, 0.75, 3)),
         lens=float(rng.uniform(0.7, 0.92)) if rng.random() < 0.12 else float(rng.uniform(0, 0.12)),
     )
 
 
 def _sample_cover(rng) -> Cover:
-    kind = str(rng.choice(["mask", "bar", "hand"], p=[0.4, 0.3, 0.3]))
+    kind = _COVERS[rng.choice(len(_COVERS), p=[0.4, 0.3, 0.3])]
     colour = rng.uniform(0.05, 0.95, 3)
     if kind == "mask":
         colour = rng.choice([[0.62, 0.78, 0.86], [0.93, 0.94, 0.94], [0.10, 0.10, 0.12]])
@@ -222,11 +225,11 @@ def _sample_cover(rng) -> Cover:
     edge = rng.uniform(0.0, 2 * np.pi)
     return Cover(
         kind=kind,
-        colour=_floats(colour),
-        place=_floats(56 + np.array([np.cos(edge), np.sin(edge)]) * rng.uniform(42.0, 56.0)),
-        size=_floats(rng.uniform((30.0, 5.0), (70.0, 10.0)))
+        colour=_triple(colour),
+        place=_pair(56 + np.array([np.cos(edge), np.sin(edge)]) * rng.uniform(42.0, 56.0)),
+        size=_pair(rng.uniform((30.0, 5.0), (70.0, 10.0)))
         if kind == "bar"
-        else _floats(rng.uniform((22.0, 11.0), (34.0, 16.0))),
+        else _pair(rng.uniform((22.0, 11.0), (34.0, 16.0))),
         angle=float(rng.uniform(0.0, np.pi) if kind == "bar" else edge + rng.normal(0.0, 0.4)),
     )
 
@@ -238,5 +241,11 @@ def _normal(rng, sd: float, size: int | None = None):
     return rng.standard_normal(size).clip(-2.0, 2.0) * sd
 
 
-def _floats(values) -> tuple[float, ...]:
-    return tuple(float(v) for v in values)
+def _pair(values) -> tuple[float, float]:
+    first, second = values
+    return float(first), float(second)
+
+
+def _triple(values) -> tuple[float, float, float]:
+    first, second, third = values
+    return float(first), float(second), float(third)

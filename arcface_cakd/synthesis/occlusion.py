@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from arcface_cakd.synthesis.canvas import Canvas, Surface, around, crop_grid, mix, noise
+from arcface_cakd.synthesis.canvas import Canvas, Surface, around, crop_grid, mix, noise, within
 from arcface_cakd.synthesis.head import Head, Pose, rays
 from arcface_cakd.synthesis.nuisance import Cover, Glasses
 from arcface_cakd.synthesis.shapes import F32, bump, edge, length, positive
@@ -17,7 +17,7 @@ def draw_glasses(image: np.ndarray, glasses: Glasses, head: Head, pose: Pose) ->
     region = around(pose.project(np.array(corners)), 2)
     if region is None:
         return
-    image = image[(slice(None), *region)]
+    image = within(image, region)
     origin, direction = rays(pose, region)
     plane = F32(eye_z + 15.0)
     t = (plane - origin[2]) / F32(direction[2])
@@ -43,8 +43,8 @@ def draw_glasses(image: np.ndarray, glasses: Glasses, head: Head, pose: Pose) ->
         outward = side * direction[0]
         if outward < 0.12:
             continue
-        reach = F32(side * (centre + half_width))
-        t = (reach - origin[0]) / F32(direction[0])
+        hinge = F32(side * (centre + half_width))
+        t = (hinge - origin[0]) / F32(direction[0])
         z = origin[2] + t * F32(direction[2])
         y = origin[1] + t * F32(direction[1])
         arm = edge(width + F32(0.4) - np.abs(y + F32(3.0)), millimetres)

@@ -4,7 +4,7 @@ import numpy as np
 
 from arcface_cakd.landmarks import CROP_SIZE
 from arcface_cakd.synthesis.camera import expose
-from arcface_cakd.synthesis.canvas import Canvas, Surface, Window, around, crop_grid, mix
+from arcface_cakd.synthesis.canvas import Canvas, Surface, Window, around, crop_grid, mix, within
 from arcface_cakd.synthesis.features import paint_face
 from arcface_cakd.synthesis.hair import LONG, HairShell
 from arcface_cakd.synthesis.head import (
@@ -44,7 +44,7 @@ def render(person: Identity, nuisance: Nuisance) -> tuple[np.ndarray, np.ndarray
     lit_hair = None
     if shell.region is not None:
         lit_hair = light.fall(shell.colour, shell.normal, None, None)
-        mix(image[(slice(None), *shell.region)], shell.back, F32(0.30) * lit_hair)
+        mix(within(image, shell.region), shell.back, F32(0.30) * lit_hair)
     _neck(image, pose, head, person, nuisance, light)
     ears = [_Ear(side, head, pose) for side in (-1, 1)]
     for ear in ears:
@@ -53,8 +53,8 @@ def render(person: Identity, nuisance: Nuisance) -> tuple[np.ndarray, np.ndarray
     _face(image, head, pose, person, nuisance, light)
     if hair.length > LONG:
         _draw_near(ears, image, person, light)
-    if lit_hair is not None:
-        mix(image[(slice(None), *shell.region)], shell.front, lit_hair)
+    if shell.region is not None:
+        mix(within(image, shell.region), shell.front, lit_hair)
     if hair.length <= LONG:
         _draw_near(ears, image, person, light)
     if nuisance.glasses is not None:
@@ -78,7 +78,7 @@ def _face(
         paint_mask(canvas, surface, head, nuisance.cover)
     skin = light.fall(canvas.albedo, normal, canvas.gloss, canvas.shade)
     skin += canvas.glint * F32(nuisance.light.exposure)
-    mix(image[(slice(None), *surface.region)], surface.cover, skin)
+    mix(within(image, surface.region), surface.cover, skin)
 
 
 def _meet(head: Head, pose: Pose) -> Surface | None:
@@ -271,7 +271,7 @@ class _Ear:
         skin = np.broadcast_to(skin[:, None, None], (3, *r.shape))
         normal = [F32(n) + u * F32(0.5 * self._side * (i == 0)) for i, n in enumerate(self._normal)]
         lit = light.fall(skin, normal, None, 1 - F32(0.45) * hollow)
-        mix(image[(slice(None), *window)], mask, lit)
+        mix(within(image, window), mask, lit)
 
 
 def _draw_near(ears, image, person: Identity, light: _Lamp) -> None:

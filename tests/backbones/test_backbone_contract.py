@@ -47,6 +47,7 @@ def assert_promised_shapes(model, features):
     assert model.embedding_size == WIDTH
     assert features.embedding.shape == (BATCH, WIDTH)
     assert features.grid == model.grid
+    assert model.map_shape == (model.token_dim, model.grid)
     assert features.tokens.shape == (BATCH, height * across, model.token_dim)
     assert features.prompts is None
     assert len(features.stages) == len(model.stage_dims)

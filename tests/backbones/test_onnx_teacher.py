@@ -42,6 +42,8 @@ def test_an_export_teaches_what_its_network_computes(exported):
     teacher = teacher_of(path)
     assert teacher.embedding_size == 24 and teacher.batch is None
     assert teacher.token_dim is None and teacher.grid is None and teacher.stage_dims == ()
+    with pytest.raises(BackboneError, match="OnnxTeacher gives embeddings only"):
+        _ = teacher.map_shape
     assert not list(teacher.parameters()) and not teacher.state_dict() and not teacher.training
     for count in (1, 3, 8):
         faces = images(count, seed=count)

@@ -39,6 +39,12 @@ def test_every_registered_loss_keeps_the_contract(name):
     assert loss.__doc__ and "Args:" in loss.__doc__
 
 
+def test_tokens_of_a_teacher_of_embeddings_are_refused():
+    assert DIMS.teacher_map_shape == (6, (7, 7))
+    with pytest.raises(LossError, match="embeddings only"):
+        _ = FeatureDims(8, 8, 5, None, teacher_grid=None).teacher_map_shape
+
+
 def test_a_loss_without_forward_says_which():
     class Empty(DistillationLoss):
         pass

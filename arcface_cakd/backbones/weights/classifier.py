@@ -31,7 +31,8 @@ def with_own_head(
     Returns:
         keys as the model's; those that fit nowhere are among them, for strict loading to name.
     """
-    own = model.trunk.state_dict()
+    bare = model.get_submodule("trunk")
+    own = bare.state_dict()
     whole = _keys_with_classifier(model)
     # No matrix among them: that would be random, and is missing.
     added = {k: v for k, v in own.items() if k not in whole and v.dim() == 1}
@@ -40,7 +41,7 @@ def with_own_head(
         there = {k: v for k, v in given.items() if k in own or k not in whole}
         return added | there
 
-    trunk = fitting(dict(classifier), model.trunk, source, trunk_of)
+    trunk = fitting(dict(classifier), bare, source, trunk_of)
     kept = [key for key, value in added.items() if trunk[key] is value]
     if kept:
         logger.info("%s: not in them, and left as it was: %s", source, ", ".join(kept))
@@ -59,9 +60,11 @@ def _keys_with_classifier(model: nn.Module) -> set[str]:
 
 
 def _classifier(model: nn.Module) -> nn.Module:
-    if getattr(model, "build_classifier", None) is not None:
-        return model.build_classifier()
-    trunk = copy.deepcopy(model.trunk)
-    if hasattr(trunk, "reset_classifier"):
-        trunk.reset_classifier(1)
+    build = getattr(model, "build_classifier", None)
+    if build is not None:
+        return build()
+    trunk = copy.deepcopy(model.get_submodule("trunk"))
+    reset = getattr(trunk, "reset_classifier", None)
+    if reset is not None:
+        reset(1)
     return trunk

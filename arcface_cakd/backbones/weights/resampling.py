@@ -29,10 +29,11 @@ def resampled(model: nn.Module, state: Mapping[str, Tensor], source: str) -> dic
         source: what to call the weights in the log.
     """
     given = {k.removeprefix(TRUNK): v for k, v in state.items() if k.startswith(TRUNK)}
-    if not given or not hasattr(model, "trunk"):
+    trunk = getattr(model, "trunk", None)
+    if not given or trunk is None:
         return dict(state)
     rest = {k: v for k, v in state.items() if not k.startswith(TRUNK)}
-    return rest | with_prefix(fitting(given, model.trunk, source))
+    return rest | with_prefix(fitting(given, trunk, source))
 
 
 def with_prefix(trunk: Mapping[str, Tensor]) -> dict[str, Tensor]:
