@@ -13,18 +13,18 @@ MAP = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 NO_ROOM = {"__init__", "__main__"}  # of the package itself: they may import from every room
 
 
-def floors_of(text: str) -> dict[str, int]:
-    """The rooms of a map, each with its floor: 0 for all of the ground floor, then 1, 2, ..."""
+def order_of(text: str) -> dict[str, int]:
+    """The rooms of a map, each with its place in the order: 0 for foundations, then 1, 2, ..."""
     table = text.split("| room | what is in it |\n")[1].split("\n\n")[0]
-    floors: dict[str, int] = {}
-    upper = False
+    order: dict[str, int] = {}
+    rest = False
     for room, heading in re.findall(r"^\| (?:`(\w+)`|\*\*([\w ]+)\*\*) \|", table, flags=re.M):
         if heading:
-            upper = heading == "upper floors"
+            rest = heading == "the rest"
             continue
-        assert room not in floors, f"{room} stands twice in the map"
-        floors[room] = max(floors.values(), default=0) + 1 if upper else 0
-    return floors
+        assert room not in order, f"{room} stands twice in the map"
+        order[room] = max(order.values(), default=0) + 1 if rest else 0
+    return order
 
 
 def rooms_of(package: Path) -> set[str]:
@@ -67,22 +67,22 @@ def rooms_imported(package: Path, file: Path) -> Iterator[tuple[int, str]]:
 
 def faults_of(package: Path, text: str) -> list[str]:
     """What of a package is not as its map says, a line each."""
-    floors, rooms = floors_of(text), rooms_of(package)
-    faults = [f"{room}: the map does not name this room" for room in sorted(rooms - set(floors))]
+    order, rooms = order_of(text), rooms_of(package)
+    faults = [f"{room}: the map does not name this room" for room in sorted(rooms - set(order))]
     faults += [
-        f"{room}: the map names it, and there is none" for room in floors if room not in rooms
+        f"{room}: the map names it, and there is none" for room in order if room not in rooms
     ]
     for file in sorted(package.rglob("*.py")):
         own = file.relative_to(package).with_suffix("").parts[0]
-        if own in NO_ROOM or own not in floors:
+        if own in NO_ROOM or own not in order:
             continue
         for line, room in rooms_imported(package, file):
             where = f"{file.relative_to(package.parent)}:{line}"
             if room not in rooms:
                 faults.append(f"{where}: {room or package.name} is no room: import from its own")
-            elif room != own and room in floors and floors[room] >= floors[own]:
-                way = "up" if floors[room] > floors[own] else "sideways"
-                faults.append(f"{where}: imports {way}, {own} from {room}")
+            elif room != own and room in order and order[room] >= order[own]:
+                which = "later" if order[room] > order[own] else "beside"
+                faults.append(f"{where}: imports {which}: {own} from {room}")
     return faults
 
 
@@ -99,16 +99,16 @@ def test_the_imports_that_there_are_were_read():
     assert {"backbones", "losses", "prompting", "partial_fc"} <= imported("distiller.py")
     assert "registry" in imported("resources.py")  # inside a function
     assert "recordio" in imported("arcface_torch/mxnet.py")  # by its name in the package
-    assert len(floors_of(MAP)) > 20
+    assert len(order_of(MAP)) > 20
 
 
 LITTLE_MAP = """
 | room | what is in it |
 |---|---|
-| **ground floor** | |
+| **foundations** | |
 | `errors` | |
 | `files` | |
-| **upper floors** | |
+| **the rest** | |
 | `data` | |
 | `losses` | |
 
@@ -123,18 +123,26 @@ LITTLE_MAP = """
     [
         ("losses/b.py", "from house.data.a import A\nfrom house import data, files\n", None),
         ("losses/b.py", "import house.losses.c\nimport torch.data\nfrom . import c\n", None),
-        ("data/b.py", "import house.losses\n", "house/data/b.py:1: imports up, data from losses"),
-        ("data/b.py", "from house.losses.c import C\n", "imports up, data from losses"),
-        ("data/b.py", "from house import losses\n", "imports up, data from losses"),
-        ("data/b.py", "from ..losses import c\n", "imports up, data from losses"),
-        ("data/b.py", "from .. import losses\n", "imports up, data from losses"),
-        ("data/b.py", "def f():\n    import house.losses.c as c\n", "b.py:2: imports up"),
-        ("data/b.py", "import_module('house.losses.c')\n", "imports up, data from losses"),
-        ("data/b.py", "x.import_module(f'house.losses.{c}')\n", "imports up, data from losses"),
+        (
+            "data/b.py",
+            "import house.losses\n",
+            "data/b.py:1: imports later: data from losses",
+        ),
+        ("data/b.py", "from house.losses.c import C\n", "imports later: data from losses"),
+        ("data/b.py", "from house import losses\n", "imports later: data from losses"),
+        ("data/b.py", "from ..losses import c\n", "imports later: data from losses"),
+        ("data/b.py", "from .. import losses\n", "imports later: data from losses"),
+        ("data/b.py", "def f():\n    import house.losses.c as c\n", "b.py:2: imports later"),
+        ("data/b.py", "import_module('house.losses.c')\n", "imports later: data from losses"),
+        ("data/b.py", "x.import_module(f'house.losses.{c}')\n", "imports later: data from losses"),
         ("data/b.py", "from house import Distiller\n", "Distiller is no room"),
         ("data/b.py", "import house\n", "house is no room"),
-        ("files.py", "from house.data import a\n", "house/files.py:1: imports up, files from data"),
-        ("files.py", "from house.errors import E\n", "imports sideways, files from errors"),
+        (
+            "files.py",
+            "from house.data import a\n",
+            "files.py:1: imports later: files from data",
+        ),
+        ("files.py", "from house.errors import E\n", "imports beside: files from errors"),
         ("engine.py", "", "engine: the map does not name this room"),
         ("engine/loop.py", "", "engine: the map does not name this room"),
         ("losses/__init__.py", None, "losses: the map names it, and there is none"),
