@@ -69,6 +69,9 @@ setup(
         "simplejpeg",
         "tomli; python_version < '3.11'",
     ],
-    extras_require={"test": ["pytest"], "dev": ["pytest", "ruff==0.17.6", "mypy==2.4.1"]},
+    extras_require={
+        "test": ["pytest", "pytest-xdist"],
+        "dev": ["pytest", "pytest-xdist", "ruff==0.17.6", "mypy==2.4.1"],
+    },
     entry_points={"console_scripts": ["arcface-cakd = arcface_cakd.cli:main"]},
 )
