@@ -1,22 +1,21 @@
 """The composition root: student, frozen teacher, prompts, URFM and losses as one module."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from arcface_cakd.alignment import URFM, Alignment, Anchoring, LocalFeatures, effective_rank
+from arcface_cakd.alignment import URFM, Alignment, Anchoring, LocalFeatures, alignment_figures
 from arcface_cakd.backbones import FaceBackbone, load_weights
 from arcface_cakd.config import CakdConfig, ConfigError
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses import FeatureDims, LossBatch, WeightedLosses
+from arcface_cakd.losses.base import PIXEL_FEATURES
 from arcface_cakd.partial_fc import ArcFace, MarginHead, PartialFC, load_centers
 from arcface_cakd.prompting import AdaptablePrompts, Preservation
 from arcface_cakd.registry import LOSSES
-
-# What a loss may need that a teacher of embeddings only does not have.
-_PIXEL_FEATURES = frozenset({"tokens", "stages", "alignment"})
 
 
 @dataclass
@@ -37,7 +36,7 @@ class _Snapshot:
     images: Tensor
     prompted: Tensor
     unprompted: Tensor | None
-    local: LocalFeatures | None
+    local: tuple[LocalFeatures, LocalFeatures] | None
 
 
 class Distiller(nn.Module):
@@ -51,8 +50,9 @@ class Distiller(nn.Module):
     ``state_dict()`` or ``train()``: it stays frozen and in eval mode. What is learned beside
     the student (prompts, URFM, heads) is in ``state_dict()``.
 
-    With prompts, anchoring and preservation compare with the *unprompted* teacher, which costs
-    a second teacher forward, without gradient, per step.
+    With prompts, anchoring, preservation and losses that look at the teacher's output alone
+    compare with the *unprompted* teacher, which costs a second teacher forward, without gradient,
+    per step.
 
     Args:
         student: the network to train.
@@ -108,8 +108,8 @@ class Distiller(nn.Module):
                     f"loss {name!r} compares local features, but cakd.urfm is None: set "
                     "cakd.urfm=edict() or drop the loss"
                 )
-        if teacher.token_dim is None and self.losses.needing(*_PIXEL_FEATURES):
-            _check_embeddings_suffice(config, *self.losses.needing(*_PIXEL_FEATURES))
+        if teacher.token_dim is None and self.losses.needing(*PIXEL_FEATURES):
+            _check_embeddings_suffice(config, *self.losses.needing(*PIXEL_FEATURES))
         for name in self.losses.needing("centers")[:1]:
             fc = _teacher_partial_fc(config, teacher, num_classes, f"loss {name!r}")
             self._frozen = (teacher, fc)
@@ -208,7 +208,13 @@ class Distiller(nn.Module):
     @property
     def _compares_unprompted(self) -> bool:
         kept = self.preservation is not None and self.preservation.needs_unprompted
-        return kept or self.anchoring is not None
+        return kept or self.anchoring is not None or self._targets_unprompted
+
+    @property
+    def _targets_unprompted(self) -> bool:
+        """Whether losses compare with another output than the prompted teacher's."""
+        unprompted = self.prompts is not None and self.config.output_target == "unprompted"
+        return unprompted and bool(self.losses.at_output)
 
     @torch.no_grad()
     def _unprompted(self, images: Tensor) -> FaceFeatures:
@@ -240,7 +246,8 @@ class Distiller(nn.Module):
             unprompted=now.unprompted,
             teacher_fc=self.teacher_fc,
         )
-        terms = self.losses(now.student, now.teacher, batch)
+        output = now.unprompted if self._targets_unprompted else None
+        terms = self.losses(now.student, now.teacher, batch, output)
         if self.anchoring is not None:
             # With it URFM is on, and each forward keeps what the unprompted teacher says.
             assert now.alignment is not None and now.unprompted is not None
@@ -258,7 +265,9 @@ class Distiller(nn.Module):
             images=now.images,
             prompted=now.teacher.embedding.detach(),
             unprompted=None if now.unprompted is None else now.unprompted.embedding,
-            local=None if now.alignment is None else now.alignment.teacher.detach(),
+            local=None
+            if now.alignment is None
+            else (now.alignment.student.detach(), now.alignment.teacher.detach()),
         )
         return terms
 
@@ -276,6 +285,51 @@ class Distiller(nn.Module):
             "margin": self.config.margin_weight * margin,
             **self.terms(labels, partial_fc),
         }
+
+    def announce(self, logger: logging.Logger) -> None:
+        """Log what is on, and warn of what the entry asks for without effect."""
+        logger.info("%s", self.describe())
+        for line in self.without_effect():
+            logger.warning("%s", line)
+
+    def describe(self) -> str:
+        """What is on, in one line: teacher, losses and terms with their weights, URFM, prompts."""
+        config = self.config
+        parts = [f"margin softmax x {config.margin_weight:g}"]
+        parts += [f"{name} x {weight:g}" for name, weight in self.losses.weights.items()]
+        for name, term in (("anchoring", self.anchoring), ("preservation", self.preservation)):
+            if term is not None:
+                parts.append(f"{name} x {term.weight:g}")
+        urfm = prompts = "off"
+        if self.urfm is not None:
+            urfm = f"{self.urfm.num_centers} local centres of width {self.urfm.dim}"
+        if self.prompts is not None:
+            places = len(self.prompts.places)
+            prompts = f"{self.prompts.num_tokens} at each of {places} places"
+        return (
+            f"distilling from {config.teacher['network']}: {', '.join(parts)}; URFM {urfm}; "
+            f"prompts {prompts}"
+        )
+
+    def without_effect(self) -> list[str]:
+        """What the entry asks for and nothing here comes of, a line each."""
+        lines = [] if self.urfm is None else list(self.urfm.without_effect)
+        compared = self.losses.needing("alignment")
+        if self.urfm is not None and not compared:
+            lines.append("cakd.urfm trains nothing of the student: no loss compares local features")
+        if self.prompts is not None and not self._reaches_prompts:
+            lines.append(
+                "cakd.prompts learn nothing from the student: no loss reaches them; set "
+                'cakd.output_target="prompted", add one that compares pixel features, or set '
+                "cakd.prompts=None"
+            )
+        if self.prompts is None and self.config.output_target == "prompted":
+            lines.append('cakd.output_target="prompted" has no effect: cakd.prompts is None')
+        return lines
+
+    @property
+    def _reaches_prompts(self) -> bool:
+        return len(self.losses.at_output) < len(self.losses) or not self._targets_unprompted
 
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict]:
         """Optimiser groups ``student``, ``prompts`` and ``urfm``, empty ones left out.
@@ -328,24 +382,26 @@ class Distiller(nn.Module):
     def diagnostics(self) -> dict[str, float]:
         """Figures on the last step, by name.
 
-        ``teacher_rank`` and ``attended_rank``: effective rank of the teacher's local features
-        h_T and of MSA(h_T), which falls, the second one first, when the teacher side of URFM
-        collapses. ``prompted_cosine``: mean cosine between the prompted
-        and the unprompted teacher's embeddings, which falls when prompts lead it astray.
+        With URFM those of ``alignment_figures``. With prompts ``prompted_cosine``: mean cosine
+        between the prompted and the unprompted teacher's embeddings, which falls when prompts
+        lead it astray; and ``prompt_norm``: the largest 2-norm of a learned prompt, which grows
+        where the alignment losses find a way around the student.
         """
         figures: dict[str, float] = {}
         last = self._last
         if last is None:
             return figures
-        if last.local is not None:
-            figures["teacher_rank"] = effective_rank(last.local.h)
-            figures["attended_rank"] = effective_rank(last.local.attended)
+        if last.local is not None and self.urfm is not None:
+            extents = {"student": self.student.extent, "teacher": self.teacher.extent}
+            figures |= alignment_figures(*last.local, self.urfm.grids, extents)
         if self.prompts is not None:
             plain = last.unprompted
             if plain is None:
                 plain = self._unprompted(last.images).embedding
             cosine = nn.functional.cosine_similarity(last.prompted, plain)
             figures["prompted_cosine"] = float(cosine.mean())
+            norms = [prompt.norm(dim=-1) for prompt in self.prompts.parameters()]
+            figures["prompt_norm"] = float(torch.cat(norms).max()) if norms[0].numel() else 0.0
         return figures
 
 
@@ -360,7 +416,7 @@ def _check_embeddings_suffice(config: CakdConfig, *losses: str) -> None:
     losses = losses or tuple(
         entry.name
         for entry in config.losses
-        if getattr(LOSSES.get(entry.name), "needs", frozenset()) & _PIXEL_FEATURES
+        if getattr(LOSSES.get(entry.name), "needs", frozenset()) & PIXEL_FEATURES
     )
     advice = [f"set {' and '.join(off)}"] if off else []
     if losses:

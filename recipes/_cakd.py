@@ -5,10 +5,10 @@ from easydict import EasyDict as edict
 cakd = edict(
     teacher=edict(),  # each recipe names its own
     prompts=edict(num_tokens=8),
-    urfm=edict(num_centers=49, dim=256, face_distance="relative", position="query_key"),
+    urfm=edict(num_centers=49, face_distance="relative"),
     losses=[
-        edict(name="embedding_cosine", weight=10.0),
-        edict(name="urfm_feature", weight=1.0),
+        edict(name="embedding_cosine", weight=64.0),
+        edict(name="urfm_feature", weight=50.0),
         edict(name="urfm_attention", weight=1.0),
     ],
     anchoring=edict(weight=1.0),

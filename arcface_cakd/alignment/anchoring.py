@@ -21,13 +21,16 @@ class Anchoring(nn.Module):
     features minimise both alignment losses, because the mapping is learned on both sides.
 
     The head is a global depthwise sum, a weight for each centre and channel, then a linear map:
-    no centre can be left out of the embedding at no cost, and no capacity hides what h has lost.
+    no capacity hides what h has lost. In training a random part of the centres is left out of
+    each step's sum, the same for all images: else one centre could carry the embedding alone, the
+    weights of the others at zero, and what they know would go.
 
     Args:
         dim: width d of the local features.
         num_centers: local centres L.
         teacher_embedding_size: width E_T.
         weight: weight of the term.
+        drop: share of the centres that are left out, rounded down; at least one stays.
     """
 
     def __init__(
@@ -37,9 +40,11 @@ class Anchoring(nn.Module):
         teacher_embedding_size: int,
         *,
         weight: Annotated[float, Range(0.0)] = 1.0,
+        drop: Annotated[float, Range(0.0, 1.0)] = 0.5,
     ):
         super().__init__()
         self.weight = weight
+        self.kept = num_centers - min(int(drop * num_centers), num_centers - 1)
         self.norm = nn.LayerNorm(dim)
         self.pool = nn.Parameter(torch.empty(num_centers, dim))
         nn.init.normal_(self.pool, std=num_centers**-0.5)
@@ -52,6 +57,11 @@ class Anchoring(nn.Module):
             h: (B, L, d), ``Alignment.anchored``.
             embedding: (B, E_T), the unprompted teacher's; no gradient reaches it.
         """
-        pooled = (self.norm(h) * self.pool).sum(1)
+        centers, pool = self.norm(h), self.pool
+        if self.training and self.kept < len(pool):
+            # Drawn on the CPU, whose generator checkpoints keep: the same on every device.
+            kept = torch.randperm(len(pool))[: self.kept].to(h.device)
+            centers, pool = centers[:, kept], pool[kept] * (len(pool) / self.kept)
+        pooled = (centers * pool).sum(1)
         predicted = at_least_float32(self.predict(pooled))
         return (1 - F.cosine_similarity(predicted, embedding.detach(), dim=-1)).mean()

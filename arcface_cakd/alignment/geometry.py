@@ -58,6 +58,37 @@ def patch_places(grid: tuple[int, int], extent: float = CROP_SIZE) -> Tensor:
     return torch.stack([x.flatten(), y.flatten()], dim=1)
 
 
+def patch_shares(
+    grid: tuple[int, int],
+    extent: float,
+    other_grid: tuple[int, int],
+    other_extent: float,
+) -> tuple[Tensor, Tensor]:
+    """How the patches of two grids spread over the cells that both cut the crop into.
+
+    Returns:
+        (H * W, M) and (H' * W', M) float64: the share of each patch's area in each of the M cells,
+        row by row; rows sum to 1. What attention over patches looks at on the crop compares in
+        cells, whatever the grids.
+    """
+
+    def edges(patches: int, covered: float) -> Tensor:
+        return torch.arange(patches + 1, dtype=torch.float64) * (covered / patches)
+
+    def along(axis: int) -> tuple[Tensor, Tensor]:
+        both = edges(grid[axis], extent), edges(other_grid[axis], other_extent)
+        cells = torch.cat(both).sort().values
+        shares = []
+        for at in both:
+            low = torch.maximum(at[:-1, None], cells[:-1])
+            high = torch.minimum(at[1:, None], cells[1:])
+            shares.append((high - low).clamp_min(0) / at.diff()[:, None])
+        return shares[0], shares[1]
+
+    down, across = along(0), along(1)
+    return torch.kron(down[0], across[0]), torch.kron(down[1], across[1])
+
+
 def center_places(
     num_centers: int, placing: Placing = "grid", landmarks: Tensor | None = None
 ) -> Tensor:

@@ -51,39 +51,58 @@ class PairEncoding(nn.Module):
     Args:
         distance: (L, N) distances from the local centres to the patches, in units.
         num_heads: heads, each with a table of its own.
-        pif: constants of I; None derives them from ``distance``.
+        pif: constants of I; None derives them from ``in_use``.
+        in_use: (n,) all distances that the table is for, where other patches than these are
+            looked up in it, too; by default ``distance``.
+        own_table: whether it has a table; if not, it is called with one.
     """
 
     index: Tensor
 
-    def __init__(self, distance: Tensor, num_heads: int, pif: PIFSettings | None = None):
+    def __init__(
+        self,
+        distance: Tensor,
+        num_heads: int,
+        pif: PIFSettings | None = None,
+        in_use: Tensor | None = None,
+        own_table: bool = True,
+    ):
         super().__init__()
-        self.pif = pif or PIFSettings.spread(distance)
+        in_use = distance.flatten() if in_use is None else in_use
+        self.pif = pif or PIFSettings.spread(in_use)
         self.register_buffer("index", self.pif(distance), persistent=False)
-        fields = receptive_fields(distance, self.index, self.pif.rows, num_heads)
-        self.table = nn.Parameter(fields.to(torch.get_default_dtype()))
+        self.table = None
+        if own_table:
+            fields = receptive_fields(in_use, self.pif(in_use), self.pif.rows, num_heads)
+            self.table = nn.Parameter(fields.to(torch.get_default_dtype()))
 
     @torch.no_grad()
-    def move(self, distance: Tensor, restart: bool) -> None:
+    def move(self, distance: Tensor, restart_from: Tensor | None) -> None:
         """Look up by other distances, (L, N), with the constants as they are.
 
         Args:
-            restart: whether the table starts anew, with the receptive fields of these distances.
+            restart_from: where the table starts anew, the distances (n,) whose receptive fields
+                it starts with.
         """
-        index = self.pif(distance)
-        self.index.copy_(index)
-        if restart:
+        self.index.copy_(self.pif(distance))
+        if restart_from is not None and self.table is not None:
             heads, rows = self.table.shape
-            self.table.copy_(receptive_fields(distance, index, rows, heads))
+            index = self.pif(restart_from)
+            self.table.copy_(receptive_fields(restart_from, index, rows, heads))
 
-    def forward(self, num_prompts: int = 0, index: Tensor | None = None) -> Tensor:
+    def forward(
+        self, num_prompts: int = 0, index: Tensor | None = None, table: Tensor | None = None
+    ) -> Tensor:
         """(heads, L, N + num_prompts); prompts have no place and get zero.
 
-        By the rows (B, L, N) of a batch of faces, (B, heads, L, N + num_prompts).
+        By the rows (B, L, N) of a batch of faces, (B, heads, L, N + num_prompts). ``table``
+        (heads, rows) stands in for its own.
         """
         index = self.index if index is None else index
+        table = self.table if table is None else table
+        assert table is not None
         # Indexing by a tensor gives the same, but takes several times as long, forward and back.
-        entries = self.table.index_select(1, index.flatten()).view(-1, *index.shape)
+        entries = table.index_select(1, index.flatten()).view(-1, *index.shape)
         return F.pad(entries.movedim(0, -3), (0, num_prompts))
 
 

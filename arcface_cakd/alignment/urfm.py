@@ -1,6 +1,6 @@
 """Unified Receptive Fields Mapping (URFM): tokens of any grid to L local features of one face."""
 
-from dataclasses import dataclass
+import math
 from typing import Annotated, Literal
 
 import torch
@@ -10,9 +10,16 @@ from torch.func import functional_call
 from arcface_cakd.alignment.attention import MultiHeadSelfAttention
 from arcface_cakd.alignment.geometry import Anchor, FaceDistance, Placing, read_saliency_map
 from arcface_cakd.alignment.layout import FaceLayout
-from arcface_cakd.alignment.mapping import LocalCenterMapping, Rows, TokenStandardization
+from arcface_cakd.alignment.local_features import Alignment, LocalFeatures
+from arcface_cakd.alignment.mapping import LocalCenterMapping, Lookup, Rows, Values
 from arcface_cakd.alignment.pif import PIFSettings
+from arcface_cakd.alignment.position import AnchorEncoding, PairEncoding
 from arcface_cakd.alignment.saliency import teacher_saliency
+from arcface_cakd.alignment.standardization import (
+    PromptTokens,
+    Standardise,
+    TokenStandardization,
+)
 from arcface_cakd.config import ConfigError, Range
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.landmarks import ARCFACE_TEMPLATE, CROP_SIZE
@@ -21,54 +28,22 @@ from arcface_cakd.registry import SECTIONS
 Landmarks = Literal["template", "image"]
 
 
-@dataclass(frozen=True)
-class LocalFeatures:
-    """One side's local features, float32.
-
-    Attributes:
-        h: (B, L, d) local features, one for each local centre.
-        attended: (B, L, d), MSA(h).
-        attention: (B, heads, L, L), the softmax maps of that MSA.
-        lookup: (B, heads, L, N + t), where each local centre looks: its attention over the
-            patches, then the prompts. Detached.
-    """
-
-    h: Tensor
-    attended: Tensor
-    attention: Tensor
-    lookup: Tensor
-
-    def detach(self) -> "LocalFeatures":
-        """The same values without their graph."""
-        parts = (self.h, self.attended, self.attention, self.lookup)
-        return LocalFeatures(*(part.detach() for part in parts))
-
-
-@dataclass(frozen=True)
-class Alignment:
-    """What the alignment losses compare, and what the anchoring holds fast.
-
-    Attributes:
-        student: the student's local features.
-        teacher: the teacher's.
-        anchored: (B, L, d), MSA(h) of the teacher, from which ``Anchoring`` predicts: the values
-            of ``teacher.attended``, but their gradient reaches the teacher-side parameters.
-    """
-
-    student: LocalFeatures
-    teacher: LocalFeatures
-    anchored: Tensor
-
-
 @SECTIONS.register("urfm")
 class URFM(nn.Module):
     """Maps student and teacher tokens to local features that compare one to one.
 
-    A mapping of its own for each side, then a multi-head self-attention (MSA). Zhao et al.,
-    ACM MM 2023; choices of this project are marked "ours".
+    A mapping for each side, then a multi-head self-attention (MSA). Zhao et al., ACM MM 2023;
+    choices of this project are marked "ours".
 
-    Each side's tokens are standardised first (ours, see ``TokenStandardization``): in training
-    mode an image's local features therefore depend on its whole batch, in evaluation mode not.
+    By default (ours) the teacher's local features are its own tokens, standardised, each centre's
+    a mean of those around its place, and so are the student's, of tokens that a learned linear
+    map takes to the teacher's width; both sides look at the same part of the face. The paper's
+    form, as far as it is known, has everything learned on both sides: ``lookup="content"``,
+    ``shared_lookup=False``, ``fixed_values=False``, ``prompt_tokens="learned"``,
+    ``residual=False``; what was measured of it is in ``docs/method.md``.
+
+    Tokens are standardised first (ours, see ``TokenStandardization``): in training mode an
+    image's local features therefore depend on its whole batch, in evaluation mode not.
 
     Args:
         student_dim: width of the student's tokens, and ``teacher_dim`` of the teacher's.
@@ -78,11 +53,23 @@ class URFM(nn.Module):
         num_centers: local centres L, a square number on a grid.
         placing: where on the face the local centres are (ours): ``"grid"`` regularly over the
             crop, ``"landmarks"`` on and around the landmarks, see ``geometry.center_places``.
-        shared_centers: one set of learnable centres for both sides. By default (ours) each side
-            has its own, at the same places: their queries meet keys of another projection. What
-            is shared counts as the teacher's side.
-        dim: common width d, a multiple of ``num_heads``.
-        num_heads: heads of the mappings and of the MSA.
+        lookup: what a centre's attention over the patches goes by: ``"content"``, the paper's
+            form, centres as queries and tokens as keys; ``"position"`` (ours), the distance
+            between centre and patch alone.
+        shared_lookup: one table of the terms by distance for both sides (ours), so that the
+            receptive fields of both stay one. What is shared counts as the teacher's side.
+        shared_centers: one set of learnable centres for both sides, with ``lookup="content"``. By
+            default (ours) each side has its own, at the same places: their queries meet keys of
+            another projection. What is shared counts as the teacher's side.
+        fixed_values: the teacher's local features are means of its own standardised tokens
+            (ours), which nothing that is learned can make constant; ``False``: of tokens that
+            learned maps have taken to width d.
+        standardise: ``"place"`` or ``"channel"``, and ``prompt_tokens``: whether prompts are
+            tokens too, ``"none"``, ``"detached"`` or ``"learned"``: see ``TokenStandardization``.
+        residual: whether the MSA has one, see ``MultiHeadSelfAttention``.
+        dim: common width d, a multiple of ``num_heads``; None: the teacher's width, the only one
+            with ``fixed_values``.
+        num_heads: heads of the mappings and of the MSA; None: the most, up to 8, that divide d.
         face_distance: the facial part of D (both formulas are ours): ``"relative"``,
             ``"saliency"``, or None for the Euclidean distance alone.
         face_weight: weight of the facial part, the paper's gamma.
@@ -93,8 +80,8 @@ class URFM(nn.Module):
             ``"template"``, those of the ArcFace template, for every face; ``"image"`` (ours),
             those of each image, which ``forward`` is given. The constants of the index function
             and the receptive fields to start with are the template's.
-        anchor: the anchor of b_i (ours): the nose tip, the image centre, or all five landmarks,
-            each with a table of its own, whose entries are summed.
+        anchor: the anchor of b_i (ours), with ``lookup="content"``: the nose tip, the image
+            centre, or all five landmarks, each with a table of its own, whose entries are summed.
         pif: constants of the index function; None spreads the distances in use over the rows,
             see ``PIFSettings.spread``.
         saliency_map: for ``face_distance="saliency"``, in place of Gaussians at the landmarks: a
@@ -115,11 +102,13 @@ class URFM(nn.Module):
 
     Attributes:
         layout: the places of centres, anchors and patches, a ``FaceLayout``.
+        without_effect: settings that change nothing beside the others, a line each.
 
     Raises:
         ConfigError: ``num_centers`` does not fit ``placing``, ``dim`` is no multiple of
-            ``num_heads``, the saliency map is unusable or unused, or nothing looks at the
-            landmarks of an image.
+            ``num_heads`` or not the teacher's width where it must be, a lookup would go by
+            nothing, the saliency map is unusable or unused, or nothing looks at the landmarks of
+            an image.
     """
 
     saliency: Tensor  # of a teacher whose saliency is measured
@@ -135,9 +124,15 @@ class URFM(nn.Module):
         *,
         num_centers: Annotated[int, Range(1)] = 49,
         placing: Placing = "grid",
+        lookup: Lookup = "position",
+        shared_lookup: bool = True,
         shared_centers: bool = False,
-        dim: Annotated[int, Range(1)] = 256,
-        num_heads: Annotated[int, Range(1)] = 8,
+        fixed_values: bool = True,
+        standardise: Standardise = "place",
+        prompt_tokens: PromptTokens = "none",
+        residual: bool = True,
+        dim: Annotated[int | None, Range(1)] = None,
+        num_heads: Annotated[int | None, Range(1)] = None,
         face_distance: FaceDistance = "relative",
         face_weight: Annotated[float, Range(0.0)] = 1.0,
         landmarks: Landmarks = "template",
@@ -149,8 +144,23 @@ class URFM(nn.Module):
         stop_gradient: bool = True,
     ):
         super().__init__()
+        dim = teacher_dim if dim is None else dim
+        if fixed_values and dim != teacher_dim:
+            raise ConfigError(
+                f"urfm.dim {dim}: with urfm.fixed_values it is the width of the teacher's tokens, "
+                f"{teacher_dim}: leave it out, or set urfm.fixed_values=False"
+            )
+        if num_heads is None:
+            num_heads = next(heads for heads in range(8, 0, -1) if dim % heads == 0)
         if dim % num_heads:
             raise ConfigError(f"urfm.dim {dim} must be a multiple of urfm.num_heads {num_heads}")
+        by_content = lookup == "content"
+        if not by_content and position == "query":
+            raise ConfigError(
+                'urfm.lookup="position" goes by the distance between centre and patch, which '
+                'urfm.position="query" leaves out: set urfm.position="query_key", or '
+                'urfm.lookup="content"'
+            )
         saliency = None
         if saliency_map is not None:
             if face_distance != "saliency":
@@ -172,29 +182,50 @@ class URFM(nn.Module):
         )
         self.by_image = landmarks == "image"
         by_face = face_distance is not None and face_weight > 0 and saliency_map is None
-        if self.by_image and not (by_face or placing == "landmarks" or anchor != "center"):
+        by_anchor = by_content and anchor != "center"
+        if self.by_image and not (by_face or placing == "landmarks" or by_anchor):
+            nose = 'urfm.anchor="nose", ' if by_content else ""
             raise ConfigError(
-                'urfm.landmarks="image" changes nothing here: set urfm.anchor="nose", '
+                f'urfm.landmarks="image" changes nothing here: set {nose}'
                 'urfm.placing="landmarks" or urfm.face_distance, or leave it at "template"'
             )
+        self.shared_lookup = shared_lookup
+        with_pairs = position == "query_key"
+        self.without_effect = _without_effect(by_content, anchor, shared_centers)
 
-        def mapping(side: str, token_dim: int, own_centers: bool = True) -> LocalCenterMapping:
-            pairs = self.layout.to_patches(side) if position == "query_key" else None
-            to_anchors = self.layout.to_anchors()
-            return LocalCenterMapping(
-                token_dim, dim, num_heads, to_anchors, pairs, pif, own_centers
-            )
+        def mapping(
+            side: str, token_dim: int, values: Values, own: bool = True, own_table: bool = True
+        ) -> LocalCenterMapping:
+            anchors = pairs = None
+            if by_content:
+                anchors = AnchorEncoding(self.layout.to_anchors(), dim, pif)
+            if with_pairs:
+                distance, in_use = self.layout.to_patches(side), self._in_use(side)
+                pairs = PairEncoding(distance, num_heads, pif, in_use, own_table)
+            return LocalCenterMapping(token_dim, dim, num_heads, anchors, pairs, values, own)
 
         self.dim = dim
         self.num_centers = num_centers
         self.grids = {"student": tuple(student_grid), "teacher": tuple(teacher_grid)}
         self.stop_gradient = stop_gradient
-        self.student_norm = TokenStandardization(student_dim)
-        self.teacher_norm = TokenStandardization(teacher_dim)
-        self.student = mapping("student", student_dim, own_centers=not shared_centers)
-        self.teacher = mapping("teacher", teacher_dim)
-        self.msa = MultiHeadSelfAttention(dim, num_heads)
-        self.teacher_msa = None if shared_msa else MultiHeadSelfAttention(dim, num_heads)
+        self.student_norm = TokenStandardization(
+            student_dim, math.prod(student_grid), standardise, prompt_tokens
+        )
+        self.teacher_norm = TokenStandardization(
+            teacher_dim, math.prod(teacher_grid), standardise, prompt_tokens
+        )
+        self.student = mapping(
+            "student",
+            student_dim,
+            "projected" if fixed_values else "learned",
+            own=not shared_centers,
+            own_table=not shared_lookup,
+        )
+        self.teacher = mapping("teacher", teacher_dim, "tokens" if fixed_values else "learned")
+        self.msa = MultiHeadSelfAttention(dim, num_heads, residual)
+        self.teacher_msa = None
+        if not shared_msa:
+            self.teacher_msa = MultiHeadSelfAttention(dim, num_heads, residual)
         self._saliency_pending = saliency_map == "teacher"
         if self._saliency_pending:
             self._teacher_extent = teacher_extent
@@ -253,12 +284,15 @@ class URFM(nn.Module):
         }
 
     def _map_student(self, student: FaceFeatures, rows: Rows) -> LocalFeatures:
-        centers: Tensor | None = None
-        if self.student.centers is None:  # shared, and then the teacher side's
-            centers = self.teacher.centers
-            if centers is not None and self.stop_gradient:
-                centers = centers.detach()
-        h, lookup = self.student(self.student_norm(student), 0, centers, rows)
+        # What is shared is the teacher side's.
+        centers = self.teacher.centers if self.student.centers is None else None
+        table = None
+        if self.shared_lookup and self.teacher.pair_encoding is not None:
+            table = self.teacher.pair_encoding.table
+        if self.stop_gradient:
+            centers = None if centers is None else centers.detach()
+            table = None if table is None else table.detach()
+        h, lookup = self.student(self.student_norm(student), 0, centers, table, rows)
         if self.stop_gradient and self.teacher_msa is None:  # the MSA is the teacher side's
             attended, attention = _with_constant_parameters(self.msa, h)
         else:
@@ -267,15 +301,16 @@ class URFM(nn.Module):
 
     def _map_teacher(self, teacher: FaceFeatures, rows: Rows) -> tuple[LocalFeatures, Tensor]:
         msa = self.msa if self.teacher_msa is None else self.teacher_msa
-        num_prompts = 0 if teacher.prompts is None else teacher.prompts.shape[1]
-        given = (self.teacher_norm(teacher), num_prompts, None, rows)
+        tokens = self.teacher_norm(teacher)
+        num_prompts = tokens.shape[1] - math.prod(self.grids["teacher"])
+        given = (tokens, num_prompts, None, None, rows)
         h, lookup = self.teacher(*given)
         attended, attention = msa(h)
         anchored = attended
         if self.stop_gradient:
             # What is aligned passes through constant parameters, so that prompts still learn
             # from it; h and what is anchored keep theirs.
-            if given[0].requires_grad:
+            if tokens.requires_grad:
                 aligned, _ = _with_constant_parameters(self.teacher, *given)
                 attended, attention = _with_constant_parameters(msa, aligned)
             else:
@@ -297,7 +332,12 @@ class URFM(nn.Module):
             self._saliency_pending = False
         for side, mapping in (("student", self.student), ("teacher", self.teacher)):
             to_anchors, to_patches = self.layout.to_anchors(), self.layout.to_patches(side)
-            mapping.move(to_anchors, to_patches, restart=estimated)
+            mapping.move(to_anchors, to_patches, self._in_use(side) if estimated else None)
+
+    def _in_use(self, side: str) -> Tensor:
+        """The distances (n,) that are looked up in the table of a side."""
+        sides = self.grids if self.shared_lookup else (side,)
+        return torch.cat([self.layout.to_patches(name).flatten() for name in sides])
 
     def _tokens(self, side: str, features: FaceFeatures) -> Tensor:
         """The tokens of a side, which must lie on the grid that this module was built for."""
@@ -314,6 +354,17 @@ def _with_constant_parameters(module: nn.Module, *inputs):
     """``module(*inputs)``, through which gradients reach the inputs but no parameter."""
     constants = {name: p.detach() for name, p in module.named_parameters()}
     return functional_call(module, constants, inputs)
+
+
+def _without_effect(by_content: bool, anchor: Anchor, shared_centers: bool) -> list[str]:
+    """What ``URFM.without_effect`` says; defaults are not mentioned."""
+    by_position = 'with urfm.lookup="position" there are no learnable centres and no anchors'
+    lines = []
+    if not by_content and anchor != "nose":
+        lines.append(f"cakd.urfm.anchor={anchor!r} has no effect: {by_position}")
+    if not by_content and shared_centers:
+        lines.append(f"cakd.urfm.shared_centers=True has no effect: {by_position}")
+    return lines
 
 
 def _await_saliency(urfm: URFM, incompatible_keys) -> None:

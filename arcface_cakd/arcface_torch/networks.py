@@ -84,6 +84,7 @@ def distill(backbone: nn.Module, cfg: Any) -> nn.Module:
             config.teacher["network"],
             sum(p.numel() for g in distiller.parameter_groups(0, 0)[1:] for p in g["params"]),
         )
+        distiller.announce(logging.getLogger())
         return distiller
 
 

@@ -9,6 +9,9 @@ from arcface_cakd.registry import LOSSES
 
 Weight = Annotated[float, Range(0.0)]
 
+# The method's losses and the weights that they have where an entry names no losses.
+METHOD_LOSSES = {"embedding_cosine": 64.0, "urfm_feature": 50.0, "urfm_attention": 1.0}
+
 
 @dataclass(frozen=True)
 class LossEntry:
@@ -74,13 +77,19 @@ class CakdConfig:
 
     Attributes:
         teacher: settings of the teacher (``network``, ``weights``, ...).
-        prompts: settings of APT, or None where the teacher goes unprompted.
-        urfm: settings of URFM, or None.
-        losses: the alignment losses. Unsaid, or None: ``embedding_cosine``, and with URFM also
-            ``urfm_feature`` and ``urfm_attention``, each of weight 1.
+        prompts: settings of APT, or None where the teacher goes unprompted. Unsaid: on where a
+            loss compares local features, so that another publication's loss has the teacher that
+            it was made for.
+        urfm: settings of URFM, or None. Unsaid: on where a loss compares local features.
+        losses: the losses. Unsaid, or None: those of ``METHOD_LOSSES``; without URFM the first
+            of them alone.
         anchoring: settings of the teacher-side anchoring, or None; on where URFM is on and the
             entry does not say otherwise.
-        preservation: settings of the term that keeps a prompted teacher discriminative, or None.
+        preservation: settings of the term that keeps a prompted teacher discriminative, or None;
+            on where prompts are on and the entry does not say otherwise.
+        output_target: what losses that look at the teacher's output alone compare with, where it
+            has prompts: the output without them (ours, so that the target does not move towards
+            the student), or with them.
         margin_weight: weight of the student's own margin softmax loss.
         student_weights: a ``model.pt`` that the student starts from, or None.
         lr_scale: learning rate of each part that is learned beside the student.
@@ -91,11 +100,12 @@ class CakdConfig:
     """
 
     teacher: Annotated[dict, Section("teacher")]
-    prompts: Annotated[dict, Section("prompts")] | None = field(default_factory=dict)
-    urfm: Annotated[dict, Section("urfm")] | None = field(default_factory=dict)
+    prompts: Annotated[dict, Section("prompts")] | None = None
+    urfm: Annotated[dict, Section("urfm")] | None = None
     losses: tuple[LossEntry, ...] = ()
     anchoring: Annotated[dict, Section("anchoring")] | None = None
     preservation: Annotated[dict, Section("preservation")] | None = None
+    output_target: Literal["unprompted", "prompted"] = "unprompted"
     margin_weight: Weight = 1.0
     student_weights: str | None = None
     lr_scale: LrScale = LrScale()
@@ -121,13 +131,7 @@ class CakdConfig:
             UnknownNameError: an unknown loss.
         """
         if isinstance(entry, Mapping):
-            entry = {"prompts": {}, "urfm": {}, **entry}
-            if entry["urfm"] is not None:
-                entry = {"anchoring": {}, **entry}
-            if entry.get("losses") is None:
-                names = ["embedding_cosine"]
-                names += [] if entry["urfm"] is None else ["urfm_feature", "urfm_attention"]
-                entry["losses"] = [{"name": name} for name in names]
+            entry = _with_sections(entry)
         config = cls(**check_settings(cls, entry, where))
         if config.urfm is None and config.anchoring is not None:
             raise ConfigError(f"{where}.anchoring ties URFM's teacher side, but cakd.urfm is None")
@@ -142,3 +146,31 @@ class CakdConfig:
                 "cakd.teacher.weights to the model.pt of a finished run"
             )
         return config
+
+
+def _with_sections(entry: Mapping) -> dict:
+    """An entry with the losses, and the sections, that it has where it does not say so."""
+    entry = dict(entry)
+    if entry.get("losses") is None:
+        names = list(METHOD_LOSSES)
+        if "urfm" in entry and entry["urfm"] is None:
+            names = names[:1]
+        entry["losses"] = [{"name": name, "weight": METHOD_LOSSES[name]} for name in names]
+    compared = _compares_local_features(entry["losses"])
+    entry = {"urfm": {} if compared else None, "prompts": {} if compared else None, **entry}
+    if entry["urfm"] is not None:
+        entry = {"anchoring": {}, **entry}
+    if entry["prompts"] is not None:
+        entry = {"preservation": {}, **entry}
+    return entry
+
+
+def _compares_local_features(losses: Any) -> bool:
+    """Whether a loss of an entry, not yet checked, needs URFM."""
+    if not isinstance(losses, (list, tuple)):
+        return False
+    named = {loss.get("name") for loss in losses if isinstance(loss, Mapping)}
+    return any(
+        "alignment" in getattr(LOSSES.get(name), "needs", ())
+        for name in named.intersection(LOSSES.names())
+    )

@@ -108,6 +108,8 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
     with failing_together():
         run = build_run(config, device)
         sets = validation_sets(config.rec, config.val_targets) if is_main() else {}
+    if is_main() and isinstance(run.model, Distiller):
+        run.model.announce(logger)
     # The seed makes initial weights equal on ranks that run the same software; this makes sure.
     broadcast_module(run.model)
     start, meter = Position(), Meter()

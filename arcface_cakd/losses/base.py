@@ -17,6 +17,9 @@ NEEDS = frozenset(
     {"tokens", "stages", "student_stages", "labels", "logits", "centers", "alignment"}
 )
 
+# Those that a teacher of embeddings only does not have, and that prompts change beside its output.
+PIXEL_FEATURES = frozenset({"tokens", "stages", "alignment"})
+
 
 class LossError(ArcfaceCakdError):
     """A loss that lacks what it needs; the message says what to set."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from arcface_cakd.config import ConfigError, LossEntry
 from arcface_cakd.features import FaceFeatures
-from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
+from arcface_cakd.losses.base import PIXEL_FEATURES, DistillationLoss, FeatureDims, LossBatch
 from arcface_cakd.losses.schedule import WeightSchedule
 from arcface_cakd.registry import LOSSES
 
@@ -46,6 +46,16 @@ class WeightedLosses(nn.ModuleDict):
             self[name] = loss
             self._weights[name] = entry.weight, WeightSchedule(**(entry.schedule or {}))
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each loss, by name, whatever its schedule makes of it."""
+        return {name: weight for name, (weight, _) in self._weights.items()}
+
+    @property
+    def at_output(self) -> list[str]:
+        """The names of the losses that look at the teacher's output alone, no pixel features."""
+        return [name for name in self if name not in self.needing(*PIXEL_FEATURES)]
+
     def needing(self, *needs: str) -> list[str]:
         """The names of the losses that need any of these."""
         return [
@@ -63,13 +73,24 @@ class WeightedLosses(nn.ModuleDict):
         self.steps_done = int(state)
 
     def forward(
-        self, student: FaceFeatures, teacher: FaceFeatures, batch: LossBatch
+        self,
+        student: FaceFeatures,
+        teacher: FaceFeatures,
+        batch: LossBatch,
+        output: FaceFeatures | None = None,
     ) -> dict[str, Tensor]:
-        """The weighted losses of a micro-step, scalars by name; moves the schedules on by one."""
+        """The weighted losses of a micro-step, scalars by name; moves the schedules on by one.
+
+        Args:
+            output: the teacher's features for the losses ``at_output``; None: ``teacher``.
+        """
         terms = {}
+        at_output = self.at_output
         for name, loss in self.items():
             weight, schedule = self._weights[name]
             # A weight of 0 multiplies and does not skip: every step has the same graph.
-            terms[name] = weight * schedule.factor(self.steps_done) * loss(student, teacher, batch)
+            target = output if output is not None and name in at_output else teacher
+            factor = weight * schedule.factor(self.steps_done)
+            terms[name] = factor * loss(student, target, batch)
         self.steps_done += 1
         return terms

@@ -33,7 +33,7 @@ class Preservation(nn.Module):
         self,
         *,
         kind: Literal["embedding", "margin"] = "embedding",
-        weight: Annotated[float, Range(0.0)] = 1.0,
+        weight: Annotated[float, Range(0.0)] = 64.0,
     ):
         super().__init__()
         self.kind = kind

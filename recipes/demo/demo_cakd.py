@@ -7,10 +7,10 @@ config.output = "cakd_demo/cakd"
 config.cakd = edict(
     teacher=edict(network="swin_mini", weights="cakd_demo/teacher/model.pt"),
     prompts=edict(num_tokens=4),
-    urfm=edict(num_centers=49, dim=64, num_heads=4),
+    urfm=edict(num_centers=49),
     losses=[
-        edict(name="embedding_cosine", weight=10.0),
-        edict(name="urfm_feature", weight=1.0),
+        edict(name="embedding_cosine", weight=64.0),
+        edict(name="urfm_feature", weight=50.0),
         edict(name="urfm_attention", weight=1.0),
     ],
     # So few steps of SGD would leave attention modules where they started.

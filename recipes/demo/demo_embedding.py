@@ -8,5 +8,5 @@ config.cakd = edict(
     teacher=edict(network="swin_mini", weights="cakd_demo/teacher/model.pt"),
     prompts=None,
     urfm=None,
-    losses=[edict(name="embedding_cosine", weight=10.0)],
+    losses=[edict(name="embedding_cosine", weight=64.0)],
 )

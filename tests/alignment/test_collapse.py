@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from helpers.urfm_forms import LEARNED
 from torch import nn
 
 from arcface_cakd.alignment import URFM, Anchoring, effective_rank
@@ -50,8 +51,10 @@ def train(seed, *, anchored, stop_gradient):
     teacher, embedding, seen = faces(seed)
     student = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 24))
     # Few centres: constants that differ from centre to centre have no more than 4 directions.
-    urfm = URFM(24, GRID, 32, GRID, num_centers=4, dim=24, num_heads=2, stop_gradient=stop_gradient)
-    anchoring = Anchoring(24, 4, 24)
+    # Of the form in which all is learned, which alone can collapse so.
+    form = {**LEARNED, "stop_gradient": stop_gradient}
+    urfm = URFM(24, GRID, 32, GRID, num_centers=4, dim=24, num_heads=2, **form)
+    anchoring = Anchoring(24, 4, 24, drop=0.0)
     learned = [*student.parameters(), *urfm.parameters(), *anchoring.parameters()]
     optimizer = torch.optim.AdamW(learned, lr=0.02, weight_decay=5e-4)
     held_out = slice(IMAGES - 32, IMAGES)

@@ -145,3 +145,35 @@ def test_an_unusable_saliency_map_is_one_line(tmp_path, content, said):
         g.read_saliency_map(str(path))
     assert "map.npy" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("grids", "extents"),
+    [
+        (((7, 7), (7, 7)), (112, 112)),
+        (((2, 3), (4, 1)), (112, 96)),
+        (((7, 7), (12, 12)), (112, 108)),
+    ],
+)
+def test_patches_share_cells_by_area(grids, extents):
+    """Against small squares: how much of what two patches cover is the same."""
+    ours = g.patch_shares(grids[0], extents[0], grids[1], extents[1])
+    fine = (np.arange(112 * 6) + 0.5) / 6
+
+    def covered(grid, extent):
+        rows, columns = (np.floor(fine * n / extent).astype(int) for n in grid)
+        patch = rows[:, None] * grid[1] + columns[None]
+        patch[(rows >= grid[0])[:, None] | (columns >= grid[1])[None]] = -1
+        return patch
+
+    patches = [covered(grid, extent) for grid, extent in zip(grids, extents, strict=True)]
+    for share, grid in zip(ours, grids, strict=True):
+        assert share.dtype == torch.float64 and (share >= 0).all()
+        np.testing.assert_allclose(share.sum(1), np.ones(grid[0] * grid[1]), atol=1e-12)
+    # The total variation of two patches, looked at alone: 1 - what they have in common.
+    for a in range(grids[0][0] * grids[0][1])[:6]:
+        for b in range(grids[1][0] * grids[1][1])[:6]:
+            fields = [(p == i) / (p == i).sum() for p, i in zip(patches, (a, b), strict=True)]
+            expected = np.abs(fields[0] - fields[1]).sum() / 2
+            found = (ours[0][a] - ours[1][b]).abs().sum().item() / 2
+            assert found == pytest.approx(expected, abs=0.03)

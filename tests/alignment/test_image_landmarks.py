@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.face_distances import LANDMARKS, bilinear, brute_force, places
+from helpers.urfm_forms import LEARNED, OURS
 
 from arcface_cakd.alignment import URFM, PIFSettings
 from arcface_cakd.alignment import geometry as g
@@ -36,7 +37,8 @@ def batch(count, dtype=torch.float64, prompts=2):
 
 def build(seed=0, **settings):
     torch.manual_seed(seed)
-    given = {"num_centers": 9, "dim": 8, "num_heads": 2, "landmarks": "image", **settings}
+    given = {"num_centers": 9, "dim": 8, "num_heads": 2, "landmarks": "image"}
+    given = {**given, **LEARNED, **settings}
     return URFM(5, GRIDS[0], 6, GRIDS[1], *EXTENTS, **given).double()
 
 
@@ -48,6 +50,7 @@ def image(features, number):
 
 SETTINGS = [
     {},
+    {**OURS, "dim": None},
     {"anchor": "landmarks", "face_distance": "saliency"},
     {"face_distance": None},
     {"anchor": "center", "face_weight": 2.5},
@@ -97,7 +100,7 @@ def test_each_image_is_mapped_by_the_distances_on_its_own_face(
         for mapping, grid, extent in zip(
             (alone.student, alone.teacher), GRIDS, EXTENTS, strict=True
         ):
-            mapping.move(distance(anchors), distance(places(*grid, extent)), restart=False)
+            mapping.move(distance(anchors), distance(places(*grid, extent)), restart_from=None)
         one = alone(*(image(features, number) for features in both))
         for side in ("student", "teacher"):
             for part in ("h", "attended", "attention", "lookup"):

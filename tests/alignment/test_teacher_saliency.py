@@ -5,6 +5,7 @@ import pytest
 import torch
 from helpers.face_distances import LANDMARKS, bilinear, brute_force, places, row_of
 from helpers.processes import run_ranks
+from helpers.urfm_forms import LEARNED
 
 from arcface_cakd.alignment import URFM, PIFSettings
 from arcface_cakd.alignment.saliency import teacher_saliency
@@ -38,7 +39,7 @@ def tokens(seed):
 
 def build(**settings):
     torch.manual_seed(0)
-    given = {"saliency_map": "teacher", **SETTINGS, **settings}
+    given = {"saliency_map": "teacher", **SETTINGS, **LEARNED, **settings}
     return URFM(5, (3, 3), 6, GRID, 112, EXTENT, **given).double()
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.face_distances import row_of
+from helpers.urfm_forms import LEARNED, OURS
 from torch.nn import functional as F
 
 from arcface_cakd.alignment import URFM, Anchoring, PIFSettings, effective_rank
@@ -20,8 +21,13 @@ def features(batch, width, grid, prompts=0, dtype=torch.float64):
     return FaceFeatures(torch.randn(batch, 3, dtype=dtype), tokens, grid, extra)
 
 
+# As by default, but for the prompts, of which small() has some.
+OURS_WITH_PROMPTS = {**OURS, "dim": None, "prompt_tokens": "learned"}
+
+
 def small(**settings):
-    defaults = {"num_centers": 4, "dim": 8, "num_heads": 2}
+    """All learned by default, at widths that differ."""
+    defaults = {"num_centers": 4, "dim": 8, "num_heads": 2, **LEARNED}
     return URFM(5, (3, 3), 6, (2, 4), **{**defaults, **settings}).double()
 
 
@@ -29,22 +35,36 @@ def small(**settings):
 
 
 def standardised(features, norm, training):
-    """(B, N + t, C): by the mean and biased variance of the batch, or by running ones."""
+    """(B, N + t, C): by the mean and biased variance of the batch's patches, or by running ones."""
     x = features.tokens.numpy()
-    if features.prompts is not None:
-        x = np.concatenate([x, features.prompts.numpy()], axis=1)
-    out = np.empty_like(x)
-    for c in range(x.shape[2]):
-        values = x[:, :, c].ravel()
-        mean, variance = values.sum() / len(values), ((values - values.mean()) ** 2).mean()
-        if not training:
-            mean, variance = norm.norm.running_mean[c].item(), norm.norm.running_var[c].item()
-        out[:, :, c] = (x[:, :, c] - mean) / math.sqrt(variance + 1e-5)
+    places, channels = x.shape[1:]
+    mean, variance = np.zeros((places, channels)), np.zeros((places, channels))
+    whole = [np.zeros(channels), np.zeros(channels)]  # of each channel, over all places
+    running = [getattr(norm.norm, f"running_{name}").numpy() for name in ("mean", "var")]
+    for c in range(channels):
+        if training:
+            whole[0][c], whole[1][c] = x[:, :, c].mean(), x[:, :, c].var()
+        elif norm.by_place:
+            means, variances = (r.reshape(places, channels)[:, c] for r in running)
+            whole[0][c], whole[1][c] = means.mean(), variances.mean() + means.var()
+        else:
+            whole[0][c], whole[1][c] = running[0][c], running[1][c]
+        for n in range(places):
+            if not norm.by_place:
+                mean[n, c], variance[n, c] = whole[0][c], whole[1][c]
+            elif training:
+                mean[n, c], variance[n, c] = x[:, n, c].mean(), x[:, n, c].var()
+            else:
+                mean[n, c], variance[n, c] = (r.reshape(places, channels)[n, c] for r in running)
+    out = (x - mean) / np.sqrt(variance + 1e-5)
+    if features.prompts is not None and norm.prompt_tokens != "none":
+        prompts = (features.prompts.numpy() - whole[0]) / np.sqrt(whole[1] + 1e-5)
+        out = np.concatenate([out, prompts], axis=1)
     return out
 
 
-def layer_norm(x, weight=1.0, bias=0.0):
-    return (x - x.mean()) / math.sqrt(x.var() + 1e-5) * weight + bias
+def layer_norm(x):
+    return (x - x.mean()) / math.sqrt(x.var() + 1e-5)
 
 
 def softmax(x):
@@ -52,37 +72,45 @@ def softmax(x):
     return e / e.sum()
 
 
-def reference_mapping(p, sequence, num_tokens, num_heads, to_anchors, to_patches, pifs):
+def reference_mapping(p, sequence, num_tokens, shape, to_anchors, to_patches, pifs):
     """h (L, d) and lookup (heads, L, N + t) of one image; D and constants are given."""
-    f = np.array([p["project.weight"] @ x + p["project.bias"] for x in sequence])
-    num_centers, dim = p["centers"].shape
+    num_centers, dim, num_heads = shape
+    f = sequence
+    if "project.weight" in p:
+        f = np.array([p["project.weight"] @ x + p["project.bias"] for x in sequence])
+    values = sequence if p["values"] == "tokens" else f
+    if p["values"] == "learned":
+        values = np.array([p["value.weight"] @ x for x in f])
     width = dim // num_heads
     h = np.zeros((num_centers, dim))
     lookup = np.zeros((num_heads, num_centers, len(sequence)))
     for i in range(num_centers):
-        query = p["query.weight"] @ p["centers"][i]
-        for a in range(to_anchors.shape[1]):
-            query = query + p["anchor_encoding.table"][a, row_of(to_anchors[i, a], pifs[0])]
+        query = None
+        if "query.weight" in p:
+            query = p["query.weight"] @ p["centers"][i]
+            for a in range(to_anchors.shape[1]):
+                query = query + p["anchor_encoding.table"][a, row_of(to_anchors[i, a], pifs[0])]
         for head in range(num_heads):
             part = slice(head * width, (head + 1) * width)
             logits = np.zeros(len(sequence))
             for j in range(len(sequence)):
-                key = p["key.weight"] @ f[j]
-                logits[j] = query[part] @ key[part] / math.sqrt(width)
+                if query is not None:
+                    key = p["key.weight"] @ f[j]
+                    logits[j] = query[part] @ key[part] / math.sqrt(width)
                 if to_patches is not None and j < num_tokens:
                     row = row_of(to_patches[i, j], pifs[1])
                     logits[j] += p["pair_encoding.table"][head, row]
             lookup[head, i] = softmax(logits)
             for j in range(len(sequence)):
-                h[i, part] += lookup[head, i, j] * (p["value.weight"] @ f[j])[part]
+                h[i, part] += lookup[head, i, j] * values[j][part]
     return h, lookup
 
 
-def reference_msa(p, h, num_heads):
+def reference_msa(p, h, num_heads, residual):
     num_centers, dim = h.shape
     width = dim // num_heads
-    x = np.array([layer_norm(row, p["norm.weight"], p["norm.bias"]) for row in h])
-    q, k, v = np.split(x @ p["qkv.weight"].T + p["qkv.bias"], 3, axis=1)
+    x = np.array([layer_norm(row) for row in h])
+    q, k, v = np.split(x @ p["qkv.weight"].T, 3, axis=1)
     maps = np.zeros((num_heads, num_centers, num_centers))
     joined = np.zeros((num_centers, dim))
     for head in range(num_heads):
@@ -92,7 +120,7 @@ def reference_msa(p, h, num_heads):
             maps[head, i] = softmax(np.array(logits))
             for j in range(num_centers):
                 joined[i, part] += maps[head, i, j] * v[j, part]
-    joined = joined @ p["out.weight"].T + p["out.bias"]
+    joined = joined @ p["out.weight"].T + (x if residual else 0)
     return np.array([layer_norm(row) for row in joined]), maps
 
 
@@ -115,11 +143,24 @@ def arrays(module):
         (((3, 5), (4, 2)), (112, 112), 12, 2, 1, {"placing": "landmarks"}),
         (((3, 3), (2, 2)), (112, 112), 4, 2, 1, {"shared_centers": True}),
         (((3, 3), (2, 2)), (112, 112), 4, 2, 1, {"position": "query", "anchor": "landmarks"}),
+        # Ours, one choice after the other, then together.
+        (((3, 3), (2, 2)), (112, 112), 4, 2, 2, {"lookup": "position"}),
+        (((3, 3), (4, 2)), (112, 108), 4, 2, 2, {"shared_lookup": True}),
+        (((3, 3), (2, 2)), (112, 112), 4, 2, 2, {"shared_lookup": True, "stop_gradient": False}),
+        (((3, 3), (2, 2)), (112, 112), 4, 2, 2, {"fixed_values": True}),
+        (((3, 3), (2, 2)), (112, 112), 4, 2, 2, {"standardise": "place"}),
+        (((3, 3), (2, 2)), (112, 112), 4, 2, 2, {"prompt_tokens": "none"}),
+        (((3, 3), (2, 2)), (112, 112), 4, 2, 2, {"prompt_tokens": "detached"}),
+        (((3, 3), (2, 2)), (112, 112), 4, 2, 2, {"residual": True}),
+        (((7, 7), (12, 12)), (112, 108), 9, 4, 2, OURS),
+        (((3, 3), (2, 2)), (112, 112), 12, 2, 2, {**OURS, "placing": "landmarks"}),
+        (((3, 3), (2, 2)), (112, 112), 4, 2, 2, {**OURS, "prompt_tokens": "learned"}),
     ],
 )
 def test_equals_brute_force(grids, extents, num_centers, num_heads, prompts, settings, training):
+    settings = {**LEARNED, **settings}
     urfm = URFM(
-        5, grids[0], 6, grids[1], *extents, num_centers=num_centers, dim=8, num_heads=num_heads,
+        5, grids[0], 8, grids[1], *extents, num_centers=num_centers, dim=8, num_heads=num_heads,
         **settings,
     ).double().train(training)  # fmt: skip
     with torch.no_grad():
@@ -128,7 +169,7 @@ def test_equals_brute_force(grids, extents, num_centers, num_heads, prompts, set
         for norm in (urfm.student_norm.norm, urfm.teacher_norm.norm):
             norm.running_mean.normal_()
             norm.running_var.uniform_(0.5, 2.0)
-    student, teacher = features(2, 5, grids[0]), features(2, 6, grids[1], prompts)
+    student, teacher = features(3, 5, grids[0]), features(3, 8, grids[1], prompts)
     both = urfm(student, teacher)
 
     kind, weight = settings.get("face_distance", "relative"), settings.get("face_weight", 1.0)
@@ -144,21 +185,31 @@ def test_equals_brute_force(grids, extents, num_centers, num_heads, prompts, set
     ):
         sequences = standardised(given, norm, training)
         to_patches = facial_distance(centers, patches(grid, extent), kind, weight)
-        pifs = [settings.get("pif") or PIFSettings.spread(d) for d in (to_anchors, to_patches)]
+        in_use = to_patches.flatten()
+        if settings["shared_lookup"]:
+            both_sides = [patches(g, e) for g, e in zip(grids, extents, strict=True)]
+            in_use = [facial_distance(centers, p, kind, weight).flatten() for p in both_sides]
+            in_use = torch.cat(in_use)
+        pifs = [settings.get("pif") or PIFSettings.spread(d) for d in (to_anchors, in_use)]
         if settings.get("position") == "query":
             to_patches = None
-        for image in range(2):
+        values = "learned"
+        if settings["fixed_values"]:
+            values = "tokens" if side is both.teacher else "projected"
+        for image in range(3):
             h, lookup = reference_mapping(
-                # Shared centres are the teacher's.
-                {"centers": urfm.teacher.centers.detach().numpy(), **arrays(mapping)},
+                # What is shared is the teacher's.
+                {**arrays(urfm.teacher), "values": values, **arrays(mapping)}
+                if side is both.student
+                else {"values": values, **arrays(mapping)},
                 sequences[image],
                 given.tokens.shape[1],
-                num_heads,
+                (num_centers, 8, num_heads),
                 to_anchors.numpy(),
                 None if to_patches is None else to_patches.numpy(),
                 pifs,
             )
-            attended, maps = reference_msa(arrays(msa), h, num_heads)
+            attended, maps = reference_msa(arrays(msa), h, num_heads, settings["residual"])
             for ours, theirs in (
                 (side.h, h),
                 (side.lookup, lookup),
@@ -171,9 +222,8 @@ def test_equals_brute_force(grids, extents, num_centers, num_heads, prompts, set
 @pytest.mark.parametrize("face_distance", [None, "relative", "saliency"])
 @pytest.mark.parametrize("position", ["query", "query_key"])
 def test_only_query_key_knows_where_a_patch_is(position, face_distance):
-    urfm = URFM(
-        5, (7, 7), 6, (7, 7), dim=8, num_heads=2, position=position, face_distance=face_distance
-    ).double()
+    settings = {**LEARNED, "position": position, "face_distance": face_distance}
+    urfm = URFM(5, (7, 7), 6, (7, 7), dim=8, num_heads=2, **settings).double()
     student, teacher = features(2, 5, (7, 7)), features(2, 6, (7, 7), prompts=2)
     order = torch.randperm(49)
 
@@ -215,8 +265,8 @@ def test_a_training_step_moves_the_running_statistics_once(stop_gradient, prompt
     if prompts:
         teacher.prompts.requires_grad_()
     urfm(student, teacher)
-    seen = torch.cat([teacher.tokens, *([teacher.prompts] if prompts else [])], dim=1).detach()
-    for norm, tokens in ((urfm.student_norm.norm, student.tokens), (urfm.teacher_norm.norm, seen)):
+    sides = ((urfm.student_norm.norm, student.tokens), (urfm.teacher_norm.norm, teacher.tokens))
+    for norm, tokens in sides:  # prompts have no part in them
         rows = tokens.flatten(0, 1).numpy()
         assert norm.num_batches_tracked == 1
         np.testing.assert_allclose(norm.running_mean, 0.1 * rows.mean(0), atol=1e-12)
@@ -236,8 +286,9 @@ def like_a_trained_transformer(images, grid, width, mean, dtype=torch.float32):
 
 
 @pytest.mark.parametrize(("dtype", "atol"), [(torch.float64, 1e-10), (torch.float32, 1e-3)])
-def test_a_common_mean_changes_nothing(dtype, atol):
-    urfm = small().to(dtype)
+@pytest.mark.parametrize("form", [{}, OURS_WITH_PROMPTS])
+def test_a_common_mean_changes_nothing(form, dtype, atol):
+    urfm = small(**form).to(dtype)
     tokens, rest = like_a_trained_transformer(4, (2, 4), 6, mean=100, dtype=dtype)
     prompts = rest[:, :2] * 3
     student = features(4, 5, (3, 3), dtype=dtype)
@@ -251,7 +302,7 @@ def test_a_common_mean_changes_nothing(dtype, atol):
 @pytest.mark.parametrize("seed", range(3))
 def test_local_features_start_with_a_high_rank_despite_a_common_mean(seed):
     torch.manual_seed(seed)
-    urfm = URFM(24, (7, 7), 48, (7, 7), num_centers=16, dim=32, num_heads=4)
+    urfm = URFM(24, (7, 7), 48, (7, 7), num_centers=16, dim=32, num_heads=4, **LEARNED)
     tokens, _ = like_a_trained_transformer(16, (7, 7), 48, mean=14)  # 99.5 % of the power
     student = torch.randn(16, 49, 24)
     with torch.no_grad():
@@ -265,7 +316,8 @@ def test_local_features_start_with_a_high_rank_despite_a_common_mean(seed):
 @pytest.mark.parametrize("heads", [1, 2, 8])
 @pytest.mark.parametrize("kind", [None, "relative", "saliency"])
 def test_heads_start_with_receptive_fields_of_their_own_size(kind, heads):
-    urfm = URFM(5, (7, 7), 6, (12, 12), 112, 108, dim=8, num_heads=heads, face_distance=kind)
+    settings = {**LEARNED, "num_heads": heads, "face_distance": kind}
+    urfm = URFM(5, (7, 7), 6, (12, 12), 112, 108, dim=8, **settings)
     for mapping, grid, extent in ((urfm.student, (7, 7), 112), (urfm.teacher, (12, 12), 108)):
         distance = facial_distance(center_places(49), patches(grid, extent), kind)
         pif = PIFSettings.spread(distance)
@@ -287,16 +339,27 @@ def test_heads_start_with_receptive_fields_of_their_own_size(kind, heads):
         assert (used.diff(dim=1) < 0).all()  # farther is weaker
 
 
-def test_the_msa_starts_without_a_constant_that_all_faces_share():
-    for msa in (small().msa, small(shared_msa=False).teacher_msa):
-        assert not msa.qkv.bias.any() and not msa.out.bias.any()
+@pytest.mark.parametrize("residual", [True, False])
+def test_whatever_the_msa_learns_it_has_no_constant_that_all_faces_share(residual):
+    for msa in (
+        small(residual=residual).msa,
+        small(shared_msa=False, residual=residual).teacher_msa,
+    ):
+        with torch.no_grad():
+            for parameter in msa.parameters():
+                parameter.normal_()
+        h = torch.randn(3, 4, 8).double()
+        # An odd function of values and residual: faces whose h are opposite share nothing.
+        attended, maps = msa(h)
+        both = attended + msa(-h)[0]
+        assert torch.equal(maps, msa(-h)[1])
+        torch.testing.assert_close(both, torch.zeros_like(both))
 
 
 def test_rows_that_no_pair_falls_into_are_finite_and_unused():
     pif = PIFSettings(4.0, 8.0, 32.0)
-    urfm = URFM(
-        5, (3, 3), 6, (7, 7), num_centers=9, dim=8, num_heads=2, face_distance=None, pif=pif
-    )
+    settings = {**LEARNED, "face_distance": None, "pif": pif}
+    urfm = URFM(5, (3, 3), 6, (7, 7), num_centers=9, dim=8, num_heads=2, **settings)
     encoding = urfm.teacher.pair_encoding
     unused = sorted(set(range(pif.rows)) - set(encoding.index.flatten().tolist()))
     assert unused
@@ -314,10 +377,10 @@ def objective(urfm, student, teacher):
 
 
 @pytest.mark.parametrize("stop_gradient", [True, False])
-@pytest.mark.parametrize("position", ["query", "query_key"])
-def test_gradients_of_tokens_and_prompts_equal_finite_differences(position, stop_gradient):
-    urfm = small(position=position, stop_gradient=stop_gradient)
-    student, teacher = features(1, 5, (3, 3)), features(1, 6, (2, 4), prompts=2)
+@pytest.mark.parametrize("form", [{"position": "query"}, {}, OURS_WITH_PROMPTS])
+def test_gradients_of_tokens_and_prompts_equal_finite_differences(form, stop_gradient):
+    urfm = small(**form, stop_gradient=stop_gradient)
+    student, teacher = features(2, 5, (3, 3)), features(2, 6, (2, 4), prompts=2)
     inputs = [student.tokens, teacher.tokens, teacher.prompts]
     for x in inputs:
         x.requires_grad_()
@@ -332,8 +395,9 @@ def test_gradients_of_tokens_and_prompts_equal_finite_differences(position, stop
     assert torch.autograd.gradcheck(loss, inputs)
 
 
-def test_gradients_of_all_parameters_equal_finite_differences():
-    urfm = small(stop_gradient=False, shared_msa=False)
+@pytest.mark.parametrize("form", [{}, OURS_WITH_PROMPTS])
+def test_gradients_of_all_parameters_equal_finite_differences(form):
+    urfm = small(**form, stop_gradient=False, shared_msa=False)
     student, teacher = features(1, 5, (3, 3)), features(1, 6, (2, 4), prompts=2)
     names, values = zip(*urfm.named_parameters(), strict=True)
 
@@ -353,8 +417,9 @@ def moved(urfm):
 @pytest.mark.parametrize("prompts", [0, 2])
 @pytest.mark.parametrize("shared_msa", [True, False])
 @pytest.mark.parametrize("stop_gradient", [True, False])
-def test_what_the_alignment_may_move(stop_gradient, shared_msa, prompts):
-    urfm = small(stop_gradient=stop_gradient, shared_msa=shared_msa)
+@pytest.mark.parametrize("form", [{}, OURS_WITH_PROMPTS])
+def test_what_the_alignment_may_move(form, stop_gradient, shared_msa, prompts):
+    urfm = small(**form, stop_gradient=stop_gradient, shared_msa=shared_msa)
     student, teacher = features(2, 5, (3, 3)), features(2, 6, (2, 4), prompts)
     if prompts:
         teacher.prompts.requires_grad_()
@@ -372,9 +437,10 @@ def test_what_the_alignment_may_move(stop_gradient, shared_msa, prompts):
 @pytest.mark.parametrize("prompts", [0, 2])
 @pytest.mark.parametrize("shared_msa", [True, False])
 @pytest.mark.parametrize("stop_gradient", [True, False])
-def test_anchoring_moves_the_teacher_side_and_its_msa(stop_gradient, shared_msa, prompts):
-    urfm = small(stop_gradient=stop_gradient, shared_msa=shared_msa)
-    anchoring = Anchoring(8, 4, 3).double()
+@pytest.mark.parametrize("form", [{}, OURS_WITH_PROMPTS])
+def test_anchoring_moves_the_teacher_side_and_its_msa(form, stop_gradient, shared_msa, prompts):
+    urfm = small(**form, stop_gradient=stop_gradient, shared_msa=shared_msa)
+    anchoring = Anchoring(urfm.dim, 4, 3).double()
     teacher = features(2, 6, (2, 4), prompts)
     if prompts:
         teacher.prompts.requires_grad_()
@@ -388,9 +454,10 @@ def test_anchoring_moves_the_teacher_side_and_its_msa(stop_gradient, shared_msa,
 
 @pytest.mark.parametrize("shared_msa", [True, False])
 @pytest.mark.parametrize("prompts", [0, 2])
-def test_stop_gradient_changes_no_value(prompts, shared_msa):
-    open_ = small(stop_gradient=False, shared_msa=shared_msa)
-    closed = small(stop_gradient=True, shared_msa=shared_msa)
+@pytest.mark.parametrize("form", [{}, OURS_WITH_PROMPTS])
+def test_stop_gradient_changes_no_value(form, prompts, shared_msa):
+    open_ = small(**form, stop_gradient=False, shared_msa=shared_msa)
+    closed = small(**form, stop_gradient=True, shared_msa=shared_msa)
     closed.load_state_dict(open_.state_dict())
     student, teacher = features(2, 5, (3, 3)), features(2, 6, (2, 4), prompts)
     if prompts:
@@ -416,7 +483,7 @@ def test_lookup_carries_no_graph_and_sums_to_one():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_returns_float32_under_autocast(dtype):
-    urfm = URFM(5, (3, 3), 6, (2, 4), num_centers=4, dim=16, num_heads=2)
+    urfm = URFM(5, (3, 3), 6, (2, 4), num_centers=4, dim=16, num_heads=2, **LEARNED)
     student = features(2, 5, (3, 3), dtype=torch.float32)
     teacher = features(2, 6, (2, 4), prompts=2, dtype=torch.float32)
     plain = urfm(student, teacher)
@@ -436,7 +503,7 @@ def test_returns_float32_under_autocast(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_common_mean_costs_no_precision_under_autocast(dtype):
-    urfm = URFM(5, (3, 3), 6, (2, 4), num_centers=4, dim=16, num_heads=2)
+    urfm = URFM(5, (3, 3), 6, (2, 4), num_centers=4, dim=16, num_heads=2, **LEARNED)
     tokens, rest = like_a_trained_transformer(4, (2, 4), 6, mean=100)
     student = features(4, 5, (3, 3), dtype=torch.float32)
     plain = urfm(student, FaceFeatures(None, rest, (2, 4))).teacher.h
@@ -467,7 +534,10 @@ def test_the_state_holds_what_is_learned_and_the_running_statistics():
     [
         ({"num_centers": 50}, "49 and 64"),
         ({"num_centers": 4, "placing": "landmarks"}, "at least 5"),
-        ({"dim": 10, "num_heads": 4}, "multiple of urfm.num_heads 4"),
+        ({"dim": 10, "num_heads": 4, "fixed_values": False}, "multiple of urfm.num_heads 4"),
+        ({"num_heads": 4}, "urfm.dim 6 must be a multiple"),
+        ({"dim": 8}, "width of the teacher's tokens, 6: leave it out, or set urfm.fixed_values"),
+        ({"position": "query"}, 'set urfm.position="query_key", or urfm.lookup="content"'),
         ({"saliency_map": "x.npy"}, "face_distance"),
         ({"saliency_map": "teacher"}, "face_distance"),
         ({"saliency_map": "x.npy", "face_distance": "saliency"}, "no such file"),
@@ -485,6 +555,9 @@ def test_impossible_settings_are_an_error(settings, said):
         ({"face_distance": "euclid"}, "relative"),
         ({"placing": "rings"}, "'grid' or 'landmarks'"),
         ({"shared_centers": 1}, "bool"),
+        ({"lookup": "contents"}, "'position' or 'content'"),
+        ({"standardise": "places"}, "'place' or 'channel'"),
+        ({"prompt_tokens": None}, "'none' or 'detached' or 'learned'"),
         ({"anchor": "mouth"}, "nose"),
         ({"num_centers": 0}, "at least 1"),
         ({"position": "key"}, "query_key"),
@@ -502,9 +575,46 @@ def test_an_entry_becomes_a_module():
     entry = {"pif": {"alpha": 1, "beta": 3, "gamma": 8}, "face_distance": None, "num_centers": 4}
     urfm = URFM(5, (3, 3), 6, (2, 4), **check_settings(URFM, entry, "cakd.urfm"))
     assert urfm.student.pair_encoding.pif == PIFSettings(1.0, 3.0, 8.0)
-    assert (urfm.dim, urfm.num_centers) == (256, 4)
+    assert (urfm.dim, urfm.num_centers, urfm.msa.num_heads) == (6, 4, 6)
+    wide = URFM(5, (3, 3), 100, (2, 4))
+    assert (wide.dim, wide.msa.num_heads) == (100, 5)  # the most, up to 8, that divide it
     assert SECTIONS.get("urfm") is URFM
     assert SECTIONS.get("anchoring") is Anchoring
+
+
+@pytest.mark.parametrize("prompts", [0, 2])
+def test_a_single_image_is_standardised_by_running_statistics_where_places_have_their_own(prompts):
+    urfm = small(**OURS_WITH_PROMPTS)
+    urfm(features(4, 5, (3, 3)), features(4, 6, (2, 4), prompts))
+    mean, variance = (
+        getattr(urfm.teacher_norm.norm, f"running_{name}").view(8, 6).clone()
+        for name in ("mean", "var")
+    )
+    one = features(1, 6, (2, 4), prompts)
+    standard = urfm.teacher_norm(one)[:, :8]
+    torch.testing.assert_close(standard, (one.tokens - mean) / (variance + 1e-5).sqrt())
+    assert torch.equal(urfm.teacher_norm.norm.running_mean.view(8, 6), mean)
+    assert urfm(features(1, 5, (3, 3)), one).student.attended.isfinite().all()
+
+
+def test_both_sides_look_at_the_same_places_whatever_is_learned():
+    urfm = URFM(5, (7, 7), 6, (7, 7), num_centers=9, num_heads=2).double()
+    with torch.no_grad():
+        for parameter in urfm.parameters():
+            parameter.normal_()
+    both = urfm(features(3, 5, (7, 7)), features(3, 6, (7, 7)))
+    assert torch.equal(both.student.lookup, both.teacher.lookup)
+    assert both.student.lookup.shape == (3, 2, 9, 49)
+
+
+def test_settings_that_go_by_content_alone_say_so_where_the_lookup_does_not():
+    assert not URFM(5, (3, 3), 6, (2, 4), anchor="nose").without_effect
+    assert not small(anchor="center", shared_centers=True).without_effect
+    lines = URFM(5, (3, 3), 6, (2, 4), anchor="center", shared_centers=True).without_effect
+    assert [line.split("=")[0] for line in lines] == [
+        "cakd.urfm.anchor",
+        "cakd.urfm.shared_centers",
+    ]
 
 
 def test_tokens_of_another_grid_are_an_error():

@@ -1,11 +1,13 @@
 """Each setting of URFM changes what it says, and nothing else."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from helpers.face_distances import LANDMARKS, bilinear, brute_force, places, row_of
+from helpers.urfm_forms import LEARNED
 
 from arcface_cakd.alignment import URFM, PIFSettings
 from arcface_cakd.config import check_settings
@@ -20,9 +22,9 @@ MAP = np.linspace(0, 1, 20).reshape(4, 5) ** 2
 
 def build(**settings):
     torch.manual_seed(0)
-    given = {"num_centers": 9, "dim": 8, "num_heads": 2, "pif": PIF, **settings}
+    given = {"num_centers": 9, "dim": 8, "num_heads": 2, "pif": PIF, **LEARNED, **settings}
     checked = check_settings(URFM, given, "cakd.urfm")
-    return URFM(5, GRIDS[0], 6, GRIDS[1], *EXTENTS, **checked).double()
+    return URFM(5, GRIDS[0], 8, GRIDS[1], *EXTENTS, **checked).double()
 
 
 def batch():
@@ -31,10 +33,10 @@ def batch():
     def draw(*shape):
         return torch.randn(shape, generator=generator, dtype=torch.float64)
 
-    prompts = draw(2, 3, 6).requires_grad_()
+    prompts = draw(2, 3, 8).requires_grad_()
     return (
         FaceFeatures(None, draw(2, 49, 5), GRIDS[0]),
-        FaceFeatures(None, draw(2, 36, 6), GRIDS[1], prompts),
+        FaceFeatures(None, draw(2, 36, 8), GRIDS[1], prompts),
         torch.tensor(LANDMARKS) + 8 * draw(2, 5, 2),
     )
 
@@ -48,17 +50,32 @@ def facets(urfm):
     gradients = build_gradients(urfm)
     return {
         "places of centres": urfm.layout.places["center"].tolist(),
-        "constants": [s.anchor_encoding.pif for s in sides.values()],
-        "rows by anchor": [s.anchor_encoding.index.tolist() for s in sides.values()],
+        "constants": [s.anchor_encoding and s.anchor_encoding.pif for s in sides.values()],
+        "rows by anchor": [
+            s.anchor_encoding and s.anchor_encoding.index.tolist() for s in sides.values()
+        ],
         "rows by patch": [
             s.pair_encoding and s.pair_encoding.index.tolist() for s in sides.values()
         ],
-        "fields": [s.pair_encoding and s.pair_encoding.table.tolist() for s in sides.values()],
+        "fields": {n: p.tolist() for n, p in state.items() if "pair_encoding" in n},
         "parameters": {name: tuple(p.shape) for name, p in state.items()},
         "drawn": {n: p.tolist() for n, p in state.items() if "pair_encoding" not in n},
         "moved": gradients,
+        "statistics": {n: tuple(b.shape) for n, b in urfm.named_buffers() if "running" in n},
+        "reached": urfm_reaches_prompts(urfm),
         "values": [both.student.attended.tolist(), both.teacher.attended.tolist()],
     }
+
+
+def urfm_reaches_prompts(urfm):
+    """Whether a change of the prompts changes the teacher's side, and whether losses know of it."""
+    student, teacher, landmarks = batch()
+    both = urfm(student, teacher, landmarks)
+    moved = urfm(student, replace(teacher, prompts=teacher.prompts + 1), landmarks)
+    gradient = None
+    if both.anchored.requires_grad:
+        (gradient,) = torch.autograd.grad(both.anchored.sum(), teacher.prompts, allow_unused=True)
+    return not torch.equal(both.teacher.h, moved.teacher.h), gradient is not None
 
 
 def build_gradients(urfm):
@@ -74,6 +91,15 @@ CHANGES = {
     "num_centers": (16, {"places of centres", *ROWS, *NEW} - {"moved"}),
     "placing": ("landmarks", {"places of centres", *ROWS}),
     "shared_centers": (True, NEW),
+    "lookup": (
+        "position",
+        {"constants", "rows by anchor", "parameters", "drawn", "moved", "values"},
+    ),
+    "shared_lookup": (True, {"fields", "parameters", "moved", "values"}),
+    "fixed_values": (True, {"parameters", "drawn", "moved", "values"}),
+    "standardise": ("place", {"statistics", "values"}),
+    "prompt_tokens": ("detached", {"reached"}),
+    "residual": (True, {"values"}),
     "dim": (16, {"parameters", "drawn", "values"}),
     "num_heads": (4, {"parameters", "fields", "values"}),
     "face_distance": ("saliency", ROWS),
