@@ -1,8 +1,10 @@
 import copy
+import logging
 
 import numpy as np
 import pytest
 import torch
+from helpers.urfm_forms import LEARNED
 from torch.nn import functional as F
 
 from arcface_cakd.backbones import build_teacher, get_model
@@ -15,7 +17,7 @@ from arcface_cakd.prompting import PromptingError
 from arcface_cakd.registry import LOSSES
 
 TEACHER = {"network": "swin_mini", "weights": "random"}
-SMALL_URFM = {"num_centers": 9, "dim": 16, "num_heads": 2}
+SMALL_URFM = {"num_centers": 9, "num_heads": 2}
 
 
 def make(seed=0, student_width=32, teacher_width=32, num_classes=None, **entry):
@@ -78,7 +80,9 @@ def test_its_state_restores_all_that_is_learned(images):
     other._frozen = one._frozen
     other.load_state_dict(one.state_dict())
     one(images), other(images)
+    torch.manual_seed(7)  # anchoring draws
     restored = other.terms(LABELS)
+    torch.manual_seed(7)
     for name, term in one.terms(LABELS).items():
         assert torch.equal(term, restored[name]), name
     assert set(one.student.state_dict()) == set(get_model("r10_narrow").state_dict())
@@ -96,6 +100,7 @@ def test_terms_are_weighted_means(images):
         preservation={"weight": 4.0},
     )
     embedding = distiller(images)
+    torch.manual_seed(7)  # anchoring draws
     terms = {k: float(v.detach()) for k, v in distiller.terms(LABELS).items()}
 
     with torch.no_grad():
@@ -105,10 +110,12 @@ def test_terms_are_weighted_means(images):
         student = distiller.student.forward_features(images)
         assert torch.allclose(student.embedding, embedding, atol=1e-6)
         aligned = distiller.urfm(student, prompted)
-        cosine = (1 - F.cosine_similarity(student.embedding, prompted.embedding)).mean()
+        # What is the output's is compared without the prompts.
+        cosine = (1 - F.cosine_similarity(student.embedding, plain)).mean()
         feature = (aligned.student.attended - aligned.teacher.attended).double().square().mean()
         difference = (aligned.student.attention - aligned.teacher.attention).double()
         attention = difference.square().sum(-1).mean()
+        torch.manual_seed(7)
         anchoring = distiller.anchoring(aligned.teacher.attended, plain)
         preserved = (1 - F.cosine_similarity(prompted.embedding, plain)).mean()
     expected = {
@@ -213,6 +220,85 @@ def test_diagnostics_are_of_the_last_step(images, anchoring):
         assert figures[name] == pytest.approx(rank, rel=1e-3), name
 
 
+@pytest.mark.parametrize("target", ["unprompted", "prompted"])
+def test_losses_at_the_output_reach_prompts_only_where_the_entry_says_so(images, target):
+    losses = [{"name": "embedding_cosine"}, {"name": "urfm_feature"}]
+    distiller = make(losses=losses, output_target=target, preservation=None, anchoring=None)
+    distiller(images)
+    terms = distiller.terms(LABELS)
+    prompts = list(distiller.prompts.parameters())
+    for name, reaches in (("embedding_cosine", target == "prompted"), ("urfm_feature", True)):
+        found = torch.autograd.grad(terms[name], prompts, retain_graph=True, allow_unused=True)
+        assert all((g is not None and bool(g.any())) == reaches for g in found), name
+
+
+def test_figures_tell_how_l_feat_compares_with_a_constant_and_how_large_prompts_are(images):
+    distiller = make(urfm={**SMALL_URFM, **LEARNED, "dim": 16})
+    with torch.no_grad():
+        distiller.prompts.prompts["1"][0] = 3.0
+    distiller(images)
+    distiller.terms(LABELS)
+    figures = distiller.diagnostics()
+    with torch.no_grad():
+        prompted = distiller.prompts(distiller.teacher, images)
+        both = distiller.urfm(distiller.student.forward_features(images), prompted)
+    target = both.teacher.attended.double().numpy()
+    constant = ((target - target.mean(0)) ** 2).mean()
+    feature = ((both.student.attended.double().numpy() - target) ** 2).mean()
+    assert figures["constant_feature"] == pytest.approx(constant, rel=1e-4)
+    assert figures["feature_ratio"] == pytest.approx(feature / constant, rel=1e-4)
+    lookups = [side.lookup.double().numpy() for side in (both.student, both.teacher)]
+    assert figures["prompt_attention"] == pytest.approx(
+        lookups[1][..., 49:].sum(-1).mean(), rel=1e-4
+    )
+    on_patches = lookups[1][..., :49] / lookups[1][..., :49].sum(-1, keepdims=True)
+    variation = np.abs(lookups[0] - on_patches).sum(-1).mean() / 2
+    assert figures["lookup_variation"] == pytest.approx(variation, rel=1e-4)
+    norms = [np.linalg.norm(p.detach().numpy(), axis=1) for p in distiller.prompts.parameters()]
+    assert figures["prompt_norm"] == pytest.approx(np.concatenate(norms).max(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({}, []),
+        ({"losses": [{"name": "embedding_cosine"}], "urfm": None}, ["cakd.prompts learn nothing"]),
+        (
+            {"losses": [{"name": "rkd"}], "urfm": None, "output_target": "prompted"},
+            [],
+        ),
+        ({"losses": [{"name": "fitnet"}], "urfm": None}, []),
+        ({"losses": [{"name": "fitnet"}]}, ["cakd.urfm trains nothing of the student"]),
+        (
+            {"prompts": None, "output_target": "prompted"},
+            ['output_target="prompted" has no effect'],
+        ),
+        ({"urfm": {**SMALL_URFM, "anchor": "center"}}, ["cakd.urfm.anchor='center' has no effect"]),
+    ],
+)
+def test_what_is_asked_for_without_effect_is_said(entry, said, caplog):
+    distiller = make(**entry)
+    with caplog.at_level("INFO"):
+        distiller.announce(logging.getLogger("test"))
+    first, *warned = caplog.records
+    assert first.getMessage() == distiller.describe()
+    assert len(warned) == len(said) and all(record.levelname == "WARNING" for record in warned)
+    for record, start in zip(warned, said, strict=True):
+        assert start in record.getMessage()
+
+
+def test_the_first_line_says_what_is_on():
+    assert make().describe() == (
+        "distilling from swin_mini: margin softmax x 1, embedding_cosine x 64, urfm_feature x 50, "
+        "urfm_attention x 1, anchoring x 1, preservation x 64; URFM 9 local centres of width 128; "
+        "prompts 2 at each of 3 places"
+    )
+    rival = make(losses=[{"name": "rkd", "weight": 2}], prompts=None, urfm=None, margin_weight=0.5)
+    assert rival.describe() == (
+        "distilling from swin_mini: margin softmax x 0.5, rkd x 2; URFM off; prompts off"
+    )
+
+
 def test_without_prompts_the_teacher_runs_once_without_a_graph(images, monkeypatch):
     distiller = make(prompts=None, urfm=None)
     assert distiller.prompts is None and distiller.urfm is None
@@ -266,7 +352,8 @@ def test_a_cnn_teacher_teaches_through_urfm_and_takes_no_prompts(images, tmp_pat
         assert torch.equal(value, statistics[key]), key
     with torch.no_grad():
         wanted = 1 - F.cosine_similarity(student.train()(images), teacher.eval()(images)).mean()
-    assert float(terms["embedding_cosine"].detach()) == pytest.approx(float(wanted), rel=1e-4)
+    expected = 64 * float(wanted)
+    assert float(terms["embedding_cosine"].detach()) == pytest.approx(expected, rel=1e-4)
 
 
 class Seen(DistillationLoss):
@@ -325,9 +412,9 @@ class TestEmbeddingsOnly:
                 "set cakd.prompts=None and cakd.urfm=None, leave out of cakd.losses "
                 "'urfm_feature', 'urfm_attention', or",
             ),
-            ({"urfm": None}, "set cakd.prompts=None, or"),
+            ({"urfm": None, "prompts": {}}, "set cakd.prompts=None, or"),
             (
-                {"prompts": None, "losses": [{"name": "embedding_cosine"}], "anchoring": {}},
+                {"prompts": None, "losses": [{"name": "embedding_cosine"}], "urfm": {}},
                 "set cakd.urfm=None, or",
             ),
             (
@@ -379,7 +466,7 @@ def test_margin_preservation_needs_the_teachers_centres(images, tmp_path):
         state = {"state_dict_softmax_fc": {"weight": shard}}
         torch.save(state, tmp_path / f"checkpoint_gpu_{i}.pt")
     teacher = {**TEACHER, "centers": str(tmp_path / "checkpoint_gpu_*.pt")}
-    distiller = make(teacher=teacher, preservation={"kind": "margin"})
+    distiller = make(teacher=teacher, preservation={"kind": "margin", "weight": 0.5})
     distiller(images)
     kept = distiller.terms(LABELS)["preservation"]
     with torch.no_grad():
@@ -388,7 +475,7 @@ def test_margin_preservation_needs_the_teachers_centres(images, tmp_path):
     rows = torch.arange(4)
     cosines[rows, LABELS] = torch.cos(torch.arccos(cosines[rows, LABELS]) + 0.5)
     assert float(kept.detach()) == pytest.approx(
-        float(F.cross_entropy(64 * cosines, LABELS)), rel=1e-4
+        0.5 * float(F.cross_entropy(64 * cosines, LABELS)), rel=1e-4
     )
     kept.backward()
     assert all(p.grad.abs().sum() > 0 for p in distiller.prompts.parameters())

@@ -1,10 +1,11 @@
 """The config file, and the ``cakd`` entry in it: reading, defaults and validation."""
 
-from arcface_cakd.config.cakd import CakdConfig, LossEntry
+from arcface_cakd.config.cakd import METHOD_LOSSES, CakdConfig, LossEntry
 from arcface_cakd.config.settings import ConfigError, Range, check_settings
 from arcface_cakd.config.training import TrainConfig, check_combination, load_config
 
 __all__ = [
+    "METHOD_LOSSES",
     "CakdConfig",
     "ConfigError",
     "LossEntry",

@@ -169,8 +169,9 @@ def _compares_local_features(losses: Any) -> bool:
     """Whether a loss of an entry, not yet checked, needs URFM."""
     if not isinstance(losses, (list, tuple)):
         return False
-    named = {loss.get("name") for loss in losses if isinstance(loss, Mapping)}
+    known = LOSSES.names()
     return any(
-        "alignment" in getattr(LOSSES.get(name), "needs", ())
-        for name in named.intersection(LOSSES.names())
+        "alignment" in getattr(LOSSES.get(loss["name"]), "needs", ())
+        for loss in losses
+        if isinstance(loss, Mapping) and loss.get("name") in known
     )

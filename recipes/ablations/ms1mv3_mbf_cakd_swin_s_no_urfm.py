@@ -1,7 +1,7 @@
 """MS1MV3: MobileFaceNet distilled from ms1mv3_swin_s without URFM, on 8 GPUs.
 
-As ms1mv3_mbf_cakd_swin_s, but for this. The embedding loss is left alone, and the prompts learn
-from it.
+As ms1mv3_mbf_cakd_swin_s, but for this. The embedding loss is left alone, and compares with the
+prompted teacher, so that the prompts learn from it.
 """
 
 from ms1mv3_mbf_cakd_swin_s import config
@@ -9,3 +9,4 @@ from ms1mv3_mbf_cakd_swin_s import config
 config.cakd.urfm = None
 config.cakd.anchoring = None
 config.cakd.losses = config.cakd.losses[:1]
+config.cakd.output_target = "prompted"

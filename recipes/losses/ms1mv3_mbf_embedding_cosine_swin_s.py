@@ -6,4 +6,4 @@ it is what the whole method must beat.
 
 from _rival import config
 
-config.cakd.losses = [dict(name="embedding_cosine", weight=10.0)]
+config.cakd.losses = [dict(name="embedding_cosine", weight=64.0)]

@@ -11,7 +11,7 @@ from arcface_cakd.backbones import get_model
 from arcface_cakd.partial_fc import ArcFace, PartialFC
 
 E, CLASSES = 16, 6
-URFM = {"num_centers": 9, "dim": 16, "num_heads": 2}
+URFM = {"num_centers": 9, "num_heads": 2}
 
 
 def make_cfg(output, weights, urfm, resume):

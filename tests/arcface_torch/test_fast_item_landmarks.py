@@ -20,7 +20,7 @@ from arcface_cakd.landmarks import ARCFACE_TEMPLATE, mirror
 
 ENTRY = edict(
     teacher=edict(network="swin_mini", weights="random"),
-    urfm=edict(num_centers=4, dim=16, num_heads=2, landmarks="image"),
+    urfm=edict(num_centers=4, num_heads=2, landmarks="image"),
 )
 CFG = edict(
     network="r10_narrow",

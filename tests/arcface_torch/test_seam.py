@@ -39,7 +39,7 @@ def make_cfg(**changes):
         cakd=edict(
             teacher=edict(network="swin_mini", weights="random"),
             prompts=edict(num_tokens=2),
-            urfm=edict(num_centers=9, dim=16, num_heads=2),
+            urfm=edict(num_centers=9, num_heads=2),
             losses=[edict(name="embedding_cosine", weight=2.0), edict(name="urfm_attention")],
         ),
     )

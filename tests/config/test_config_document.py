@@ -129,10 +129,7 @@ def test_every_key_of_the_entry_is_in_its_table():
     # Each by itself, for a default may hang on another key.
     for key, default in defaults.items():
         assert CakdConfig.from_entry({"teacher": TEACHER, key: default}) == unsaid, key
-    assert {key for key, default in defaults.items() if default is None} == {
-        "preservation",
-        "student_weights",
-    }
+    assert {key for key, default in defaults.items() if default is None} == {"student_weights"}
 
 
 def test_without_urfm_the_first_loss_is_left():

@@ -177,7 +177,9 @@ def test_the_whole_method_is_the_default(write):
         "urfm_feature",
         "urfm_attention",
     ]
-    assert cakd.prompts["num_tokens"] == 8 and cakd.preservation is None
+    assert [loss.weight for loss in cakd.losses] == [64.0, 50.0, 1.0]
+    assert cakd.prompts["num_tokens"] == 8 and cakd.output_target == "unprompted"
+    assert cakd.preservation == {"kind": "embedding", "weight": 64.0}
     assert cakd.urfm["num_centers"] == 49 and cakd.urfm["face_distance"] == "relative"
     assert cakd.urfm["position"] == "query_key" and cakd.anchoring["weight"] == 1.0
     assert (cakd.weight_decay.prompts, cakd.weight_decay.urfm) == (0.0, 5e-4)
@@ -188,6 +190,35 @@ def test_without_urfm_only_the_embedding_is_aligned(write):
     cakd = load_config(write(REC + f"config.cakd = edict({TEACHER}, urfm=None)")).cakd
     assert [loss.name for loss in cakd.losses] == ["embedding_cosine"]
     assert cakd.anchoring is None
+
+
+# What the entry says, and whether prompts, URFM, anchoring and preservation are on.
+ON, OFF = (True,) * 4, (False,) * 4
+
+
+@pytest.mark.parametrize(
+    ("entry", "on"),
+    [
+        ("", ON),
+        ("losses=None", ON),
+        ("losses=[edict(name='rkd')]", OFF),
+        ("losses=[edict(name='fitnet'), edict(name='embedding_cosine')]", OFF),
+        ("losses=[edict(name='urfm_feature')]", ON),
+        ("losses=[edict(name='rkd'), edict(name='urfm_attention')]", ON),
+        ("losses=[edict(name='rkd')], prompts=edict()", (True, False, False, True)),
+        ("losses=[edict(name='rkd')], urfm=edict()", (False, True, True, False)),
+        ("losses=[edict(name='rkd')], urfm=edict(), anchoring=None", (False, True, False, False)),
+        ("losses=[edict(name='rkd')], prompts=edict(), preservation=None", (True, *OFF[1:])),
+        ("prompts=None", (False, True, True, False)),
+        ("urfm=None", OFF),
+        ("urfm=None, prompts=edict()", (True, False, False, True)),
+        ("losses=[]", OFF),
+    ],
+)
+def test_what_is_on_follows_from_the_losses_or_is_asked_for(write, entry, on):
+    cakd = load_config(write(REC + f"config.cakd = edict({TEACHER}, {entry})")).cakd
+    sections = (cakd.prompts, cakd.urfm, cakd.anchoring, cakd.preservation)
+    assert tuple(section is not None for section in sections) == on
 
 
 def test_a_key_that_resembles_nothing_is_ignored_aloud(write):

@@ -12,7 +12,7 @@ from arcface_cakd.distiller import Distiller
 from arcface_cakd.engine import train
 from arcface_cakd.landmarks import ARCFACE_TEMPLATE, mirror
 
-URFM_SETTINGS = {"num_centers": 4, "dim": 16, "num_heads": 2, "landmarks": "image"}
+URFM_SETTINGS = {"num_centers": 4, "num_heads": 2, "landmarks": "image"}
 BY_IMAGE = small_cakd(urfm=URFM_SETTINGS)
 
 

@@ -28,7 +28,7 @@ def test_fifty_steps_in_bfloat16_stay_finite(name, faces, centers, tmp_path):
     needs = LOSSES.get(name).needs
     cakd = small_cakd(
         teacher=dict(network="swin_mini", weights="random", centers=str(centers)),
-        urfm=dict(num_centers=4, dim=16, num_heads=2) if "alignment" in needs else None,
+        urfm=dict(num_centers=4, num_heads=2) if "alignment" in needs else None,
         losses=[dict(name=name, weight=0.1, **SETTINGS.get(name, {}))],
     )
     config = small_config(

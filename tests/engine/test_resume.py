@@ -298,7 +298,7 @@ def test_a_teacher_of_other_weights_is_refused(distilled, tmp_path, look):
     "entry, said",
     [
         (
-            dict(urfm=dict(num_centers=4, dim=16, num_heads=2, face_distance="saliency")),
+            dict(urfm=dict(num_centers=4, num_heads=2, face_distance="saliency")),
             "urfm.face_distance 'relative', the config 'saliency'",
         ),
         (dict(urfm=None), "urfm True, the config False"),

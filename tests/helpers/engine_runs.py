@@ -124,7 +124,7 @@ def small_cakd(**entry) -> CakdConfig:
     defaults = dict(
         teacher=dict(network="swin_mini", weights="random"),
         prompts=dict(num_tokens=2),
-        urfm=dict(num_centers=4, dim=16, num_heads=2),
+        urfm=dict(num_centers=4, num_heads=2),
     )
     return CakdConfig.from_entry({**defaults, **entry})
 

@@ -92,7 +92,7 @@ class Step:
         centers = torch.randn(CLASSES, 16, generator=torch.Generator().manual_seed(2))
         torch.manual_seed(3)
         # In evaluation mode, where an image's local features do not depend on its batch.
-        urfm = URFM(12, GRID, 20, GRID, num_centers=9, dim=16, num_heads=2).eval()
+        urfm = URFM(12, GRID, 20, GRID, num_centers=9, num_heads=2).eval()
         self.batch = LossBatch(
             labels=labels,
             partial_fc=head,

@@ -82,7 +82,7 @@ def test_stages_are_those_of_the_side_that_needs_them(centers, losses, of_studen
 
 def test_attention_of_one_local_centre_is_refused(centers):
     teacher = get_model("swin_mini", num_features=16)
-    urfm = {"num_centers": 1, "dim": 16, "num_heads": 2}
+    urfm = {"num_centers": 1, "num_heads": 2}
     with pytest.raises(ConfigError, match="urfm_attention: with one local centre"):
         distiller(teacher, [{"name": "urfm_attention"}], centers, urfm)
     module = distiller(teacher, [{"name": "urfm_feature"}], centers, urfm)

@@ -158,7 +158,7 @@ def test_every_default_loss_reaches_the_prompts_at_every_place(kind):
     entry = {
         "teacher": {"network": kind, "weights": "random"},
         "prompts": {"num_tokens": 2},
-        "urfm": {"num_centers": 9, "dim": 16, "num_heads": 2},
+        "urfm": {"num_centers": 9, "num_heads": 2},
     }
     distiller = Distiller(student, teacher, CakdConfig.from_entry(entry)).train()
     distiller(images(4))
@@ -177,7 +177,7 @@ def test_a_student_learns_where_the_last_stage_carries_no_prompts():
     entry = {
         "teacher": {"network": "swin_mini", "weights": "random"},
         "prompts": {"num_tokens": 2, "places": [1]},
-        "urfm": {"num_centers": 9, "dim": 16, "num_heads": 2},
+        "urfm": {"num_centers": 9, "num_heads": 2},
     }
     distiller = Distiller(student, teacher, CakdConfig.from_entry(entry)).train()
     distiller(images(4))

@@ -352,7 +352,7 @@ def test_a_student_learns_from_a_prompted_vit(prompts):
     entry = {
         "teacher": {"network": "vit_mini", "weights": "random"},
         "prompts": {**prompts, "checkpointing": True},
-        "urfm": {"num_centers": 9, "dim": 16, "num_heads": 2},
+        "urfm": {"num_centers": 9, "num_heads": 2},
         "losses": [{"name": "urfm_feature"}, {"name": "urfm_attention"}],
         "preservation": {},
     }

@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 from helpers.recipes import RUNS, gpus, loaded
 
+from arcface_cakd.config import METHOD_LOSSES, CakdConfig
+
 ARCFACE, COSFACE = (1.0, 0.5, 0.0), (1.0, 0.0, 0.4)
 ON_ARCFACE = ("ms1mv2", "ms1mv3", "casia")
 
@@ -60,11 +62,14 @@ def test_the_method_is_the_same_wherever_it_is_whole():
     for name in WHOLE:
         assert replace(loaded(name).cakd, teacher=method.teacher) == method, name
     weights = {entry.name: entry.weight for entry in method.losses}
-    assert weights == {"embedding_cosine": 10, "urfm_feature": 1, "urfm_attention": 1}
+    # One set of weights, for code and recipes.
+    assert weights == METHOD_LOSSES
     assert weights["embedding_cosine"] == RIVALS["embedding_cosine"][0]
-    assert method.anchoring["weight"] == method.margin_weight == 1 and method.preservation is None
+    assert method == CakdConfig.from_entry({"teacher": method.teacher})
+    assert method.anchoring["weight"] == method.margin_weight == 1
+    assert method.preservation == {"kind": "embedding", "weight": 64.0}
     assert method.prompts["num_tokens"] == 8 and method.prompts["places"] is None
-    assert (method.urfm["num_centers"], method.urfm["dim"]) == (49, 256)
+    assert (method.urfm["num_centers"], method.urfm["dim"]) == (49, None)
     assert (method.urfm["face_distance"], method.urfm["position"]) == ("relative", "query_key")
 
 
@@ -96,9 +101,9 @@ OURS = {
     "reviewkd": (1, {}),
     "ofa_kd": (1, {"eps": 1.5}),
     "cakd_liu": (1, {}),
-    "embedding_cosine": (10, {}),
-    "embedding_l2": (10 / 512, {"normalize": False}),
-    "shrinkteanet": (10, {}),
+    "embedding_cosine": (64, {}),
+    "embedding_l2": (64 / 512, {"normalize": False}),
+    "shrinkteanet": (64, {}),
 }
 RIVALS = {**PUBLISHED, **OURS, **{name: (1, settings) for name, settings in ALONE.items()}}
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from helpers.engine_runs import make_faces
 from helpers.recipes import RECIPES, RUNS, loaded, on_meta
+from helpers.urfm_forms import LEARNED
 
 from arcface_cakd.config import TrainConfig
 from arcface_cakd.distiller import Distiller
@@ -123,20 +124,29 @@ def test_every_ablation_differs_from_the_method_in_one_thing():
         if entry.losses != method.losses:
             assert all(loss in method.losses for loss in entry.losses)
             parts["losses"] = tuple(loss.name for loss in entry.losses)
-        assert replace(entry, **{s: getattr(method, s) for s in (*sections, "losses")}) == method
+        if entry.output_target != method.output_target:
+            parts["output_target"] = entry.output_target
+        compared = (*sections, "losses", "output_target")
+        assert replace(entry, **{s: getattr(method, s) for s in compared}) == method
         return parts
 
     centers = "work_dirs/ms1mv3_swin_s/checkpoint_gpu_*.pt"
     assert {name: changed(entry) for name, entry in entries.items()} == {
-        "no_urfm": {"urfm": None, "anchoring": None, "losses": METHOD[:1]},
-        "no_apt": {"prompts": None},
+        "no_urfm": {
+            "urfm": None,
+            "anchoring": None,
+            "losses": METHOD[:1],
+            "output_target": "prompted",
+        },
+        "no_apt": {"prompts": None, "preservation": None},
         "no_embedding": {"losses": METHOD[1:]},
         "only_feature": {"losses": METHOD[1:2]},
         "only_attention": {"losses": METHOD[2:]},
         "euclidean": {"urfm.face_distance": None},
         "saliency": {"urfm.face_distance": "saliency"},
         "image_landmarks": {"urfm.landmarks": "image"},
-        "query": {"urfm.position": "query"},
+        "query": {"urfm.lookup": "content", "urfm.position": "query"},
+        "learned": {f"urfm.{name}": value for name, value in LEARNED.items()},
         "centers16": {"urfm.num_centers": 16},
         "centers100": {"urfm.num_centers": 100},
         **{f"prompts{n}": {"prompts.num_tokens": n} for n in (1, 4, 16, 32)},
@@ -146,9 +156,11 @@ def test_every_ablation_differs_from_the_method_in_one_thing():
         "no_stop_gradient": {"urfm.stop_gradient": False},
         "no_anchoring": {"anchoring": None},
         "unanchored": {"urfm.stop_gradient": False, "anchoring": None},
-        "preservation": {"preservation": {"kind": "embedding", "weight": 1.0}},
+        "preservation": {"preservation.weight": 1.0},
+        "no_preservation": {"preservation": None},
         "preservation_margin": {
-            "preservation": {"kind": "margin", "weight": 0.1},
+            "preservation.kind": "margin",
+            "preservation.weight": 0.1,
             "teacher.centers": centers,
         },
     }
