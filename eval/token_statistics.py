@@ -1,11 +1,12 @@
-"""How alike a teacher's tokens are, and what standardising them does to URFM.
+"""How alike a teacher's tokens are, and what standardising them does to URFM's target.
 
     python eval/token_statistics.py cakd_demo --json eval/results/token_statistics.json
 
 Takes the demo's teacher and its lfw faces. Prints the share of the tokens' power that lies in
-their common mean, and the effective rank of the teacher's local features h_T at the start of
-training, with tokens standardised per channel (as URFM does) and with a LayerNorm per token in
-its place; mean and standard deviation over seeds of URFM's initial weights.
+their common mean, and the effective rank of the teacher's local features h_T, of MSA(h_T) too, and
+the share of MSA(h_T)'s power that all faces share, with tokens standardised per place (as URFM
+does by default), per channel, and with a LayerNorm per token in their place. Mean and standard
+deviation over seeds of the MSA's initial weights; h_T depends on none.
 """
 
 import argparse
@@ -46,25 +47,29 @@ def main() -> None:
     common = tokens.mean(dim=(0, 1)).square().sum() / power
     of_image = (tokens - tokens.mean(0)).square().sum(-1).mean() / power
 
-    ranks = {"standardised": [], "layer norm": []}
-    for seed in range(SEEDS):
-        torch.manual_seed(seed)
-        urfm = URFM(128, (7, 7), teacher.token_dim, teacher.grid, dim=64, num_heads=4)
-        for name, norm in (
-            ("standardised", urfm.teacher_norm),
-            ("layer norm", LayerNormOfTokens()),
-        ):
+    ranks = {}
+    for name in ("place", "channel", "layer norm"):
+        found = []
+        for seed in range(SEEDS):
+            torch.manual_seed(seed)
+            standardise = "channel" if name == "layer norm" else name
+            urfm = URFM(128, (7, 7), teacher.token_dim, teacher.grid, standardise=standardise)
+            norm = LayerNormOfTokens() if name == "layer norm" else urfm.teacher_norm
             h, _ = urfm.teacher(norm(features))
-            ranks[name].append(effective_rank(h))
+            attended, _ = urfm.msa(h)
+            shared = attended.mean(0).square().mean() / attended.square().mean()
+            found.append((effective_rank(h), effective_rank(attended), float(shared)))
+        figures = torch.tensor(found, dtype=torch.float64)
+        ranks[name] = {
+            figure: {"mean": float(figures[:, i].mean()), "std": float(figures[:, i].std())}
+            for i, figure in enumerate(("rank_of_h", "rank_of_attended", "shared_by_all_faces"))
+        }
     figures = {
         "faces": FACES,
         "power_in_common_mean": float(common),
         "power_between_images": float(of_image),
-        "largest_possible_rank": urfm.dim,
-        "effective_rank_of_h": {
-            name: {"mean": float(torch.tensor(r).mean()), "std": float(torch.tensor(r).std())}
-            for name, r in ranks.items()
-        },
+        "largest_possible_rank": teacher.token_dim,
+        "standardised_by": ranks,
     }
     print(json.dumps(figures, indent=2))
     if args.json:

@@ -57,7 +57,8 @@ class Anchoring(nn.Module):
             h: (B, L, d), ``Alignment.anchored``.
             embedding: (B, E_T), the unprompted teacher's; no gradient reaches it.
         """
-        centers, pool = self.norm(h), self.pool
+        centers: Tensor = self.norm(h)
+        pool: Tensor = self.pool
         if self.training and self.kept < len(pool):
             # Drawn on the CPU, whose generator checkpoints keep: the same on every device.
             kept = torch.randperm(len(pool))[: self.kept].to(h.device)

@@ -206,7 +206,10 @@ class URFM(nn.Module):
 
         self.dim = dim
         self.num_centers = num_centers
-        self.grids = {"student": tuple(student_grid), "teacher": tuple(teacher_grid)}
+        self.grids: dict[str, tuple[int, int]] = {
+            "student": (student_grid[0], student_grid[1]),
+            "teacher": (teacher_grid[0], teacher_grid[1]),
+        }
         self.stop_gradient = stop_gradient
         self.student_norm = TokenStandardization(
             student_dim, math.prod(student_grid), standardise, prompt_tokens
@@ -285,8 +288,10 @@ class URFM(nn.Module):
 
     def _map_student(self, student: FaceFeatures, rows: Rows) -> LocalFeatures:
         # What is shared is the teacher side's.
-        centers = self.teacher.centers if self.student.centers is None else None
-        table = None
+        centers: Tensor | None = None
+        table: Tensor | None = None
+        if self.student.centers is None:
+            centers = self.teacher.centers
         if self.shared_lookup and self.teacher.pair_encoding is not None:
             table = self.teacher.pair_encoding.table
         if self.stop_gradient:
