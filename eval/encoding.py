@@ -38,6 +38,8 @@ from arcface_cakd.plots import LANDMARK_NAMES
 GRIDS = {(7, 7): 112, (12, 12): 108, (14, 14): 112}
 DRAWN = (0, 2, 4)  # a landmark of each height
 
+_WIDTH = 256
+
 
 def read_settings(pairs: list[str]) -> dict:
     """Settings of URFM, complete and checked, from ``key=value`` texts."""
@@ -81,7 +83,9 @@ class Encoding:
     ):
         torch.manual_seed(0)
         self.grid, self.extent = grid, extent
-        self.urfm = URFM(1, grid, 1, grid, extent, extent, **settings)
+        # By content, for the anchor's term is the query's; of any width, for no token passes.
+        width = settings["dim"] or _WIDTH
+        self.urfm = URFM(1, grid, width, grid, extent, extent, **{**settings, "lookup": "content"})
         self.map = None
         if settings["saliency_map"] is not None:
             self.map = face.read_saliency_map(settings["saliency_map"])
@@ -104,7 +108,7 @@ class Encoding:
     @torch.no_grad()
     def receptive_fields(self) -> Tensor:
         """(heads, L, N): each head's attention if all patches looked the same."""
-        mapping = self.urfm.student
+        mapping = self.urfm.teacher
         if mapping.pair_encoding is None:
             shape = (mapping.num_heads, len(self.centers), len(self.patches))
             return torch.full(shape, 1 / len(self.patches))
@@ -115,7 +119,7 @@ class Encoding:
         """By what is looked up: the constants of the index function, and the pairs in each row."""
         found = {}
         for name in ("anchor", "pair"):
-            encoding = getattr(self.urfm.student, f"{name}_encoding")
+            encoding = getattr(self.urfm.teacher, f"{name}_encoding")
             found[name] = None
             if encoding is not None:
                 pif = encoding.pif

@@ -57,12 +57,20 @@ def test_records_every_log_step_and_validation(faces, tmp_path):
 def test_distillation_logs_terms_gradient_norms_and_diagnostics(faces, tmp_path):
     config = small_config(faces, tmp_path, num_epoch=1, frequent=4, cakd=small_cakd())
     line = train(config, stop_after_step=4).history[-1]
-    names = {"embedding_cosine", "urfm_feature", "urfm_attention", "anchoring"}
+    names = {"embedding_cosine", "urfm_feature", "urfm_attention", "anchoring", "preservation"}
     assert line["terms"].keys() == names
     assert line["loss"] == pytest.approx(line["margin"] + sum(line["terms"].values()))
     assert line["gradient_norms"].keys() == names | {"margin"}
     assert line["gradient_norms"]["embedding_cosine"] > 0
-    assert line["diagnostics"].keys() == {"teacher_rank", "attended_rank", "prompted_cosine"}
+    assert line["diagnostics"].keys() == {
+        "teacher_rank",
+        "attended_rank",
+        "constant_feature",
+        "feature_ratio",
+        "lookup_variation",
+        "prompted_cosine",
+        "prompt_norm",
+    }
 
 
 def test_the_margin_weight_scales_the_margin_loss(faces, tmp_path):

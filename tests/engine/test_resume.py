@@ -137,7 +137,7 @@ def test_other_losses_start_their_averages_anew(faces, tmp_path):
     train(config, stop_after_step=2)
     fewer = small_cakd(losses=[dict(name="embedding_cosine")])
     resumed = train(dataclasses.replace(config, cakd=fewer, resume=True), stop_after_step=4)
-    assert resumed.history[-1]["terms"].keys() == {"embedding_cosine", "anchoring"}
+    assert resumed.history[-1]["terms"].keys() == {"embedding_cosine", "anchoring", "preservation"}
 
 
 def test_a_checkpoint_that_cannot_be_written_is_one_line(faces, tmp_path, monkeypatch):

@@ -159,6 +159,7 @@ def test_every_default_loss_reaches_the_prompts_at_every_place(kind):
         "teacher": {"network": kind, "weights": "random"},
         "prompts": {"num_tokens": 2},
         "urfm": {"num_centers": 9, "num_heads": 2},
+        "output_target": "prompted",
     }
     distiller = Distiller(student, teacher, CakdConfig.from_entry(entry)).train()
     distiller(images(4))
