@@ -184,13 +184,15 @@ def _seed_everything(seed: int) -> None:
 
 def _check_views(config: TrainConfig) -> None:
     """Views of an image that a teacher's cache holds must be counted, and those alone."""
-    teacher = {"cache": None, "cached_views": None} if config.cakd is None else config.cakd.teacher
-    if teacher["cached_views"] is not None and config.augment is None:
+    if config.cakd is None:
+        return
+    teacher, augments = config.cakd.teacher, config.augment is not None
+    if teacher["cached_views"] is not None and not augments:
         raise ConfigError(
             "cakd.teacher.cached_views counts views that augmentation makes, and there is none: "
             "set augment, or drop it"
         )
-    if teacher["cache"] is not None and teacher["cached_views"] is None and config.augment:
+    if teacher["cache"] is not None and teacher["cached_views"] is None and augments:
         raise ConfigError(
             "augment gives each epoch views of its own, which no cache can hold: set "
             "cakd.teacher.cached_views to how many there shall be of an image, or drop "

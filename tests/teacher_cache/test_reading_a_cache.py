@@ -17,6 +17,7 @@ from helpers.engine_runs import (
 )
 
 from arcface_cakd.backbones import get_model
+from arcface_cakd.config import ConfigError
 from arcface_cakd.engine import checkpoint_path, train
 from arcface_cakd.engine.builders import build_run
 from arcface_cakd.teacher_cache import TeacherCache, as_features, open_cache
@@ -40,6 +41,12 @@ def weights(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A folder that the tests share, each adding what it needs."""
+    return tmp_path_factory.mktemp("shared") / "cache"
+
+
 def entry(weights, cache, **rest):
     teacher = {"network": "swin_mini", "weights": str(weights)}
     return small_cakd(teacher={**teacher, "cache": cache and str(cache)}, **rest)
@@ -49,17 +56,15 @@ def opened(run):
     return open_cache(run.model, run.loader.views, batch_size=5, num_workers=0)
 
 
-def test_rows_are_what_the_teacher_says_of_each_image(faces, weights, tmp_path):
+def test_rows_are_what_the_teacher_says_of_each_image(faces, weights, tmp_path, cache):
     """Against the images as they were made, one at a time, through a teacher of its own."""
-    run = build_run(
-        small_config(faces, tmp_path, cakd=entry(weights, tmp_path / "c", **STAGES)), CPU
-    )
-    cache = opened(run)
+    config = small_config(faces, tmp_path, cakd=entry(weights, cache, **STAGES))
+    kept = opened(build_run(config, CPU))
     teacher = get_model("swin_mini", num_features=16).eval()
     teacher.load_state_dict(torch.load(weights, weights_only=True))
     positions = np.array([35, 0, 17, 17, 8])
     flips = np.array([True, False, True, False, True])
-    rows = cache.read(positions, flips, 0)
+    rows = kept.read(positions, flips, 0)
     assert set(rows) == {"embedding", *(f"stage_{i}" for i in range(len(teacher.stage_dims)))}
     assert {array.dtype for array in rows.values()} == {np.dtype(np.float16)}
     for i, (position, flip) in enumerate(zip(positions.tolist(), flips, strict=True)):
@@ -87,13 +92,14 @@ def terms_and_gradients(model, run, batch, known):
     return terms, {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
 
 
-@pytest.mark.parametrize("rest", [EMBEDDING, URFM, PROMPTS, STAGES], ids=str)
-@pytest.mark.parametrize("seed", [3, 4])
-def test_terms_and_gradients_equal_those_without(faces, weights, tmp_path, rest, seed):
+@pytest.mark.parametrize(
+    ("rest", "seed"), [(EMBEDDING, 3), (URFM, 3), (URFM, 4), (PROMPTS, 5), (STAGES, 6)], ids=str
+)
+def test_terms_and_gradients_equal_those_without(faces, weights, tmp_path, cache, rest, seed):
     config = small_config(
         faces,
         tmp_path,
-        cakd=entry(weights, tmp_path / "c", **rest),
+        cakd=entry(weights, cache, **rest),
         network="r10_narrow",
         batch_size=6,
         seed=seed,
@@ -121,10 +127,10 @@ def test_terms_and_gradients_equal_those_without(faces, weights, tmp_path, rest,
     ("rest", "forwards"), [(EMBEDDING, (0, 0)), (URFM, (0, 0)), (PROMPTS, (0, 1))], ids=str
 )
 def test_a_step_runs_no_teacher_that_does_not_move(
-    faces, weights, tmp_path, monkeypatch, rest, forwards
+    faces, weights, tmp_path, cache, monkeypatch, rest, forwards
 ):
     """Neither the plain one nor, without prompts, any; and so for the figures of a log line."""
-    run = build_run(small_config(faces, tmp_path, cakd=entry(weights, tmp_path / "c", **rest)), CPU)
+    run = build_run(small_config(faces, tmp_path, cakd=entry(weights, cache, **rest)), CPU)
     run.loader.attach(opened(run))
     batch = next(iter(run.loader))
     counts = {"plain": 0, "prompted": 0}
@@ -151,7 +157,7 @@ def test_a_step_runs_no_teacher_that_does_not_move(
 def test_a_run_from_the_cache_is_near_one_without_and_resumes_to_the_bit(
     faces, weights, tmp_path, caplog
 ):
-    settings = {"save_all_states": True, "frequent": 1}
+    settings = {"save_all_states": True, "frequent": 1, "num_epoch": 1}
     cached = entry(weights, tmp_path / "c", **URFM)
     with caplog.at_level(logging.INFO):
         straight = train(small_config(faces, tmp_path / "a", cakd=cached, **settings))
@@ -166,9 +172,9 @@ def test_a_run_from_the_cache_is_near_one_without_and_resumes_to_the_bit(
     for workers in (0, 2):
         more = {**settings, "num_workers": workers}
         output = tmp_path / f"b{workers}"
-        train(small_config(faces, output, cakd=cached, **more), stop_after_step=7)
+        train(small_config(faces, output, cakd=cached, **more), stop_after_step=4)
         again = train(small_config(faces, output, cakd=cached, **more, resume=True))
-        assert again.global_step == 18
+        assert again.global_step == 9
         left, right = (
             torch.load(checkpoint_path(folder), weights_only=True)["state_dict_backbone"]
             for folder in (tmp_path / "a", output)
@@ -177,23 +183,55 @@ def test_a_run_from_the_cache_is_near_one_without_and_resumes_to_the_bit(
 
 
 def test_a_first_run_draws_the_random_numbers_of_a_later_one(faces, weights, tmp_path):
-    cached = entry(weights, tmp_path / "c")  # with prompts; computing comes before them
-    results = [
-        train(small_config(faces, tmp_path / name, cakd=cached, num_workers=2, num_epoch=1))
-        for name in "ab"
-    ]
+    """Dropout draws in every step, and what computes the cache, with workers, came before."""
+    settings = {"network": "test_tiny_dropout", "num_workers": 2, "num_epoch": 1}
+    cached = entry(weights, tmp_path / "c", **EMBEDDING)
+    results = [train(small_config(faces, tmp_path / x, cakd=cached, **settings)) for x in "ab"]
     first, second = (torch.load(r.output / "model.pt", weights_only=True) for r in results)
     assert_same_state(first, second)
 
 
-def test_it_can_be_handed_to_workers(faces, weights, tmp_path):
-    run = build_run(small_config(faces, tmp_path, cakd=entry(weights, tmp_path / "c", **URFM)), CPU)
-    cache = opened(run)
-    sent = pickle.dumps(cache)
-    assert len(sent) < 1000 and isinstance(cache, TeacherCache)
+@pytest.mark.parametrize("views", [None, 2])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_brings_what_the_teacher_says_of_its_images(
+    faces, weights, tmp_path, views, workers
+):
+    """As they are seen in that epoch: augmented, flipped and in their order."""
+    cakd = entry(weights, tmp_path / "c", **EMBEDDING)
+    cakd.teacher["cached_views"] = views
+    augment = views and {"crop": 0.5, "low_resolution": 0.5, "photometric": 0.5}
+    config = small_config(faces, tmp_path, cakd=cakd, augment=augment, num_workers=workers)
+    run = build_run(config, CPU)
+    run.loader.attach(opened(run))
+    assert np.load(tmp_path / "c" / "embedding.npy").shape == (views or 1, 36, 2, 16)
+    for epoch in range(3):
+        run.loader.set_epoch(epoch)
+        images, labels, landmarks, known = next(iter(run.loader))
+        assert landmarks is None and labels.shape == (4,)
+        with torch.no_grad():
+            said = run.model.teacher(images)
+        torch.testing.assert_close(known["embedding"].float(), said, rtol=1e-3, atol=1e-3)
+
+
+def test_views_that_no_cache_can_hold_are_refused(faces, weights, tmp_path):
+    cakd = entry(weights, tmp_path / "c", **EMBEDDING)
+    config = small_config(faces, tmp_path, cakd=cakd, augment={})
+    with pytest.raises(ConfigError, match=r"set cakd\.teacher\.cached_views to how many"):
+        build_run(config, CPU)
+    cakd.teacher["cached_views"] = 3
+    build_run(config, CPU)
+    with pytest.raises(ConfigError, match=r"cached_views counts views that augmentation makes"):
+        build_run(small_config(faces, tmp_path, cakd=cakd), CPU)
+
+
+def test_it_can_be_handed_to_workers(faces, weights, tmp_path, cache):
+    run = build_run(small_config(faces, tmp_path, cakd=entry(weights, cache, **URFM)), CPU)
+    kept = opened(run)
+    sent = pickle.dumps(kept)
+    assert len(sent) < 1000 and isinstance(kept, TeacherCache)
     some = np.arange(6), np.zeros(6, bool), 0
     for name, rows in pickle.loads(sent).read(*some).items():
-        np.testing.assert_array_equal(rows, cache.read(*some)[name])
+        np.testing.assert_array_equal(rows, kept.read(*some)[name])
 
 
 def test_a_step_without_use_for_it_says_so(faces, weights, tmp_path, caplog):
