@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ def faster_items(train_loader: Any, cfg: Any) -> Any:
     """
     landmarks = places = False
     with exiting_on_user_error():
-        if cfg.get("augment") is not None:
+        if isinstance(cfg.get("augment"), Mapping):  # else it is a fork's own
             raise ConfigError(
                 "config.augment is of arcface-cakd train, and arcface_torch's loader has no place "
                 "for it: drop it, or train there"

@@ -59,7 +59,7 @@ def open_cache(
 
     Args:
         distiller: on the device and in the precision of the run.
-        views: the training set as the run sees it.
+        views: the training set as the run sees it, with augmentation a number of views.
         batch_size: images that the teacher sees at a time while it computes.
         num_workers: processes that decode meanwhile.
 
@@ -208,6 +208,10 @@ def _take(lock: IO | None) -> bool:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             taken = False
+        except OSError:
+            logger.warning(
+                "no locks on the disk of %s: let one run at a time compute it", lock.name
+            )
     return gather_objects(taken)[0]
 
 

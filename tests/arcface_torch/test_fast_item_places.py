@@ -123,3 +123,5 @@ def test_what_cannot_be_had_ends_the_program_with_one_line(tmp_path, capsys):
     assert "cakd.teacher.cached_views counts views that config.augment makes" in said
     said = error_of(capsys, faster_items, loader_over(dataset), edict(augment=edict(crop=0.5)))
     assert "config.augment is of arcface-cakd train" in said
+    loader = loader_over(dataset)
+    assert faster_items(loader, edict(augment="a fork's own")) is loader

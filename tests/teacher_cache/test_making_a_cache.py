@@ -77,7 +77,9 @@ def assert_same_rows(cache: TeacherCache, expected: dict[str, np.ndarray]) -> No
         np.testing.assert_allclose(array, expected[name], rtol=2**-9, atol=1e-4 * scale)
 
 
-def test_a_stopped_run_is_gone_on_with(faces, weights, tmp_path, whole, blocks_of_8, written):
+@pytest.mark.parametrize("rank", [0, 3])
+def test_a_stopped_run_is_gone_on_with(faces, weights, tmp_path, whole, blocks_of_8, written, rank):
+    """Also what a rank had done of a run that had more of them."""
     note = computing.write_rows
 
     def stopping(folder, part, view, position, rows):
@@ -90,7 +92,9 @@ def test_a_stopped_run_is_gone_on_with(faces, weights, tmp_path, whole, blocks_o
         patch.setattr(computing, "write_rows", stopping)
         with pytest.raises(KeyboardInterrupt):
             open_for(faces, weights, tmp_path / "c")
-    assert json.loads((tmp_path / "c" / "done-0.json").read_text())["blocks"] == [0, 1]
+    marks = tmp_path / "c" / "done-0.json"
+    assert json.loads(marks.read_text())["blocks"] == [0, 1]
+    marks.rename(marks.with_name(f"done-{rank}.json"))
     written.clear()
     cache = open_for(faces, weights, tmp_path / "c")
     assert written == {"embedding": list(range(16, 36)), "tokens": list(range(16, 36))}
