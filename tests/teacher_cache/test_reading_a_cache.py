@@ -36,8 +36,15 @@ def faces(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    path = tmp_path_factory.mktemp("teacher") / "model.pt"
+    path = tmp_path_factory.mktemp("teacher") / "swin_mini.pt"
     save_teacher(path, seed=1)
+    return path
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    path = tmp_path_factory.mktemp("teacher") / "test_tiny.pt"
+    save_teacher(path, seed=1, name="test_tiny")
     return path
 
 
@@ -48,7 +55,7 @@ def cache(tmp_path_factory):
 
 
 def entry(weights, cache, **rest):
-    teacher = {"network": "swin_mini", "weights": str(weights)}
+    teacher = {"network": weights.stem, "weights": str(weights)}
     return small_cakd(teacher={**teacher, "cache": cache and str(cache)}, **rest)
 
 
@@ -155,17 +162,15 @@ def test_a_step_runs_no_teacher_that_does_not_move(
 
 
 def test_a_run_from_the_cache_is_near_one_without_and_resumes_to_the_bit(
-    faces, weights, tmp_path, caplog
+    faces, tiny, tmp_path, caplog
 ):
     settings = {"save_all_states": True, "frequent": 1, "num_epoch": 1}
-    cached = entry(weights, tmp_path / "c", **URFM)
+    cached = entry(tiny, tmp_path / "c", **URFM)
     with caplog.at_level(logging.INFO):
         straight = train(small_config(faces, tmp_path / "a", cakd=cached, **settings))
     (line,) = [r.getMessage() for r in caplog.records if "teacher.cache" in r.getMessage()]
-    assert "embedding, tokens of 36 images, both flips: 0.91 MB on the disk" in line
-    without = train(
-        small_config(faces, tmp_path / "w", cakd=entry(weights, None, **URFM), **settings)
-    )
+    assert "embedding, tokens of 36 images, both flips: 0.06 MB on the disk" in line
+    without = train(small_config(faces, tmp_path / "w", cakd=entry(tiny, None, **URFM), **settings))
     for ours, theirs in zip(straight.history[:5], without.history[:5], strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=2e-3)
 
@@ -182,10 +187,10 @@ def test_a_run_from_the_cache_is_near_one_without_and_resumes_to_the_bit(
         assert_same_state(left, right)
 
 
-def test_a_first_run_draws_the_random_numbers_of_a_later_one(faces, weights, tmp_path):
+def test_a_first_run_draws_the_random_numbers_of_a_later_one(faces, tiny, tmp_path):
     """Dropout draws in every step, and what computes the cache, with workers, came before."""
     settings = {"network": "test_tiny_dropout", "num_workers": 2, "num_epoch": 1}
-    cached = entry(weights, tmp_path / "c", **EMBEDDING)
+    cached = entry(tiny, tmp_path / "c", **EMBEDDING)
     results = [train(small_config(faces, tmp_path / x, cakd=cached, **settings)) for x in "ab"]
     first, second = (torch.load(r.output / "model.pt", weights_only=True) for r in results)
     assert_same_state(first, second)
@@ -193,11 +198,9 @@ def test_a_first_run_draws_the_random_numbers_of_a_later_one(faces, weights, tmp
 
 @pytest.mark.parametrize("views", [None, 2])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_batch_brings_what_the_teacher_says_of_its_images(
-    faces, weights, tmp_path, views, workers
-):
+def test_a_batch_brings_what_the_teacher_says_of_its_images(faces, tiny, tmp_path, views, workers):
     """As they are seen in that epoch: augmented, flipped and in their order."""
-    cakd = entry(weights, tmp_path / "c", **EMBEDDING)
+    cakd = entry(tiny, tmp_path / "c", **EMBEDDING)
     cakd.teacher["cached_views"] = views
     augment = views and {"crop": 0.5, "low_resolution": 0.5, "photometric": 0.5}
     config = small_config(faces, tmp_path, cakd=cakd, augment=augment, num_workers=workers)
@@ -213,8 +216,8 @@ def test_a_batch_brings_what_the_teacher_says_of_its_images(
         torch.testing.assert_close(known["embedding"].float(), said, rtol=1e-3, atol=1e-3)
 
 
-def test_views_that_no_cache_can_hold_are_refused(faces, weights, tmp_path):
-    cakd = entry(weights, tmp_path / "c", **EMBEDDING)
+def test_views_that_no_cache_can_hold_are_refused(faces, tiny, tmp_path):
+    cakd = entry(tiny, tmp_path / "c", **EMBEDDING)
     config = small_config(faces, tmp_path, cakd=cakd, augment={})
     with pytest.raises(ConfigError, match=r"set cakd\.teacher\.cached_views to how many"):
         build_run(config, CPU)
