@@ -52,7 +52,7 @@ class Distiller(nn.Module):
     the student (prompts, URFM, heads) is in ``state_dict()``.
 
     With prompts, anchoring and preservation compare with the *unprompted* teacher, which costs
-    a second teacher forward, without gradient, per step.
+    a second teacher forward, without gradient, per step, unless ``forward`` is told.
 
     Args:
         student: the network to train.

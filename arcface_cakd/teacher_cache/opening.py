@@ -90,14 +90,14 @@ def open_cache(
     _check_same_on_every_rank(own)
 
     with contextlib.ExitStack() as holding:
-        lock, waits = None, False
+        looks = 0
         while not _has_all(folder, index, shapes):
-            if lock is None:
+            if looks == 0:
                 lock = holding.enter_context(_lock(folder))
+            looks += 1
             if not _take(lock):
-                if is_main() and not waits:
+                if is_main() and looks == 1:
                     logger.info("cakd.teacher.cache %s: waiting for a run that computes it", folder)
-                waits = True
                 time.sleep(_WAIT)
             elif not _has_all(folder, index, shapes):  # it may have been completed meanwhile
                 lacking = _prepare(folder, index, shapes)

@@ -14,7 +14,13 @@ from helpers.processes import run_ranks
 
 from arcface_cakd.config import ConfigError
 from arcface_cakd.engine.builders import build_run
-from arcface_cakd.teacher_cache import CacheError, TeacherCache, computing, open_cache
+from arcface_cakd.teacher_cache import (
+    CacheError,
+    TeacherCache,
+    computing,
+    open_cache,
+    opening,
+)
 from arcface_cakd.teacher_cache import identity as identity_module
 
 URFM = {"prompts": None}
@@ -138,8 +144,12 @@ def test_a_run_that_needs_more_adds_it(faces, weights, tmp_path, whole, written)
     assert open_for(faces, weights, folder, EMBEDDING).read(*ROWS).keys() == {"embedding"}
 
 
-def ranks_open(faces, weights, folder, block):
-    computing.BLOCK = block
+def ranks_open(faces, weights, folder, waiting):
+    """What this rank reads and has computed; it says in the file ``waiting`` when it waits."""
+    computing.BLOCK = 8
+    opening._WAIT = 0.02
+    sleep = opening.time.sleep
+    opening.time.sleep = lambda seconds: (waiting.touch(), sleep(seconds))
     seen = []
     write = computing.write_rows
 
@@ -149,13 +159,24 @@ def ranks_open(faces, weights, folder, block):
             seen.extend(range(position, position + len(rows)))
 
     computing.write_rows = noting
-    return open_for(faces, weights, folder, batch_size=4, num_workers=0).read(*ROWS), seen
+    return open_for(faces, weights, folder, batch_size=4).read(*ROWS), seen
 
 
-def test_ranks_compute_a_share_each(faces, weights, tmp_path, whole):
-    (rows, first), (_, second) = run_ranks(
-        ranks_open, 2, tmp_path, faces, weights, tmp_path / "c", 8
-    )
+def test_ranks_compute_a_share_each_when_another_run_has_gone(faces, weights, tmp_path, whole):
+    folder, waiting = tmp_path / "c", tmp_path / "waiting"
+    folder.mkdir()
+    held = open(folder / "lock", "w")  # noqa: SIM115, closed below
+    fcntl.flock(held, fcntl.LOCK_EX)
+
+    def let_go():
+        while not waiting.exists():
+            time.sleep(0.02)
+        time.sleep(0.2)
+        held.close()
+
+    threading.Thread(target=let_go, daemon=True).start()
+    results = run_ranks(ranks_open, 2, tmp_path, faces, weights, folder, waiting)
+    (rows, first), (_, second) = results
     assert first == [*range(8), *range(16, 24), *range(32, 36)]
     assert second == [*range(8, 16), *range(24, 32)]
     for name, array in rows.items():
@@ -258,8 +279,6 @@ def test_a_cut_file_is_refused(faces, weights, tmp_path, whole):
 
 def test_a_second_run_waits_for_the_first(faces, weights, tmp_path, whole, monkeypatch, written):
     """While the first holds the lock the second computes nothing, and then reads what is there."""
-    from arcface_cakd.teacher_cache import opening
-
     monkeypatch.setattr(opening, "_WAIT", 0.02)
     folder = tmp_path / "c"
     folder.mkdir()
