@@ -246,8 +246,8 @@ def _make_room(folder: Path, index: Index, lacking: Shapes) -> None:
     kept = sum(path.stat().st_blocks * 512 for path in paths) if goes_on else 0
     free = shutil.disk_usage(folder).free
     logger.info(
-        "cakd.teacher.cache %s: %s of %d images, both flips%s: %s on the disk, of which %s are "
-        "free; %d of %d blocks to compute",
+        "cakd.teacher.cache %s: %s of %d images, both flips%s: takes %s of the %s that are free; "
+        "%d of %d blocks to compute",
         folder,
         ", ".join(lacking),
         index.images,

@@ -169,7 +169,7 @@ def test_a_run_from_the_cache_is_near_one_without_and_resumes_to_the_bit(
     with caplog.at_level(logging.INFO):
         straight = train(small_config(faces, tmp_path / "a", cakd=cached, **settings))
     (line,) = [r.getMessage() for r in caplog.records if "teacher.cache" in r.getMessage()]
-    assert "embedding, tokens of 36 images, both flips: 0.06 MB on the disk" in line
+    assert "embedding, tokens of 36 images, both flips: takes 0.06 MB of the " in line
     without = train(small_config(faces, tmp_path / "w", cakd=entry(tiny, None, **URFM), **settings))
     for ours, theirs in zip(straight.history[:5], without.history[:5], strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=2e-3)
