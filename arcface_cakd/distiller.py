@@ -52,7 +52,7 @@ class Distiller(nn.Module):
 
     With prompts, anchoring, preservation and losses that look at the teacher's output alone
     compare with the *unprompted* teacher, which costs a second teacher forward, without gradient,
-    per step.
+    per step, unless ``forward`` is told.
 
     Args:
         student: the network to train.
@@ -167,36 +167,41 @@ class Distiller(nn.Module):
             module._apply(fn)
         return super()._apply(fn, recurse)
 
-    def forward(self, images: Tensor, landmarks: Tensor | None = None) -> Tensor:
+    def forward(
+        self, images: Tensor, landmarks: Tensor | None = None, known: FaceFeatures | None = None
+    ) -> Tensor:
         """Images (B, 3, 112, 112) in [-1, 1] to the student's embeddings (B, E), float32.
 
         Args:
             landmarks: (B, 5, 2) of the images, in pixels: in training, where
                 ``cakd.urfm.landmarks`` is ``"image"``.
+            known: in training, what the unprompted teacher says of the images, where it need not
+                be run for that: at least ``known_parts``.
         """
         if not self.training:
             return self.student(images)
-        student, teacher, alignment = self.features(images, landmarks)
-        unprompted = None
+        student, teacher, alignment = self.features(images, landmarks, known)
+        unprompted = known
         if self.prompts is None:
             unprompted = teacher
-        elif self._compares_unprompted:
+        elif known is None and self._compares_unprompted:
             unprompted = self._unprompted(images)
         self._pending = _Forward(images, student, teacher, unprompted, alignment)
         return student.embedding
 
     def features(
-        self, images: Tensor, landmarks: Tensor | None = None
+        self, images: Tensor, landmarks: Tensor | None = None, known: FaceFeatures | None = None
     ) -> tuple[FaceFeatures, FaceFeatures, Alignment | None]:
         """The features of student and (prompted) teacher, and what URFM makes of them.
 
         Args:
             images: (B, 3, 112, 112) float32 in [-1, 1].
             landmarks: see ``URFM.forward``.
+            known: see ``forward``.
         """
         student = self.student.forward_features(images, stages=self._student_stages)
         if self.prompts is None:
-            teacher = self._unprompted(images)
+            teacher = self._unprompted(images) if known is None else known
         else:
             teacher = self.prompts(self.teacher, images, stages=self._teacher_stages)
         alignment = None
@@ -204,6 +209,16 @@ class Distiller(nn.Module):
             with self.student.autocast(images.device.type):
                 alignment = self.urfm(student, teacher, landmarks)
         return student, teacher, alignment
+
+    @property
+    def known_parts(self) -> tuple[str, ...]:
+        """What a step uses of the unprompted teacher: of ``embedding``, ``tokens``, ``stages``."""
+        if self.prompts is not None:
+            return ("embedding",) if self._compares_unprompted else ()
+        parts = ["embedding"]
+        if self.urfm is not None or self.losses.needing("tokens"):
+            parts.append("tokens")
+        return (*parts, "stages") if self._teacher_stages else tuple(parts)
 
     @property
     def _compares_unprompted(self) -> bool:

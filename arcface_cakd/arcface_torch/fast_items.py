@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from arcface_cakd.config import CakdConfig, ConfigError
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.face_landmarks import FaceLandmarks
 from arcface_cakd.data.images import decode_crop
-from arcface_cakd.data.records import split
+from arcface_cakd.data.records import image_keys, split
 from arcface_cakd.data.tensors import normalised
 from arcface_cakd.distributed import is_main
 from arcface_cakd.landmarks import mirror
@@ -32,28 +33,44 @@ class FaceItems(Dataset):
     record, as int64 (). The numbers and the use of torch's random numbers are the host's to the
     bit. It may be handed to workers by fork or pickle.
 
-    With ``landmarks`` the label is float64 (11,): the same, then x and y of each landmark of the
-    image as it is flipped. ``labels`` takes them apart.
+    With ``landmarks`` or ``places`` the label is float64 (1 + 10 + 2,), or less where one of them
+    is not asked for: the same; x and y of each landmark of the image as it is flipped; the
+    image's place in the order of the keys, and 1 where it is flipped. ``labels`` takes them apart.
 
     Args:
         root_dir: the data set.
         keys: (N,) keys of the images, in the host's order.
         landmarks: whether the landmarks of the images are needed, see ``FaceLandmarks``.
+        places: whether their places and flips are, which a teacher's cache goes by.
 
     Raises:
         RecordIOError: a record file is missing, cut or foreign; of an item: a damaged record.
+        ConfigError: ``places`` of keys that are not those of the images as we find them.
         DataError: of an item: no image record, or an image that does not decode or is not
             112 x 112.
     """
 
-    def __init__(self, root_dir: str | os.PathLike, keys: np.ndarray, landmarks: bool = False):
+    def __init__(
+        self,
+        root_dir: str | os.PathLike,
+        keys: np.ndarray,
+        landmarks: bool = False,
+        places: bool = False,
+    ):
         self.keys = keys
         self.landmarks = FaceLandmarks(Path(root_dir), len(keys)) if landmarks else None
-        # Landmarks follow the keys: the rank of each image's own.
-        self._rows = np.argsort(np.argsort(keys)) if landmarks else np.empty(0, dtype=np.int64)
+        self.places = places
+        # Landmarks and caches follow the keys: the rank of each image's own.
+        rides = landmarks or places
+        self._rows = np.argsort(np.argsort(keys)) if rides else np.empty(0, dtype=np.int64)
         self.reader = MXIndexedRecordIO(
             os.path.join(root_dir, "train.idx"), os.path.join(root_dir, "train.rec"), "r"
         )
+        if places and not np.array_equal(np.sort(keys), image_keys(self.reader)[0]):
+            raise ConfigError(
+                f"cakd.teacher.cache: this arcface_torch takes other images of {self.reader.uri} "
+                "than record 0 announces: drop the setting"
+            )
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -67,44 +84,61 @@ class FaceItems(Dataset):
             face = None if self.landmarks is None else self.landmarks[self._rows[index]]
         except DataError as error:
             raise DataError(f"{self.reader.uri}, key {key}: {error}") from error
-        if torch.rand(1) < 0.5:
+        flip = bool(torch.rand(1) < 0.5)
+        if flip:
             pixels = pixels[:, ::-1]
             face = None if face is None else mirror(face)
         planes = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
         image = normalised(planes)
-        if face is not None:
-            return image, torch.tensor([int(label), *face.ravel()], dtype=torch.float64)
+        riding = [] if face is None else [*face.ravel()]
+        if self.places:
+            riding += [self._rows[index], flip]
+        if riding:
+            return image, torch.tensor([int(label), *riding], dtype=torch.float64)
         return image, torch.tensor(int(label), dtype=torch.int64)
 
 
 def faster_items(train_loader: Any, cfg: Any) -> Any:
     """The host's loader, over ``FaceItems`` where ``config.fast_items`` is true.
 
-    So it is also where ``cakd.urfm.landmarks`` is ``"image"``, for the landmarks ride with the
-    labels until ``labels`` takes them.
+    So it is also where ``cakd.urfm.landmarks`` is ``"image"`` or ``cakd.teacher.cache`` is set, for
+    landmarks, places and flips ride with the labels until ``labels`` takes them.
 
     Args:
         train_loader: what the host's ``get_dataloader`` returned.
         cfg: the host's config.
 
     Returns:
-        ``train_loader`` itself where neither is asked for, and, with a warning in the log,
+        ``train_loader`` itself where none of this is asked for, and, with a warning in the log,
         where its data is none that ``FaceItems`` stands for: DALI, synthetic images, a folder of
         images, or a fork's own transforms. Else a loader of the same class with the same
         sampler, workers and seeds, whose batches are the same to the bit.
 
     A damaged record file or index ends the program with one line, as do landmarks that the data
-    set lacks.
+    set lacks, and ``config.augment``, which only our own loader has.
     """
-    landmarks = False
-    if cfg.get("cakd") is not None:
-        with exiting_on_user_error():
-            landmarks = CakdConfig.from_entry(cfg.cakd).needs_landmarks
-    if not cfg.get("fast_items") and not landmarks:
+    landmarks = places = False
+    with exiting_on_user_error():
+        if isinstance(cfg.get("augment"), Mapping):  # else it is a fork's own
+            raise ConfigError(
+                "config.augment is of arcface-cakd train, and arcface_torch's loader has no place "
+                "for it: drop it, or train there"
+            )
+        if cfg.get("cakd") is not None:
+            config = CakdConfig.from_entry(cfg.cakd)
+            landmarks, places = config.needs_landmarks, config.teacher["cache"] is not None
+            if config.teacher["cached_views"] is not None:
+                raise ConfigError(
+                    "cakd.teacher.cached_views counts views that config.augment makes, which "
+                    "arcface_torch's loader has no place for: drop it"
+                )
+    if not cfg.get("fast_items") and not landmarks and not places:
         return train_loader
     obstacle = _obstacle(train_loader)
-    if obstacle and landmarks:
+    if obstacle and (landmarks or places):
         with exiting_on_user_error():
+            if places:
+                raise ConfigError(f"cakd.teacher.cache cannot be had here: {obstacle}; drop it")
             raise ConfigError(
                 f'cakd.urfm.landmarks="image" cannot be had here: {obstacle}; set it to "template"'
             )
@@ -114,7 +148,7 @@ def faster_items(train_loader: Any, cfg: Any) -> Any:
         return train_loader
     with exiting_on_user_error():
         dataset = train_loader.dataset
-        items = FaceItems(dataset.root_dir, np.asarray(dataset.imgidx), landmarks)
+        items = FaceItems(dataset.root_dir, np.asarray(dataset.imgidx), landmarks, places)
     return type(train_loader)(
         local_rank=train_loader.local_rank,
         dataset=items,

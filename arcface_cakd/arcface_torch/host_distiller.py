@@ -13,8 +13,10 @@ from arcface_cakd.config import ConfigError
 from arcface_cakd.distiller import Distiller
 from arcface_cakd.engine.meters import Meter
 from arcface_cakd.engine.stepping import clipping_budgets
+from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses.base import total
 from arcface_cakd.partial_fc import MarginHead
+from arcface_cakd.teacher_cache import TeacherCache, as_features
 
 # Gradient norms cost a backward pass for each term: every so many log lines.
 LINES_PER_NORMS = 10
@@ -26,6 +28,7 @@ class HostDistiller(Distiller):
     """A ``Distiller`` that also keeps the figures for the host's log.
 
     Attributes:
+        cache: the teacher's, where ``cakd.teacher.cache`` asks for one.
         frequent: micro-steps between two log lines.
         figures: what the latest log step found, by name: the terms, weighted, as means over the
             ranks and the micro-steps since the log step before; diagnostics of this rank's last
@@ -39,13 +42,22 @@ class HostDistiller(Distiller):
         self._budgets = clipping_budgets(groups, self.config.clipping == "shared")
         self.figures: dict[str, float] = {}
         self._meter = Meter()
+        self.cache: TeacherCache | None = None
         self._landmarks: Tensor | None = None
+        self._places: Tensor | None = None
 
-    def take_landmarks(self, landmarks: Tensor) -> None:
-        """The landmarks (B, 5, 2) of the images of the next training forward."""
-        self._landmarks = landmarks
+    def take(self, landmarks: Tensor | None, places: Tensor | None) -> None:
+        """What rides with the labels of the images of the next training forward.
 
-    def forward(self, images: Tensor, landmarks: Tensor | None = None) -> Tensor:
+        Args:
+            landmarks: (B, 5, 2), in pixels.
+            places: (B, 2), each image's place in the order of the keys, and 1 where it is flipped.
+        """
+        self._landmarks, self._places = landmarks, places
+
+    def forward(
+        self, images: Tensor, landmarks: Tensor | None = None, known: FaceFeatures | None = None
+    ) -> Tensor:
         """As a ``Distiller``'s; the host gives the images alone."""
         if self.training and landmarks is None:
             landmarks, self._landmarks = self._landmarks, None
@@ -56,7 +68,26 @@ class HostDistiller(Distiller):
                         "train_v2.py does not hand them over: update it with `arcface-cakd patch`, "
                         'or set cakd.urfm.landmarks="template"'
                     )
-        return super().forward(images, landmarks)
+        if self.training and known is None and self.config.teacher["cache"] is not None:
+            known = self._known(images.device)
+        # Only where there is one: what wraps this method may know of images and landmarks alone.
+        return super().forward(images, landmarks, *([] if known is None else [known]))
+
+    def _known(self, device: torch.device) -> FaceFeatures | None:
+        """What the teacher's cache says of the images at hand; None where nothing would use it."""
+        places, self._places = self._places, None
+        if not self.known_parts:
+            return None
+        if self.cache is None or places is None:
+            with exiting_on_user_error():
+                raise ConfigError(
+                    "cakd.teacher.cache needs to know which image is which, and this train_v2.py "
+                    "does not say: update it with `arcface-cakd patch`, or drop the setting"
+                )
+        positions, flips = places.cpu().long().numpy().T
+        rows = self.cache.read(positions, flips.astype(bool), 0)
+        known = {name: torch.from_numpy(array) for name, array in rows.items()}
+        return as_features(known, self.cache.grid, device)
 
     def total(self, margin: Tensor, labels: Tensor, partial_fc: MarginHead) -> Tensor:
         """The loss of this micro-step: the weighted margin softmax loss and every term."""
@@ -87,18 +118,22 @@ def distiller_of(backbone: nn.Module) -> HostDistiller | None:
 
 
 def labels(backbone: nn.Module, batch_labels: Tensor) -> Tensor:
-    """The labels of a batch, (B,) int64; landmarks that ride with them go to the distiller.
+    """The labels of a batch, (B,) int64; what rides with them goes to the distiller.
 
     Args:
         backbone: the host's, in DistributedDataParallel or not.
-        batch_labels: what the host's loader gave: one for each image, or (B, 11) as ``FaceItems``
-            has it.
+        batch_labels: what the host's loader gave: one for each image, or (B, 1 + 10 + 2) or less
+            as ``FaceItems`` has it.
     """
-    if batch_labels.shape[1:] != (11,):
+    width = batch_labels.shape[1] if batch_labels.ndim == 2 else 1
+    if width not in (3, 11, 13):
         return batch_labels
     distiller = distiller_of(backbone)
     if distiller is not None:
-        distiller.take_landmarks(batch_labels[:, 1:].unflatten(1, (5, 2)))
+        distiller.take(
+            batch_labels[:, 1:11].unflatten(1, (5, 2)) if width > 3 else None,
+            batch_labels[:, -2:] if width != 11 else None,
+        )
     return batch_labels[:, 0].long()
 
 

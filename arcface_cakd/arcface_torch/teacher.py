@@ -1,4 +1,4 @@
-"""A look at the teacher before the host's first step."""
+"""A look at the teacher, and its cache, before the host's first step."""
 
 from typing import Any
 
@@ -7,13 +7,18 @@ from torch import nn
 from arcface_cakd import engine
 from arcface_cakd.arcface_torch.host_distiller import distiller_of
 from arcface_cakd.arcface_torch.user_errors import exiting_on_user_error
+from arcface_cakd.data.loader import open_images
+from arcface_cakd.data.reading import Views
+from arcface_cakd.distributed import failing_together
+from arcface_cakd.teacher_cache import open_cache
 
 
 def check_teacher(cfg: Any, backbone: nn.Module) -> None:
     """Log the teacher's accuracy, and end the program if ``cakd.teacher.min_accuracy`` is higher.
 
     It is that on the first of ``cfg.val_targets`` that is in ``cfg.rec``; see
-    ``engine.check_teacher``. Nothing for a plain backbone; else a collective.
+    ``engine.check_teacher``. Then the teacher's cache is opened, and what it lacks is computed,
+    see ``open_cache``. Nothing for a plain backbone; else a collective.
 
     Args:
         cfg: the host's config, an EasyDict.
@@ -23,3 +28,13 @@ def check_teacher(cfg: Any, backbone: nn.Module) -> None:
     if distiller is not None:
         with exiting_on_user_error():
             engine.check_teacher(distiller, cfg.rec, cfg.val_targets)
+            if distiller.config.teacher["cache"] is None:
+                return
+            with failing_together():
+                images = open_images(cfg.rec, cfg.num_classes)
+            distiller.cache = open_cache(
+                distiller,
+                Views(images, seed=0),  # of augmentation, which there is none of
+                batch_size=cfg.batch_size,
+                num_workers=cfg.num_workers,
+            )

@@ -13,6 +13,7 @@ from arcface_cakd.backbones import (  # noqa: F401
     vit,
 )
 from arcface_cakd.backbones.base import BackboneError, FaceBackbone
+from arcface_cakd.backbones.digest import source_digest, weights_digest
 from arcface_cakd.backbones.factory import get_model
 from arcface_cakd.backbones.onnx_model import OnnxError, OnnxModel
 from arcface_cakd.backbones.onnx_teacher import OnnxTeacher
@@ -39,5 +40,7 @@ __all__ = [
     "get_model",
     "load_weights",
     "save_weights",
+    "source_digest",
     "start_from",
+    "weights_digest",
 ]

@@ -28,6 +28,8 @@ def build_teacher(
     weights: str | None = None,
     centers: str | None = None,
     min_accuracy: Annotated[float, Range(0.0, 1.0)] | None = None,
+    cache: str | None = None,
+    cached_views: Annotated[int, Range(1)] | None = None,
 ) -> FaceBackbone:
     """Build a teacher: in eval mode, no parameter of which requires a gradient.
 
@@ -48,6 +50,9 @@ def build_teacher(
             losses that compare with them. They are no part of the network.
         min_accuracy: share of the first validation set's pairs, in [0, 1], that the teacher must
             tell right: a worse one stops the run before its first step. None: any will do.
+        cache: a folder for what the teacher says of each image of the training set, which is
+            computed once and read in each step. None: it is computed in each step.
+        cached_views: with ``cache`` and augmentation, how many views of each image there are.
 
     Raises:
         UnknownNameError: no such network.

@@ -140,6 +140,11 @@ class CakdConfig:
                 f"{where}.preservation keeps a prompted teacher, but cakd.prompts is None"
             )
         teacher = config.teacher
+        if teacher["cached_views"] is not None and teacher["cache"] is None:
+            raise ConfigError(
+                f"{where}.teacher.cached_views counts views in a cache: set {where}.teacher.cache "
+                "to a folder, or drop it"
+            )
         if teacher["weights"] is None and not teacher["network"].startswith("onnx:"):
             raise ConfigError(
                 f"{where}.teacher lacks 'weights', which only an ONNX file can do without: set "

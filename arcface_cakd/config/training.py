@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from arcface_cakd.config.cakd import CakdConfig
-from arcface_cakd.config.settings import ConfigError, Range, check_settings
+from arcface_cakd.config.settings import ConfigError, Range, Section, check_settings
 from arcface_cakd.errors import ArcfaceCakdWarning
 from arcface_cakd.registry import did_you_mean, nearest
 from arcface_cakd.resources import import_folders
@@ -70,7 +70,8 @@ class TrainConfig:
             distillation trains besides has a budget of the same size of its own.
         fp16: float16 with a gradient scaler.
         bf16: bfloat16; not together with ``fp16``.
-        seed: of initial weights, order, flips and sampled classes.
+        seed: of initial weights, order, flips, augmentation and sampled classes.
+        augment: settings of ``Augmentation``, or None.
         num_workers: worker processes that decode.
         resume: go on from the checkpoint in ``output``.
         save_all_states: keep the checkpoint that resuming needs.
@@ -105,6 +106,7 @@ class TrainConfig:
     fp16: bool = False
     bf16: bool = False
     seed: int = 2048
+    augment: Annotated[dict, Section("augment")] | None = None
     num_workers: Annotated[int, Range(0)] = 2
     resume: bool = False
     save_all_states: bool = False

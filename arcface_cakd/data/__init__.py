@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from arcface_cakd.data.augmentation import Augmentation as Augmentation
     from arcface_cakd.data.bins import VerificationSet as VerificationSet
     from arcface_cakd.data.bins import read_bin as read_bin
     from arcface_cakd.data.bins import write_bin as write_bin
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from arcface_cakd.data.tensors import as_batch as as_batch
 
 _PUBLIC = {
+    "Augmentation": "augmentation",
     "DataError": "errors",
     "FaceLandmarks": "face_landmarks",
     "FaceLoader": "loader",

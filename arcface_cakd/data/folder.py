@@ -42,6 +42,7 @@ class FaceFolder:
     Labels number the identities in order of name, as torchvision's ImageFolder does.
 
     Attributes:
+        folder: the data set.
         keys: (N,) int64, 0 to N - 1: images in order of identity, then path.
         num_classes: identities.
 
@@ -55,6 +56,7 @@ class FaceFolder:
 
     def __init__(self, folder: str | Path, num_classes: int | None = None):
         identities = identity_folders(folder)
+        self.folder = Path(folder)
         self.paths = [str(path) for _, images in identities for path in images]
         counts = [len(images) for _, images in identities]
         self._labels = np.repeat(np.arange(len(counts)), counts)

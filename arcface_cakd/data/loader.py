@@ -2,24 +2,20 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from arcface_cakd.data.augmentation import Augmentation
+from arcface_cakd.data.draws import epoch_order
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.face_landmarks import FaceLandmarks
 from arcface_cakd.data.folder import FaceFolder
-from arcface_cakd.data.images import CROP, decode_crop
+from arcface_cakd.data.reading import BatchReader, FaceImages, KnownFeatures, Views
 from arcface_cakd.data.records import FaceRecords
-from arcface_cakd.data.tensors import normalised
 from arcface_cakd.errors import ArcfaceCakdError
-from arcface_cakd.landmarks import mirror
-from arcface_cakd.recordio import RecordIOError
-
-FaceImages = FaceRecords | FaceFolder
-_ORDER, _FLIP = 0, 1
 
 
 def get_dataloader(
@@ -32,6 +28,8 @@ def get_dataloader(
     world_size: int = 1,
     num_classes: int | None = None,
     landmarks: bool = False,
+    augmentation: Augmentation | None = None,
+    num_views: int | None = None,
 ) -> "FaceLoader":
     """Open a training set.
 
@@ -45,6 +43,9 @@ def get_dataloader(
         world_size: how many processes share each global batch.
         num_classes: identities that the labels may name; None: as many as the data set has.
         landmarks: whether batches have the landmarks of their images, see ``FaceLandmarks``.
+        augmentation: what may happen to each image, a function of (seed, epoch, key); or None.
+        num_views: with augmentation, how many views there are of an image: epoch e sees view
+            e modulo ``num_views``. None: each epoch its own.
 
     Raises:
         RecordIOError: a record file is missing, cut or foreign.
@@ -52,7 +53,8 @@ def get_dataloader(
     """
     images = open_images(rec, num_classes)
     points = FaceLandmarks(rec, len(images)) if landmarks else None
-    return FaceLoader(images, batch_size, seed, num_workers, rank, world_size, points)
+    views = Views(images, seed, augmentation, num_views)
+    return FaceLoader(views, batch_size, num_workers, rank, world_size, points)
 
 
 def open_images(folder: str | Path, num_classes: int | None = None) -> FaceImages:
@@ -65,14 +67,17 @@ def open_images(folder: str | Path, num_classes: int | None = None) -> FaceImage
 class FaceLoader:
     """Iterates over the batches of one rank.
 
-    Yields ``(images, labels)``: float32 (B, 3, 112, 112) RGB in [-1, 1], each flipped left to
-    right with probability one half, and int64 (B,); with ``landmarks`` also those, float32
-    (B, 5, 2) in pixels, flipped with their images. In an epoch, the images stand in an order
-    drawn from (seed, epoch, record); global batch k is places k * G to (k + 1) * G of it, G =
-    batch_size * world_size, of which rank r has the r-th part. What fills no global batch is
-    left out. Worker processes are started once and kept.
+    Yields ``(images, labels)``: float32 (B, 3, 112, 112) RGB in [-1, 1], augmented where that is
+    asked for, each flipped left to right with probability one half, and int64 (B,); with
+    ``landmarks`` also those, float32 (B, 5, 2) in pixels, flipped with their images. After
+    ``attach`` it yields ``(images, labels, landmarks or None, known)``.
+
+    In an epoch, the images stand in an order drawn from (seed, epoch, record); global batch k is
+    places k * G to (k + 1) * G of it, G = batch_size * world_size, of which rank r has the r-th
+    part. What fills no global batch is left out. Worker processes are started once and kept.
 
     Attributes:
+        views: the images, and how an epoch sees them.
         num_images: images of the data set.
         num_classes: identities.
 
@@ -84,24 +89,26 @@ class FaceLoader:
 
     def __init__(
         self,
-        images: FaceImages,
+        views: Views,
         batch_size: int,
-        seed: int,
         num_workers: int,
         rank: int = 0,
         world_size: int = 1,
         landmarks: FaceLandmarks | None = None,
     ):
+        images = views.images
+        self.views = views
         self.num_images = len(images)
         self.num_classes = images.num_classes
-        self._batches = _Batches(images.keys, batch_size, seed, rank, world_size)
+        self._batches = _Batches(images.keys, batch_size, views.seed, rank, world_size)
+        self._reader = BatchReader(views, landmarks)
         if not len(self):
             raise DataError(
                 f"the data set has {self.num_images} images, less than a batch of {batch_size} "
                 f"on each of {world_size} ranks: make batch_size smaller"
             )
         self._loader = DataLoader(
-            _BatchReader(images, seed, landmarks),
+            self._reader,
             batch_size=None,  # an "index" is a whole batch
             sampler=self._batches,
             num_workers=num_workers,
@@ -120,11 +127,18 @@ class FaceLoader:
             raise ValueError(f"start_batch must be 0 to {len(self)}, got {start_batch}")
         self._batches.epoch, self._batches.start = epoch, start_batch
 
+    def attach(self, known: KnownFeatures) -> None:
+        """Let each batch bring what is known of its images: a dict of tensors (B, ...), by name.
+
+        Workers read it. Called before the first iteration, which starts them.
+        """
+        self._reader.known = known
+
     def __len__(self) -> int:
         """Batches of a whole epoch."""
         return self._batches.count
 
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+    def __iter__(self) -> Iterator[tuple[Any, ...]]:
         for batch in self._loader:
             # Raised in a worker, it would come out as many lines that end in a traceback.
             if isinstance(batch, ArcfaceCakdError):
@@ -159,76 +173,6 @@ class _Batches:
         for batch in range(self.start, self.count):
             begin = (batch * self._world_size + self._rank) * self._batch_size
             yield epoch, order[begin : begin + self._batch_size]
-
-
-class _BatchReader(Dataset):
-    """Reads a whole batch at a time, in a worker or here."""
-
-    def __init__(self, images: FaceImages, seed: int, landmarks: FaceLandmarks | None):
-        self._images = images
-        self._seed = seed
-        self._landmarks = landmarks
-
-    def __getitem__(self, batch: tuple[int, np.ndarray]):
-        epoch, positions = batch
-        try:
-            planes, *others = self._read(epoch, positions)
-        except ArcfaceCakdError as error:
-            return error
-        return normalised(torch.from_numpy(planes)), *map(torch.from_numpy, others)
-
-    def _read(self, epoch: int, positions: np.ndarray) -> tuple[np.ndarray, ...]:
-        height, width, channels = CROP
-        planes = np.empty((len(positions), channels, height, width), dtype=np.uint8)
-        labels = np.empty(len(positions), dtype=np.int64)
-        flips = epoch_flips(self._images.keys[positions], self._seed, epoch)
-        crop = np.empty(CROP, dtype=np.uint8)
-        faces = []
-        for i, position in enumerate(positions.tolist()):
-            try:
-                encoded, labels[i] = self._images.encoded(position)
-                pixels = decode_crop(encoded, out=crop)
-                if self._landmarks is not None:
-                    face = self._landmarks[position]
-                    faces.append(mirror(face) if flips[i] else face)
-            except RecordIOError:
-                raise  # names the place itself
-            except DataError as error:
-                raise DataError(f"{self._images.describe(position)}: {error}") from error
-            planes[i] = (pixels[:, ::-1] if flips[i] else pixels).transpose(2, 0, 1)
-        return planes, labels, *([np.stack(faces)] if faces else [])
-
-
-def epoch_order(keys: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """Places of the ``keys`` (N,) in the order of an epoch, int64 (N,)."""
-    return np.argsort(_hash(keys, seed, epoch, _ORDER), kind="stable")
-
-
-def epoch_flips(keys: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """Which of the ``keys`` (N,) are flipped in an epoch, bool (N,)."""
-    return _hash(keys, seed, epoch, _FLIP) >> np.uint64(63) == 1
-
-
-def _hash(keys: np.ndarray, *context: int) -> np.ndarray:
-    """Uniform uint64 (N,), each of its own key and of the context alone.
-
-    A counter-based generator: SplitMix64 (Steele, Lea, Flood; OOPSLA 2014), whose state the
-    context sets and the key advances. numpy's own streams may change between its versions.
-    """
-    state = np.zeros(1, dtype=np.uint64)
-    for number in context:
-        state = _mix(state ^ np.uint64(number % 2**64))
-    return _mix(state + keys.astype(np.uint64) * _GOLDEN_GAMMA)
-
-
-_GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
-
-
-def _mix(state: np.ndarray) -> np.ndarray:
-    z = state + _GOLDEN_GAMMA
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
 
 
 def _as_it_is(batch):

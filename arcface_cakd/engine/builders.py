@@ -3,6 +3,7 @@
 import logging
 import random
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,12 +11,13 @@ from torch import Tensor, nn
 
 from arcface_cakd.backbones import FaceBackbone, build_teacher, get_model, start_from
 from arcface_cakd.config import ConfigError, TrainConfig
-from arcface_cakd.data import FaceLoader, get_dataloader
+from arcface_cakd.data import Augmentation, FaceLoader, get_dataloader
 from arcface_cakd.distiller import Distiller
 from arcface_cakd.distributed import rank, world_size
 from arcface_cakd.engine.schedule import Schedule
 from arcface_cakd.partial_fc import CombinedMarginLoss, PartialFC
 from arcface_cakd.precision import amp_dtype
+from arcface_cakd.teacher_cache import as_features
 
 logger = logging.getLogger("arcface_cakd")
 
@@ -50,7 +52,11 @@ class Run:
     scaler: torch.amp.GradScaler | None
 
     def terms(
-        self, images: Tensor, labels: Tensor, landmarks: Tensor | None = None
+        self,
+        images: Tensor,
+        labels: Tensor,
+        landmarks: Tensor | None = None,
+        known: dict[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """The weighted scalar terms whose sum is the loss of this rank, by name.
 
@@ -61,10 +67,14 @@ class Run:
             images: (B, 3, 112, 112) float32 in [-1, 1].
             labels: (B,) int64.
             landmarks: (B, 5, 2) in pixels, where distillation needs them.
+            known: what a teacher's cache says of the images, see ``TeacherCache.read``.
         """
         if not isinstance(self.model, Distiller):
             return {"margin": self.partial_fc(self.model(images), labels)}
-        margin = self.partial_fc(self.model(images, landmarks), labels)
+        inputs: list[Any] = [images, landmarks]
+        if known is not None:
+            inputs.append(as_features(known, self.model.teacher.grid, images.device))
+        margin = self.partial_fc(self.model(*inputs), labels)
         return self.model.all_terms(margin, labels, self.partial_fc)
 
 
@@ -82,6 +92,7 @@ def build_run(config: TrainConfig, device: torch.device) -> Run:
     """
     if config.fp16 and device.type != "cuda":
         raise ConfigError("fp16=True needs a CUDA device: set bf16=True instead, or fp16=False")
+    _check_views(config)
     loader = _build_loader(config)
     num_classes = loader.num_classes
     memory_format = torch.channels_last if device.type == "cpu" else torch.contiguous_format
@@ -171,8 +182,27 @@ def _seed_everything(seed: int) -> None:
     np.random.seed(seed % 2**32)
 
 
+def _check_views(config: TrainConfig) -> None:
+    """Views of an image that a teacher's cache holds must be counted, and those alone."""
+    if config.cakd is None:
+        return
+    teacher, augments = config.cakd.teacher, config.augment is not None
+    if teacher["cached_views"] is not None and not augments:
+        raise ConfigError(
+            "cakd.teacher.cached_views counts views that augmentation makes, and there is none: "
+            "set augment, or drop it"
+        )
+    if teacher["cache"] is not None and teacher["cached_views"] is None and augments:
+        raise ConfigError(
+            "augment gives each epoch views of its own, which no cache can hold: set "
+            "cakd.teacher.cached_views to how many there shall be of an image, or drop "
+            "cakd.teacher.cache"
+        )
+
+
 def _build_loader(config: TrainConfig) -> FaceLoader:
     """The batches of this rank; its ``num_classes`` is that of the margin softmax."""
+    augmentation = None if config.augment is None else Augmentation(**config.augment)
 
     def loader(num_classes: int | None) -> FaceLoader:
         return get_dataloader(
@@ -184,6 +214,8 @@ def _build_loader(config: TrainConfig) -> FaceLoader:
             world_size=world_size(),
             num_classes=num_classes,
             landmarks=config.cakd is not None and config.cakd.needs_landmarks,
+            augmentation=augmentation,
+            num_views=None if config.cakd is None else config.cakd.teacher["cached_views"],
         )
 
     # Opened without the config's number, so that it is held against the data set's own before

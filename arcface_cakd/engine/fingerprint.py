@@ -1,20 +1,15 @@
 """What gives a checkpoint's tensors their meaning and does not show in their shapes."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import torch
-from torch import nn
-
-from arcface_cakd.backbones import FaceBackbone, OnnxTeacher
+from arcface_cakd.backbones import FaceBackbone, OnnxTeacher, weights_digest
 from arcface_cakd.distiller import Distiller
 from arcface_cakd.distributed import failing_together, gather_objects
 from arcface_cakd.engine.errors import CheckpointError, TeacherError
 
-_BLOCK = 1 << 20  # bytes of a file that are read at once
 _PLAIN = str | int | float | None  # what a checkpoint may hold as it is
 # A teacher is frozen: once is enough.
 _known: WeakKeyDictionary[FaceBackbone, str] = WeakKeyDictionary()
@@ -59,24 +54,6 @@ def check_same_teacher(distiller: Distiller) -> None:
             )
 
 
-def weights_digest(network: nn.Module) -> str:
-    """SHA-256, in hex, of a network's state dict, or of an ``OnnxTeacher``'s files.
-
-    The same on every device and in every memory format; another one for another precision.
-    """
-    found = hashlib.sha256()
-    if isinstance(network, OnnxTeacher):
-        for path in _onnx_files(Path(network.path)):
-            with open(path, "rb") as file:
-                while block := file.read(_BLOCK):
-                    found.update(block)
-    for name, tensor in sorted(network.state_dict().items()):
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        values = tensor.detach().cpu().contiguous().reshape(-1)
-        found.update(values.view(torch.uint8).numpy())
-    return found.hexdigest()
-
-
 def check_fingerprint(then: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:
     """Hold what the checkpoint ``path`` says of its run against what is so ``now``.
 
@@ -101,17 +78,3 @@ def check_fingerprint(then: Mapping[str, Any], now: Mapping[str, Any], path: Pat
             f"checkpoint {path} has {name} {then[name]!r}, the config {value!r}: set it back, or "
             "start anew with resume=False"
         )
-
-
-def _onnx_files(path: Path) -> list[Path]:
-    """An ONNX file, and those that hold its tensors where it does not."""
-    import onnx
-
-    graph = onnx.load(path, load_external_data=False).graph
-    beside = {
-        entry.value
-        for tensor in graph.initializer
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    return [path, *(path.parent / name for name in sorted(beside))]

@@ -37,6 +37,7 @@ from arcface_cakd.engine.stepping import Stepper
 from arcface_cakd.engine.validation import check_teacher, validate, validation_sets
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.losses.base import total
+from arcface_cakd.teacher_cache import open_cache
 
 logger = logging.getLogger("arcface_cakd")
 
@@ -119,6 +120,14 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
     batches_left = (config.num_epoch - start.epoch) * len(run.loader) - start.batch
     if isinstance(run.model, Distiller) and batches_left > 0:
         check_teacher(run.model, config.rec, config.val_targets, sets)
+        cache = open_cache(
+            run.model,
+            run.loader.views,
+            batch_size=config.batch_size,
+            num_workers=config.num_workers,
+        )
+        if cache is not None:
+            run.loader.attach(cache)
     if not config.resume:
         set_aside_checkpoint(config.folder)
 
@@ -141,7 +150,7 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
 
             # Forward: the terms of the loss.
             images = images.to(device, non_blocking=True, memory_format=run.memory_format)
-            others = [tensor.to(device, non_blocking=True) for tensor in others]
+            others = [_on(device, item) for item in others]
             terms = run.terms(images, *others)
             values = torch.stack([term.detach() for term in terms.values()])
             guard.observe(step, tuple(terms), values)
@@ -190,7 +199,7 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
 
 def _batches(
     loader: FaceLoader, start: Position, num_epoch: int
-) -> Iterator[tuple[Position, tuple[Tensor, ...]]]:
+) -> Iterator[tuple[Position, tuple[Any, ...]]]:
     """The batches from ``start`` to the end of the run, each with the position after it."""
     step = start.step
     for epoch in range(start.epoch, num_epoch):
@@ -210,6 +219,13 @@ def _batches(
             torch.set_rng_state(random_state)
             step += 1
             yield Position(epoch, batch, step), tensors
+
+
+def _on(device: torch.device, item: Any) -> Any:
+    """A part of a batch on the device of the run: a tensor, several by name, or nothing."""
+    if isinstance(item, dict):
+        return {name: _on(device, tensor) for name, tensor in item.items()}
+    return item if item is None else item.to(device, non_blocking=True)
 
 
 def _due(

@@ -7,7 +7,7 @@ from helpers.record_sets import encoded, identify, jpeg, pixels, write_records
 from PIL import Image
 
 from arcface_cakd.data import DataError, get_dataloader
-from arcface_cakd.data.loader import epoch_flips, epoch_order
+from arcface_cakd.data.draws import epoch_flips, epoch_order
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.recordio import MissingKeyError, RecordIOError
 

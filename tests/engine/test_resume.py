@@ -14,12 +14,12 @@ from helpers.engine_runs import (
     small_config,
 )
 
-from arcface_cakd.backbones import OnnxTeacher
+from arcface_cakd.backbones import OnnxTeacher, weights_digest
 from arcface_cakd.config import ConfigError
 from arcface_cakd.engine import CheckpointError, checkpoint_path, load_distiller, train
 from arcface_cakd.engine import checkpoint as checkpoint_module
 from arcface_cakd.engine.builders import build_model
-from arcface_cakd.engine.fingerprint import check_same_teacher, fingerprint, weights_digest
+from arcface_cakd.engine.fingerprint import check_same_teacher, fingerprint
 from arcface_cakd.export import export_onnx
 
 TIMES = ("images_per_second", "seconds", "seconds_left")

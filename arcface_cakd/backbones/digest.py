@@ -1,0 +1,66 @@
+"""What tells one network from another: its weights, and the code that computes with them."""
+
+import hashlib
+import inspect
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from arcface_cakd.backbones.onnx_teacher import OnnxTeacher
+
+_BLOCK = 1 << 20  # bytes of a file that are read at once
+
+
+def weights_digest(network: nn.Module) -> str:
+    """SHA-256, in hex, of a network's state dict, or of an ``OnnxTeacher``'s files.
+
+    The same on every device and in every memory format; another one for another precision.
+    """
+    found = hashlib.sha256()
+    if isinstance(network, OnnxTeacher):
+        for path in _onnx_files(Path(network.path)):
+            with open(path, "rb") as file:
+                while block := file.read(_BLOCK):
+                    found.update(block)
+    for name, tensor in sorted(network.state_dict().items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        values = tensor.detach().cpu().contiguous().reshape(-1)
+        found.update(values.view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def source_digest(network: nn.Module) -> str:
+    """SHA-256, in hex, of the source files that define a network's modules and their bases.
+
+    Those of torch and of Python itself are left out; a class without a source file counts by its
+    name.
+    """
+    classes = {
+        kind
+        for module in network.modules()
+        for kind in type(module).__mro__
+        if kind.__module__.split(".")[0] not in ("torch", "builtins", "abc", "typing")
+    }
+    found = set()
+    for kind in classes:
+        try:
+            content = Path(inspect.getfile(kind)).read_bytes()
+        except (TypeError, OSError):
+            content = kind.__qualname__.encode()
+        found.add(hashlib.sha256(content).hexdigest())
+    return hashlib.sha256("".join(sorted(found)).encode()).hexdigest()
+
+
+def _onnx_files(path: Path) -> list[Path]:
+    """An ONNX file, and those that hold its tensors where it does not."""
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    beside = {
+        entry.value
+        for tensor in graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    return [path, *(path.parent / name for name in sorted(beside))]
