@@ -56,7 +56,8 @@ class AdaptablePrompts(nn.Module):
             more time of the teacher and saves most of its memory.
 
     Raises:
-        PromptingError: the teacher is no such Transformer, or lacks one of the places.
+        PromptingError: the teacher is no such Transformer, lacks one of the places, has the
+            map of a stage before its last for pixel features, or its embedding is of a class token.
     """
 
     def __init__(
@@ -70,6 +71,18 @@ class AdaptablePrompts(nn.Module):
     ):
         super().__init__()
         self._route = _route_for(teacher)
+        if teacher.reads_class_token:
+            raise PromptingError(
+                "cakd.prompts: this teacher's embedding is of its class token, which a prompted pass "
+                "does not hand on: take one that reads its patches, such as timmface_vit_s8, or set "
+                "cakd.prompts=None"
+            )
+        if teacher.token_stage is not None:
+            raise PromptingError(
+                f"cakd.teacher.stage {teacher.token_stage}: a prompted teacher's pixel features "
+                f"are its last stage's ({len(teacher.stage_dims) - 1}), with the prompts that "
+                "leave it: set cakd.teacher.stage=None, or cakd.prompts=None"
+            )
         widths = self._route.widths(teacher)
         self.num_tokens = num_tokens
         self.dropout = dropout

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from arcface_cakd.backbones.base import BackboneError
+from arcface_cakd.backbones.weights.quantised import dequantised
 
 _DDP_PREFIX = "module."
 _NAMED = 3  # keys of each kind that a message spells out
@@ -28,7 +29,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
     No file can run code: torch's are read with ``weights_only=True``. A state dict under the
     checkpoint's key ``state_dict`` or ``model``, as timm and Microsoft's Swin write it, is taken
     from there. Where every key starts with ``module.``, as DistributedDataParallel writes them,
-    that prefix is dropped.
+    that prefix is dropped. Linear layers that were dynamically quantised come back in float.
 
     Args:
         path: a file of torch's (``model.pt``) or a ``.safetensors`` file, or a folder as CVLface
@@ -72,6 +73,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
             f"weights {path} hold a {type(state).__name__}, not a state dict with tensors in it; "
             "give a model.pt, as torch.save(model.state_dict(), path) writes it"
         )
+    state = dequantised(state)
     odd = [str(k) for k, v in state.items() if not (isinstance(k, str) and _is_plain(v))]
     if odd:
         raise WeightsError(
