@@ -73,8 +73,8 @@ class AdaptablePrompts(nn.Module):
         self._route = _route_for(teacher)
         if teacher.reads_class_token:
             raise PromptingError(
-                "cakd.prompts: this teacher's embedding is of its class token, which a prompted pass "
-                "does not hand on: take one that reads its patches, such as timmface_vit_s8, or set "
+                "cakd.prompts: this teacher's embedding is of its class token, which no prompted "
+                "pass hands on: take one that reads its patches, such as timmface_vit_s8, or set "
                 "cakd.prompts=None"
             )
         if teacher.token_stage is not None:
