@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from arcface_cakd.backbones.base import BackboneError
+from arcface_cakd.backbones.weights.errors import WeightsError
+from arcface_cakd.backbones.weights.hub import HUB, from_hub
 from arcface_cakd.backbones.weights.quantised import dequantised
 
 _DDP_PREFIX = "module."
@@ -17,10 +18,6 @@ _NESTED = ("state_dict", "model")  # where timm's and Microsoft's checkpoints ke
 _IN_FOLDER = ("model.safetensors", "pretrained_model/model.pt")  # as CVLface lays them out
 _SETTINGS_IN_FOLDER = ("config.json", "pretrained_model/model.yaml", "model.yaml")
 _BGR = re.compile(r"""color_space["']?\s*:\s*["']?BGR""", re.IGNORECASE)
-
-
-class WeightsError(BackboneError):
-    """Weights that cannot be read or do not fit; the message names the file and the keys."""
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
@@ -33,13 +30,16 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
 
     Args:
         path: a file of torch's (``model.pt``) or a ``.safetensors`` file, or a folder as CVLface
-            has them on Hugging Face, with ``model.safetensors`` or ``pretrained_model/model.pt``.
+            has them on Hugging Face, with ``model.safetensors`` or ``pretrained_model/model.pt``,
+            or ``hf:<owner>/<name>`` for what is on the Hub, see ``from_hub``.
 
     Raises:
-        WeightsError: no such file, one that is cut or damaged, no state dict in it, or one of a
-            model that takes BGR images: CVLface's settings, in the folder, beside the file or in
-            the folder above it, say so.
+        WeightsError: the Hub does not give them, no such file, one that is cut or damaged, no state
+            dict in it, or one of a model that takes BGR images: CVLface's settings, in the folder,
+            beside the file or in the folder above it, say so.
     """
+    if os.fspath(path).startswith(HUB):
+        path = from_hub(os.fspath(path), _SETTINGS_IN_FOLDER)
     if not os.fspath(path):
         raise WeightsError("weights '': no path at all; give the model.pt of a finished run")
     path = Path(path)
