@@ -48,7 +48,9 @@ def build_teacher(
         stage: whose map the teacher's pixel features are, counted from 0; None: what the network
             gives by itself, the final map of most. See ``FaceBackbone.take_tokens_from``.
         centers: class-centre file(s) of the teacher's margin softmax (a path or a pattern), for
-            losses that compare with them. They are no part of the network.
+            losses that compare with them; ``"from_data"`` for normalised means of its embeddings
+            of each class of the training set, computed before the first step. They are no part of
+            the network.
         min_accuracy: share of the first validation set's pairs, in [0, 1], that the teacher must
             tell right: a worse one stops the run before its first step. None: any will do.
 

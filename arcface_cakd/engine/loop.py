@@ -30,6 +30,7 @@ from arcface_cakd.engine.checkpoint import (
     save_checkpoint,
     set_aside_checkpoint,
 )
+from arcface_cakd.engine.class_means import give_centers
 from arcface_cakd.engine.divergence import DivergenceGuard
 from arcface_cakd.engine.journal import Journal
 from arcface_cakd.engine.meters import Clock, Meter
@@ -117,6 +118,13 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
     batches_left = (config.num_epoch - start.epoch) * len(run.loader) - start.batch
     if isinstance(run.model, Distiller) and batches_left > 0:
         check_teacher(run.model, config.rec, config.val_targets, sets)
+        give_centers(
+            run.model,
+            config.rec,
+            config.folder,
+            resume=config.resume,
+            num_workers=config.num_workers,
+        )
     if not config.resume:
         set_aside_checkpoint(config.folder)
 
