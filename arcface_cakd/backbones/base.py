@@ -115,6 +115,8 @@ class FaceBackbone(nn.Module, ABC):
         Raises:
             BackboneError: there is no such stage; the message names those that there are.
         """
+        if self.token_dim is None:
+            raise BackboneError(f"{type(self).__name__} gives embeddings only, and has no stages")
         final, maps = self._probe()
         maps = (*maps[:-1], final)
         if not 0 <= stage < len(maps):

@@ -77,6 +77,7 @@ def test_layouts_of_its_files(prefix, tmp_path):
     assert (teacher.grid, teacher.token_dim, teacher.extent) == ((7, 7), 88, 112.0)
 
 
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor", "ignore:TypedStorage")
 def test_a_dynamically_quantised_file(tmp_path):
     """The layout of edgeface_xxs_q.pt, made by hand; numpy multiplies steps and scale."""
     torch.manual_seed(4)

@@ -16,7 +16,6 @@ PLACES = {
     "r10_narrow": ([f"layer{i}" for i in range(1, 5)], False),
     "mbf": ([f"layers.{i}" for i in (1, 3, 5, 7)], False),
     "swin_mini": ([f"trunk.layers.{i}" for i in range(3)], True),
-    "cvlface_swin_s": ([f"trunk.layers.{i}" for i in range(3)], True),
     "timm:convnext_atto": ([f"trunk.stages.{i}" for i in range(4)], False),
     "edgeface_xxs": ([f"trunk.stages.{i}" for i in range(4)], False),
 }
