@@ -32,7 +32,7 @@ class FaceBackbone(nn.Module, ABC):
         stage_dims: channels of each intermediate map, first stage first.
         token_stage: the stage whose map the pixel features are, counted from 0; None for the
             final map, which the head reads. See ``take_tokens_from``.
-        reads_class_token: whether the embedding is of a class token, which no map has.
+        reads_class_token: whether ``head`` takes a class token (B, C) in place of the final map.
         amp_dtype: precision of the body: torch.float16, torch.bfloat16, or None for float32.
             The head, and all that is returned, is float32 at any setting (float64 in a model
             that was cast to float64, as references in tests are).

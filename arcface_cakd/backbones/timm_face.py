@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from arcface_cakd.backbones.base import BackboneError, FaceBackbone
+from arcface_cakd.backbones.base import FaceBackbone
 from arcface_cakd.backbones.vit import STAGES
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.landmarks import CROP_SIZE
@@ -94,8 +94,7 @@ class TimmFaceViT(FaceBackbone):
 class ClassTokenViT(TimmFaceViT):
     """A ViT of timm whose embedding is a linear layer of its class token.
 
-    Pixel features are the patches, after the last norm. No map of patches leads to the embedding,
-    so ``head`` has nothing to work on, and prompts are refused.
+    Pixel features are the patches, after the last norm.
     """
 
     reads_class_token = True
@@ -105,12 +104,12 @@ class ClassTokenViT(TimmFaceViT):
             tokens, maps = self.tokens(images)
         tokens = at_least_float32(tokens)
         with autocast(images.device.type, None):
-            embedding = self.trunk.forward_head(tokens)
+            embedding = self.head(tokens[:, 0])
         return self._features(embedding, self._as_map(tokens), maps, stages)
 
     def head(self, final: Tensor) -> Tensor:
-        """There is none on a map: raises BackboneError."""
-        raise BackboneError(f"{type(self).__name__} reads its embedding off a class token")
+        """Class token (B, C), after the last norm, to embedding (B, E)."""
+        return self.trunk.forward_head(final.unsqueeze(1))
 
 
 @BACKBONES.register("timmface_vit_s8")

@@ -56,8 +56,8 @@ class AdaptablePrompts(nn.Module):
             more time of the teacher and saves most of its memory.
 
     Raises:
-        PromptingError: the teacher is no such Transformer, lacks one of the places, has the
-            map of a stage before its last for pixel features, or its embedding is of a class token.
+        PromptingError: the teacher is no such Transformer, lacks one of the places, or has the
+            map of a stage before its last for pixel features.
     """
 
     def __init__(
@@ -71,12 +71,6 @@ class AdaptablePrompts(nn.Module):
     ):
         super().__init__()
         self._route = _route_for(teacher)
-        if teacher.reads_class_token:
-            raise PromptingError(
-                "cakd.prompts: this teacher's embedding is of its class token, which no prompted "
-                "pass hands on: take one that reads its patches, such as timmface_vit_s8, or set "
-                "cakd.prompts=None"
-            )
         if teacher.token_stage is not None:
             raise PromptingError(
                 f"cakd.teacher.stage {teacher.token_stage}: a prompted teacher's pixel features "
@@ -127,11 +121,17 @@ class AdaptablePrompts(nn.Module):
             learned = F.dropout(self.prompts[str(place)], self.dropout, self.training)
             entering[place] = learned.expand(len(images), -1, -1)
         with teacher.autocast(images.device.type):
-            final, maps, prompts = self._route.run(teacher, images, entering, self.checkpointing)
+            final, maps, prompts, class_token = self._route.run(
+                teacher, images, entering, self.checkpointing
+            )
         final = at_least_float32(final)
         height, width = final.shape[-2:]
+        read = final
+        if teacher.reads_class_token:
+            assert class_token is not None
+            read = at_least_float32(class_token)
         with autocast(images.device.type, None):
-            embedding = teacher.head(final)
+            embedding = teacher.head(read)
         return FaceFeatures(
             embedding=embedding,
             tokens=final.flatten(2).transpose(1, 2),

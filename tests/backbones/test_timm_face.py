@@ -7,10 +7,9 @@ import pytest
 import timm
 import torch
 
-from arcface_cakd.backbones import BackboneError, build_teacher, load_weights
+from arcface_cakd.backbones import load_weights
 from arcface_cakd.backbones.timm_face import ClassTokenViT, TimmFaceViT
 from arcface_cakd.prompting import AdaptablePrompts
-from arcface_cakd.prompting.route import PromptingError
 
 make = runpy.run_path(str(Path(__file__).parents[1] / "golden" / "make_backbones.py"))
 KINDS = {
@@ -59,10 +58,27 @@ def test_prompts_in_the_one_that_pools_its_patches():
     assert not torch.allclose(prompted.tokens, plain.tokens, atol=1e-4)
 
 
-def test_prompts_in_the_other_are_refused_in_one_line():
-    teacher = build_teacher(20, network="timmface_vit_ti8", weights="random")
-    with pytest.raises(PromptingError, match=r"class token.*timmface_vit_s8.*None") as error:
-        AdaptablePrompts(teacher)
-    assert "\n" not in str(error.value)
-    with pytest.raises(BackboneError, match="off a class token"):
-        teacher.head(torch.zeros(1, 192, 14, 14))
+def test_prompts_in_the_other_reach_its_class_token():
+    torch.manual_seed(8)
+    name, settings = KINDS[ClassTokenViT]
+    teacher = ClassTokenViT(name, 20, 0.0, False, depth=4, **settings).eval().requires_grad_(False)
+    images = make["images"](2)
+    plain = teacher.forward_features(images)
+    prompts = AdaptablePrompts(teacher, num_tokens=3, places=(1, 3))
+    prompted = prompts(teacher, images)
+    # The same in timm's own blocks: class token, prompts, patches.
+    trunk = teacher.trunk
+    x = trunk._pos_embed(trunk.patch_embed(images))
+    x = trunk.blocks[0](x)
+    for place, others in ((1, (1, 2)), (3, (3,))):
+        fresh = prompts.prompts[str(place)].expand(2, -1, -1)
+        x = torch.cat([x[:, :1], fresh, x[:, -196:]], dim=1)
+        for block in others:
+            x = trunk.blocks[block](x)
+    x = trunk.norm(x)
+    torch.testing.assert_close(prompted.embedding, trunk.head(x[:, 0]))
+    torch.testing.assert_close(prompted.tokens, x[:, 4:])
+    torch.testing.assert_close(prompted.prompts, x[:, 1:4])
+    assert not torch.allclose(prompted.embedding, plain.embedding, atol=1e-4)
+    prompted.embedding.sum().backward()
+    assert all(p.grad.any() for p in prompts.parameters())
