@@ -56,7 +56,7 @@ setup(
     install_requires=[
         "torch>=2.6",
         "torchvision",
-        "timm>=1.0.9",
+        "timm>=1.0.9",  # which brings huggingface_hub and safetensors
         "numpy>=1.26",
         "easydict",
         "scikit-image",

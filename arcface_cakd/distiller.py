@@ -13,7 +13,7 @@ from arcface_cakd.config import CakdConfig, ConfigError
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses import FeatureDims, LossBatch, WeightedLosses
 from arcface_cakd.losses.base import PIXEL_FEATURES
-from arcface_cakd.partial_fc import ArcFace, MarginHead, PartialFC, load_centers
+from arcface_cakd.partial_fc import FROM_DATA, ArcFace, MarginHead, PartialFC, load_centers
 from arcface_cakd.prompting import AdaptablePrompts, Preservation
 from arcface_cakd.registry import LOSSES
 
@@ -76,6 +76,7 @@ class Distiller(nn.Module):
         if not isinstance(config, CakdConfig):
             config = CakdConfig.from_entry(config)
         self.config = config
+        self.num_classes = num_classes
         self.student = student
         if config.student_weights is not None:
             load_weights(student, config.student_weights)
@@ -114,6 +115,8 @@ class Distiller(nn.Module):
             fc = _teacher_partial_fc(config, teacher, num_classes, f"loss {name!r}")
             self._frozen = (teacher, fc)
 
+        # Those of the data are computed when there is a data set: by ``engine.give_centers``.
+        self._has_centers = config.teacher["centers"] != FROM_DATA
         self.prompts = None
         if config.prompts is not None:
             self.prompts = AdaptablePrompts(teacher, **config.prompts)
@@ -151,6 +154,17 @@ class Distiller(nn.Module):
     def teacher_fc(self) -> PartialFC | None:
         """The teacher's frozen class centres under ArcFace, where something needs them."""
         return self._frozen[1] if len(self._frozen) > 1 else None
+
+    @property
+    def awaits_centers(self) -> bool:
+        """Whether class centres that ``take_centers`` has to bring are still missing."""
+        return self.teacher_fc is not None and not self._has_centers
+
+    def take_centers(self, centers: Tensor) -> None:
+        """Take the teacher's class centres (num_classes, E), of ``centers="from_data"``."""
+        assert self.teacher_fc is not None
+        self.teacher_fc.set_centers(centers)
+        self._has_centers = True
 
     @property
     def amp_dtype(self) -> torch.dtype | None:
@@ -249,10 +263,15 @@ class Distiller(nn.Module):
             of ``cakd.losses``, and ``anchoring`` and ``preservation`` where they are on.
 
         Raises:
-            RuntimeError: there was no training forward since the last call.
+            RuntimeError: there was no training forward since the last call, or the teacher's class
+                centres are still to come.
         """
         if self._pending is None:
             raise RuntimeError("terms() needs a forward in training mode before each call")
+        if self.awaits_centers:
+            raise RuntimeError(
+                "terms() needs take_centers() first: cakd.teacher.centers is of data"
+            )
         now, self._pending = self._pending, None
         batch = LossBatch(
             labels=labels,
@@ -451,8 +470,16 @@ def _teacher_partial_fc(
     if pattern is None:
         raise ConfigError(
             f"{wants} needs the teacher's class centres: set cakd.teacher.centers to its "
-            "checkpoint_gpu_*.pt"
+            f"checkpoint_gpu_*.pt, or to {FROM_DATA!r} for means of its embeddings"
         )
+    if pattern == FROM_DATA:
+        if num_classes is None:
+            raise ConfigError(
+                f"{wants} needs class centres from the data, whose number of classes the distiller "
+                "was not told: give it num_classes"
+            )
+        unset = torch.full((num_classes, teacher.embedding_size), torch.nan)
+        return PartialFC.from_centers(ArcFace(), unset)
     centers = load_centers(pattern)
     expected = (num_classes or len(centers), teacher.embedding_size)
     if tuple(centers.shape) != expected:

@@ -6,10 +6,13 @@ Each gives ``FaceFeatures``: an embedding, and pixel features on a grid.
 # Importing an architecture's file registers its names.
 from arcface_cakd.backbones import (  # noqa: F401
     cvlface,
+    edgeface,
     iresnet,
     mobilefacenet,
     swin,
+    timm_face,
     timm_grid,
+    transface,
     vit,
 )
 from arcface_cakd.backbones.base import BackboneError, FaceBackbone

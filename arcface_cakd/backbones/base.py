@@ -1,7 +1,7 @@
 """What every backbone has in common."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -30,6 +30,9 @@ class FaceBackbone(nn.Module, ABC):
         extent: pixels of the crop that the grid covers, from its upper left corner; less than all
             where patches do not tile it.
         stage_dims: channels of each intermediate map, first stage first.
+        token_stage: the stage whose map the pixel features are, counted from 0; None for the
+            final map, which the head reads. See ``take_tokens_from``.
+        reads_class_token: whether ``head`` takes a class token (B, C) in place of the final map.
         amp_dtype: precision of the body: torch.float16, torch.bfloat16, or None for float32.
             The head, and all that is returned, is float32 at any setting (float64 in a model
             that was cast to float64, as references in tests are).
@@ -39,6 +42,8 @@ class FaceBackbone(nn.Module, ABC):
     token_dim: int | None
     grid: tuple[int, int] | None
     stage_dims: tuple[int, ...]
+    token_stage: int | None = None
+    reads_class_token: bool = False
     extent: float = float(CROP_SIZE)
     amp_dtype: torch.dtype | None = None
 
@@ -82,15 +87,73 @@ class FaceBackbone(nn.Module, ABC):
         with self.autocast(images.device.type):
             final, maps = self.body(images)
         final = at_least_float32(final)
-        height, width = final.shape[-2:]
         with autocast(images.device.type, None):
             embedding = self.head(final)
+        return self._features(embedding, final, maps, stages)
+
+    def _features(
+        self, embedding: Tensor, final: Tensor, maps: tuple[Tensor, ...], stages: bool
+    ) -> FaceFeatures:
+        """What ``forward_features`` returns, of what body and head gave."""
+        pixels = final if self.token_stage is None else at_least_float32(maps[self.token_stage])
+        height, width = pixels.shape[-2:]
         return FaceFeatures(
             embedding=embedding,
-            tokens=final.flatten(2).transpose(1, 2),
+            tokens=pixels.flatten(2).transpose(1, 2),
             grid=(height, width),
             stages=tuple(at_least_float32(m) for m in maps) if stages else (),
         )
+
+    def take_tokens_from(self, stage: int) -> None:
+        """Make a stage's map the pixel features: ``token_dim``, ``grid`` and ``extent`` follow.
+
+        Args:
+            stage: counted from 0. The last stage's are the final map, after what norm or
+                convolution stands between that stage and the head; of an earlier one its map as
+                it is.
+
+        Raises:
+            BackboneError: there is no such stage; the message names those that there are.
+        """
+        if self.token_dim is None:
+            raise BackboneError(f"{type(self).__name__} gives embeddings only, and has no stages")
+        final, maps = self._probe()
+        maps = (*maps[:-1], final)
+        if not 0 <= stage < len(maps):
+            there = ", ".join(f"{i} ({m.shape[2]} x {m.shape[3]})" for i, m in enumerate(maps))
+            raise BackboneError(f"there is no stage {stage}: it has {there}")
+        _, self.token_dim, height, width = maps[stage].shape
+        self.grid = (height, width)
+        self.extent = self.extent_of([m.shape[-1] for m in maps[: stage + 1]])
+        self.token_stage = None if stage == len(maps) - 1 else stage
+
+    def extent_of(self, sides: Sequence[int]) -> float:
+        """Pixels of the crop, from its upper left corner, that a stage's map covers.
+
+        Here by the sides alone: where one does not divide the former, convolutions without
+        padding leave out the rest, as EdgeNeXt's do from 7 to 3 (96 pixels), and with padding
+        nothing is left out, as where a ResNet goes from 7 to 4.
+
+        Args:
+            sides: of the stages' maps, from the first to the one in question.
+        """
+        extent, former = float(CROP_SIZE), CROP_SIZE
+        for side in sides:
+            stride = max(round(former / side), 1)
+            extent *= min(side * stride / former, 1.0)
+            former = side
+        return extent
+
+    @torch.no_grad()
+    def _probe(self) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """What ``body`` gives for one blank face, in eval mode."""
+        of = next(self.parameters())
+        modes = {module: module.training for module in self.modules()}
+        try:
+            return self.eval().body(of.new_zeros(1, 3, CROP_SIZE, CROP_SIZE))
+        finally:
+            for module, training in modes.items():
+                module.training = training
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, 112, 112) to embeddings (B, E), float32, not normalised."""

@@ -130,6 +130,7 @@ class CvlfaceSwin(TimmGrid):
         """
         if "features.0.0.weight" not in state:
             return dict(state)
+        width = self.trunk.num_features
         places = {"features.0.0.": "patch_embed.proj.", "features.0.2.": "patch_embed.norm."}
         for stage, depth in enumerate(_SWIN_DEPTHS):
             if stage:
@@ -150,8 +151,8 @@ class CvlfaceSwin(TimmGrid):
             if key.endswith("attn.qkv.bias"):
                 renamed[key.replace("qkv.bias", "q_bias")] = value.chunk(3)[0]
                 renamed[key.replace("qkv.bias", "v_bias")] = value.chunk(3)[2]
-            elif key == "feature.0.weight" and value.shape[1] % self.token_dim == 0:
-                renamed[key] = value.unflatten(1, (-1, self.token_dim)).mT.flatten(1)
+            elif key == "feature.0.weight" and value.shape[1] % width == 0:
+                renamed[key] = value.unflatten(1, (-1, width)).mT.flatten(1)
             else:
                 renamed[key] = value
         return renamed

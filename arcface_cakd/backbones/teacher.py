@@ -4,7 +4,7 @@ from typing import Annotated
 
 import torch
 
-from arcface_cakd.backbones.base import FaceBackbone
+from arcface_cakd.backbones.base import BackboneError, FaceBackbone
 from arcface_cakd.backbones.factory import TIMM, get_model
 from arcface_cakd.backbones.onnx_model import OnnxError
 from arcface_cakd.backbones.onnx_teacher import ONNX, OnnxTeacher
@@ -26,6 +26,7 @@ def build_teacher(
     *,
     network: str,
     weights: str | None = None,
+    stage: Annotated[int, Range(0)] | None = None,
     centers: str | None = None,
     min_accuracy: Annotated[float, Range(0.0, 1.0)] | None = None,
     cache: str | None = None,
@@ -46,8 +47,12 @@ def build_teacher(
             Weights of a trunk alone, such as those for ImageNet in timm's or Microsoft's layout,
             have no face head and are refused: they start the training of a teacher. Only the
             word ``random`` gives an untrained teacher.
+        stage: whose map the teacher's pixel features are, counted from 0; None: what the network
+            gives by itself, the final map of most. See ``FaceBackbone.take_tokens_from``.
         centers: class-centre file(s) of the teacher's margin softmax (a path or a pattern), for
-            losses that compare with them. They are no part of the network.
+            losses that compare with them; ``"from_data"`` for normalised means of its embeddings
+            of each class of the training set, computed before the first step. They are no part of
+            the network.
         min_accuracy: share of the first validation set's pairs, in [0, 1], that the teacher must
             tell right: a worse one stops the run before its first step. None: any will do.
         cache: a folder for what the teacher says of each image of the training set, which is
@@ -59,12 +64,18 @@ def build_teacher(
         OnnxError: the ONNX file cannot be used.
         WeightsError: the weights cannot be read, or do not fit the network; the message says
             which keys.
+        BackboneError: the network has no such stage.
     """
     if network.startswith(ONNX):
         if weights is not None:
             raise WeightsError(
                 f"cakd.teacher, network {network!r}: an ONNX file brings its weights; drop "
                 f"cakd.teacher.weights {weights!r}"
+            )
+        if stage is not None:
+            raise BackboneError(
+                f"cakd.teacher.stage {stage}: {network!r} gives embeddings only, and no stage is "
+                "within reach: drop the setting, or take a teacher of which there are weights"
             )
         try:
             return OnnxTeacher(network.removeprefix(ONNX)).requires_grad_(False).eval()
@@ -91,4 +102,9 @@ def build_teacher(
                 copy_weights(teacher, state, f"weights {weights}")
             except WeightsError as error:
                 raise WeightsError(f"cakd.teacher, network {network!r}: {error}") from error
+    if stage is not None:
+        try:
+            teacher.take_tokens_from(stage)
+        except BackboneError as error:
+            raise BackboneError(f"cakd.teacher.stage of {network!r}: {error}") from None
     return teacher.requires_grad_(False).eval()

@@ -1,7 +1,7 @@
 """Any timm model that yields a grid of tokens, as a face backbone."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -58,13 +58,13 @@ class TimmGrid(FaceBackbone):
         self.amp_dtype = torch.float16 if fp16 else None
         self.embedding_size = num_features
         self._taps: list[int] | None = None
-        final, maps = self._probe(name)
+        final, maps = self._first_look(name)
         if len(maps) > STAGES and len({m.shape for m in maps}) == 1:
             self._taps = [len(maps) * (i + 1) // STAGES - 1 for i in range(STAGES)]
             maps = tuple(maps[tap] for tap in self._taps)
         _, self.token_dim, height, width = final.shape
         self.grid = (height, width)
-        self.extent = _extent(trunk, self.grid)
+        self.extent = self.extent_of([m.shape[-1] for m in (*maps[:-1], final)])
         self.stage_dims = tuple(m.shape[1] for m in maps)
         self.feature = FlattenHead(self.token_dim, self.grid, num_features, dropout=dropout)
 
@@ -80,24 +80,28 @@ class TimmGrid(FaceBackbone):
         """Final map (B, C, H, W) to embedding (B, E)."""
         return self.feature(final)
 
-    def _probe(self, name: str) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """What ``body`` gives for one blank face."""
-        images = torch.zeros(
-            1, 3, CROP_SIZE, CROP_SIZE, device=next(self.trunk.parameters()).device
-        )
-        training = self.trunk.training
+    def extent_of(self, sides: Sequence[int]) -> float:
+        """Pixels that a stage's map covers, by timm's word on its patches or its stride."""
+        embed = getattr(self.trunk, "patch_embed", None)
+        if embed is not None and (sides[-1], sides[-1]) == getattr(embed, "grid_size", None):
+            # Of a hybrid, whose patches are of its convolutions' map, the two together.
+            return float(sides[-1] * embed.feat_ratio())
+        info = getattr(self.trunk, "feature_info", None)
+        stage = len(sides) - 1 if self._taps is None else self._taps[len(sides) - 1]
+        if isinstance(info, list) and stage < len(info) and "reduction" in info[stage]:
+            return float(min(sides[-1] * info[stage]["reduction"], CROP_SIZE))
+        return super().extent_of(sides)
+
+    def _first_look(self, name: str) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """What ``body`` gives for one blank face; called before there is a head."""
         try:
-            with torch.no_grad():
-                self.trunk.eval()
-                return self.body(images)
+            return self._probe()
         except BackboneError as error:
             raise BackboneError(
                 f"network 'timm:{name}' {error}: choose a model with a feature map or patch tokens"
             ) from None
         except Exception as error:  # timm's models fail on a size in ways of their own
             raise _unfit(name, error) from error
-        finally:
-            self.trunk.train(training)
 
     def _as_map(self, features: Any) -> Tensor:
         """What timm's ``forward_features`` gives, as (B, C, H, W)."""
@@ -118,18 +122,6 @@ class TimmGrid(FaceBackbone):
                 f"gives a single token for {CROP_SIZE} x {CROP_SIZE} pixels, not a grid"
             )
         return features
-
-
-def _extent(trunk: nn.Module, grid: tuple[int, int]) -> float:
-    """Pixels of the crop that the patches cover: less than all where they do not tile it.
-
-    Known of plain Transformers, whose grid is that of their patches; all of it for others.
-    """
-    embed = getattr(trunk, "patch_embed", None)
-    if embed is not None and grid == getattr(embed, "grid_size", None):
-        # Of a hybrid, whose patches are of its convolutions' map, the two together.
-        return float(grid[0] * embed.feat_ratio())
-    return float(CROP_SIZE)
 
 
 def build(

@@ -12,7 +12,7 @@ blocks, and a learned token without a place stands there afterwards. arcface_tor
 do ours, since their weights were trained with it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -204,6 +204,9 @@ class VisionTransformer(FaceBackbone):
             if i in self.taps:
                 maps.append(self._as_map(x, kept, x.new_zeros(())))
         return self._as_map(self.norm(x), kept, self.mask_token), tuple(maps)
+
+    def extent_of(self, sides: Sequence[int]) -> float:
+        return self.extent  # all maps are of the same patches
 
     def head(self, final: Tensor) -> Tensor:
         # Token by token, not channel by channel, as the weights of arcface_torch have it.

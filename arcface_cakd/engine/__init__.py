@@ -1,6 +1,7 @@
 """The built-in training loop: checkpoints, schedules, validation and records of a run."""
 
 from arcface_cakd.engine.checkpoint import checkpoint_path, load_distiller
+from arcface_cakd.engine.class_means import give_centers
 from arcface_cakd.engine.errors import (
     CheckpointError,
     DivergenceError,
@@ -19,6 +20,7 @@ __all__ = [
     "TrainResult",
     "check_teacher",
     "checkpoint_path",
+    "give_centers",
     "load_distiller",
     "read_history",
     "train",

@@ -16,6 +16,7 @@ from arcface_cakd.config import ConfigError, TrainConfig
 from arcface_cakd.distiller import Distiller
 from arcface_cakd.distributed import barrier, gather_objects, rank, world_size
 from arcface_cakd.engine.builders import Run, build_model
+from arcface_cakd.engine.class_means import CENTERS_FILE, kept_centers
 from arcface_cakd.engine.errors import CheckpointError
 from arcface_cakd.engine.fingerprint import check_fingerprint, fingerprint
 from arcface_cakd.engine.random_state import random_state, restore_random_state
@@ -165,6 +166,10 @@ def load_distiller(config: TrainConfig) -> Distiller:
     state.update(_joined_shards(distiller, content, config.folder))
     check_shapes(distiller, state, path)
     distiller.load_state_dict(state)
+    if distiller.awaits_centers:
+        centers = kept_centers(config.folder / CENTERS_FILE, {})
+        if centers is not None:
+            distiller.take_centers(centers)
     return distiller.eval()
 
 

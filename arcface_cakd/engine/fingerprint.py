@@ -18,8 +18,9 @@ _known: WeakKeyDictionary[FaceBackbone, str] = WeakKeyDictionary()
 def fingerprint(distiller: Distiller) -> dict[str, Any]:
     """What of a distillation must be the same when a checkpoint is taken up, builtins only.
 
-    The teacher's network and the SHA-256 of its weights, wherever they lie, and the settings of
-    URFM. Names are those of the ``cakd`` entry where it has them.
+    The teacher's network, the SHA-256 of its weights, wherever they lie, the stage that its
+    tokens are of (None: the final map), and the settings of URFM. Names are those of the
+    ``cakd`` entry where it has them.
     """
     teacher, config = distiller.teacher, distiller.config
     if teacher not in _known:
@@ -28,6 +29,7 @@ def fingerprint(distiller: Distiller) -> dict[str, Any]:
     found = {
         "teacher.network": network,
         "teacher's weights": _known[teacher],
+        "teacher.stage": teacher.token_stage,
         "urfm": config.urfm is not None,
     }
     for name, value in (config.urfm or {}).items():
@@ -60,6 +62,8 @@ def check_fingerprint(then: Mapping[str, Any], now: Mapping[str, Any], path: Pat
     Raises:
         CheckpointError: they differ; the message names the first difference.
     """
+    # Before there was that setting, the final map was what every teacher gave.
+    then = {"teacher.stage": None, **then}
     for name, value in now.items():
         if name not in then:
             raise CheckpointError(

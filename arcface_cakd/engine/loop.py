@@ -30,6 +30,7 @@ from arcface_cakd.engine.checkpoint import (
     save_checkpoint,
     set_aside_checkpoint,
 )
+from arcface_cakd.engine.class_means import give_centers
 from arcface_cakd.engine.divergence import DivergenceGuard
 from arcface_cakd.engine.journal import Journal
 from arcface_cakd.engine.meters import Clock, Meter
@@ -128,6 +129,13 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
         )
         if cache is not None:
             run.loader.attach(cache)
+        give_centers(
+            run.model,
+            config.rec,
+            config.folder,
+            resume=config.resume,
+            num_workers=config.num_workers,
+        )
     if not config.resume:
         set_aside_checkpoint(config.folder)
 

@@ -11,6 +11,8 @@ from torch import Tensor
 from arcface_cakd.partial_fc.errors import PartialFCError
 from arcface_cakd.partial_fc.sharded import shard_of
 
+FROM_DATA = "from_data"  # in place of a file: means of the teacher's embeddings, see the engine
+
 
 def load_centers(pattern: str) -> Tensor:
     """Join the shards of class centres that a run's ranks saved.

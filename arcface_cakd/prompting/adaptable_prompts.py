@@ -56,7 +56,8 @@ class AdaptablePrompts(nn.Module):
             more time of the teacher and saves most of its memory.
 
     Raises:
-        PromptingError: the teacher is no such Transformer, or lacks one of the places.
+        PromptingError: the teacher is no such Transformer, lacks one of the places, or has the
+            map of a stage before its last for pixel features.
     """
 
     def __init__(
@@ -70,6 +71,12 @@ class AdaptablePrompts(nn.Module):
     ):
         super().__init__()
         self._route = _route_for(teacher)
+        if teacher.token_stage is not None:
+            raise PromptingError(
+                f"cakd.teacher.stage {teacher.token_stage}: a prompted teacher's pixel features "
+                f"are its last stage's ({len(teacher.stage_dims) - 1}), with the prompts that "
+                "leave it: set cakd.teacher.stage=None, or cakd.prompts=None"
+            )
         widths = self._route.widths(teacher)
         self.num_tokens = num_tokens
         self.dropout = dropout
@@ -114,11 +121,17 @@ class AdaptablePrompts(nn.Module):
             learned = F.dropout(self.prompts[str(place)], self.dropout, self.training)
             entering[place] = learned.expand(len(images), -1, -1)
         with teacher.autocast(images.device.type):
-            final, maps, prompts = self._route.run(teacher, images, entering, self.checkpointing)
+            final, maps, prompts, class_token = self._route.run(
+                teacher, images, entering, self.checkpointing
+            )
         final = at_least_float32(final)
         height, width = final.shape[-2:]
+        read = final
+        if teacher.reads_class_token:
+            assert class_token is not None
+            read = at_least_float32(class_token)
         with autocast(images.device.type, None):
-            embedding = teacher.head(final)
+            embedding = teacher.head(read)
         return FaceFeatures(
             embedding=embedding,
             tokens=final.flatten(2).transpose(1, 2),

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,22 @@ from arcface_cakd.errors import ArcfaceCakdError
 
 class PromptingError(ArcfaceCakdError):
     """A teacher, or images, that prompts cannot be used with."""
+
+
+class Prompted(NamedTuple):
+    """What a teacher's body gives with prompts.
+
+    Attributes:
+        final: the final map (B, C, H, W).
+        maps: those of the stages.
+        prompts: the final prompts (B, t, C); none (B, 0, C) where the last stage carries none.
+        class_token: (B, C), of a network that has one.
+    """
+
+    final: Tensor
+    maps: tuple[Tensor, ...]
+    prompts: Tensor
+    class_token: Tensor | None = None
 
 
 class Route(ABC):
@@ -44,7 +60,7 @@ class Route(ABC):
     @abstractmethod
     def run(
         self, teacher: FaceBackbone, images: Tensor, prompts: dict[int, Tensor], recompute: bool
-    ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+    ) -> Prompted:
         """The body of the teacher, with prompts.
 
         Args:
@@ -52,10 +68,6 @@ class Route(ABC):
             images: (B, 3, 112, 112).
             prompts: (B, t, d_i) by the place i where they enter; at least one.
             recompute: whether blocks are recomputed in the backward pass, not remembered.
-
-        Returns:
-            the final map (B, C, H, W), the maps of the stages, and the final prompts (B, t, C);
-            none (B, 0, C) where the last stage carries none.
         """
 
 

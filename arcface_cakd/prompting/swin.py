@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from arcface_cakd.backbones import FaceBackbone
 from arcface_cakd.precision import at_least_float32, autocast
-from arcface_cakd.prompting.route import Route, graph_from_here, run_block
+from arcface_cakd.prompting.route import Prompted, Route, graph_from_here, run_block
 
 if TYPE_CHECKING:
     from timm.models.swin_transformer import SwinTransformerBlock, WindowAttention
@@ -59,7 +59,7 @@ class SwinRoute(Route):
 
     def run(
         self, teacher: FaceBackbone, images: Tensor, prompts: dict[int, Tensor], recompute: bool
-    ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+    ) -> Prompted:
         swin = _trunk(teacher)
         dtype = teacher.amp_dtype or swin.patch_embed.proj.weight.dtype
         first = min(prompts)
@@ -83,7 +83,7 @@ class SwinRoute(Route):
         if carried is None:
             carried = patches.new_empty(len(patches), 0, patches.shape[-1])
         final = swin.norm(patches).permute(0, 3, 1, 2)
-        return final, tuple(maps), swin.norm(carried)
+        return Prompted(final, tuple(maps), swin.norm(carried))
 
     def _bias(
         self,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from arcface_cakd.backbones import FaceBackbone
 from arcface_cakd.backbones.vit import VisionTransformer
-from arcface_cakd.prompting.route import PromptingError, Route, graph_from_here, run_block
+from arcface_cakd.prompting.route import Prompted, PromptingError, Route, graph_from_here, run_block
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class VitRoute(Route):
 
     def run(
         self, teacher: FaceBackbone, images: Tensor, prompts: dict[int, Tensor], recompute: bool
-    ) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+    ) -> Prompted:
         vit = _parts(teacher)
         _, grid = teacher.map_shape
         depth, stages = len(vit.blocks), len(teacher.stage_dims)
@@ -71,10 +71,11 @@ class VitRoute(Route):
             if i in taps:
                 maps.append(_as_map(x[:, vit.prefix + carried :], grid))
         x = vit.norm(x)
-        _, final_prompts, patches = x.split(
+        prefix, final_prompts, patches = x.split(
             [vit.prefix, carried, x.shape[1] - vit.prefix - carried], dim=1
         )
-        return _as_map(patches, grid), tuple(maps), final_prompts
+        token = prefix[:, 0] if vit.prefix else None  # class tokens come before registers
+        return Prompted(_as_map(patches, grid), tuple(maps), final_prompts, token)
 
 
 def _as_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -8,7 +8,8 @@ import torch
 from helpers.host import side_by_side
 
 from arcface_cakd.backbones import get_model, load_weights
-from arcface_cakd.data import read_bin
+from arcface_cakd.data import decode_image, read_bin
+from arcface_cakd.data.loader import open_images
 from arcface_cakd.evaluation import embed, verification_metrics
 from arcface_cakd.export import export_onnx
 
@@ -96,3 +97,45 @@ def test_a_network_starts_from_weights_for_other_patches(host, tmp_path):
     model = run.load("model.pt")
     for key, value in other.items():
         assert key.startswith("patch_embed.proj.w") or torch.equal(model[f"trunk.{key}"], value)
+
+
+def test_class_centres_from_the_data_and_the_same_after_a_resume(host, teacher, records, exported):
+    losses = [{"name": "kd", "weight": 1.0}]
+    cakd = {"teacher": {"network": NETWORK, "weights": teacher, "centers": "from_data"}}
+    cakd |= {"prompts": None, "urfm": None, "losses": losses}
+    run = host.train("means", save_all_states=True, num_epoch=1, cakd=cakd)
+    assert "class centres are the means of its embeddings, of 56 images of 8 classes" in run.log
+    assert "kd " in run.log and all(map(math.isfinite, run.losses))
+    centers = run.load("teacher_centers.pt")["centers"]
+    images = open_images(records)
+    sums = torch.zeros(8, 64, dtype=torch.float64)
+    with torch.no_grad():
+        for position in range(len(images)):
+            encoded, label = images.encoded(position)
+            pixels = torch.from_numpy(decode_image(encoded).transpose(2, 0, 1)[None] / 127.5 - 1)
+            embedding = exported[1](pixels.float())[0].double()
+            sums[label] += embedding / embedding.norm()
+    expected = sums / sums.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(centers.double(), expected, rtol=0, atol=1e-5)
+    resumed = host.train(
+        "means", save_all_states=True, num_epoch=2, resume=True, cakd=cakd, output=run.output
+    )
+    assert "class centres of " in resumed.log and "as the run started with them" in resumed.log
+    assert torch.equal(resumed.load("teacher_centers.pt")["centers"], centers)
+
+
+def test_class_centres_from_no_data_are_refused_in_one_line(host, teacher):
+    cakd = {"teacher": {"network": NETWORK, "weights": teacher, "centers": "from_data"}}
+    cakd |= {"prompts": None, "urfm": None, "losses": [{"name": "kd"}]}
+    run = host.train(
+        "synthetic",
+        rec="synthetic",
+        num_classes=8,
+        num_image=56,
+        val_targets=[],
+        check=False,
+        cakd=cakd,
+    )
+    assert run.code == 1
+    (line,) = [line for line in run.err.splitlines() if "arcface-cakd: error:" in line]
+    assert "centers='from_data' needs a training set, and config.rec is 'synthetic'" in line

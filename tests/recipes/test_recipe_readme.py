@@ -102,6 +102,9 @@ def test_its_row_says_what_is_compared(name):
         _, taught, _ = cakd.teacher["weights"].split("/")
         baseline = re.sub(r"_cakd_[a-z]+_[a-z]", "", name)
         assert differs == f"teacher `{taught}`" and f"beats `{baseline}`" in hypothesis
+    elif cakd.teacher["weights"].startswith("hf:"):
+        assert differs.startswith("teacher ") and "released" in differs
+        assert re.match(r"beats `ms1mv3_mbf_cakd_\w+`: ", hypothesis)
     elif "_cakd_swin_s_" in name:
         assert re.match("worse|no worse|better|no better", hypothesis)
     elif not name.startswith("demo_"):

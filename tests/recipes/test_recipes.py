@@ -48,6 +48,10 @@ def recipe_of(path: str) -> str:
     return recipe
 
 
+def described(name: str) -> str:
+    return recipe_files()[name].read_text(encoding="utf-8").split('"""')[1]
+
+
 @pytest.mark.parametrize("name", REAL)
 def test_a_recipe_is_what_its_name_says(name):
     config = loaded(name)
@@ -65,7 +69,15 @@ def test_a_recipe_is_what_its_name_says(name):
         assert rest in ([None], ["onegpu"])
         return
     assert network in STUDENTS
-    taught = recipe_of(config.cakd.teacher["weights"])
+    weights = config.cakd.teacher["weights"]
+    if weights.startswith("hf:"):  # a released teacher, which no recipe trains
+        (released,) = re.fullmatch(r"cakd_(\w+)", rest[0]).groups()
+        assert released in weights.lower().replace("-", "_") and "non-commercial" in described(name)
+        assert replace(config, cakd=None, output="") == replace(
+            loaded(f"{data}_{network}"), output=""
+        )
+        return
+    taught = recipe_of(weights)
     teacher = loaded(taught)
     assert teacher.cakd is None and teacher.num_classes == config.num_classes
     assert kind(teacher.network) in TEACHERS and teacher.network == config.cakd.teacher["network"]
@@ -275,6 +287,7 @@ def test_no_two_rivals_or_ablations_are_one_run():
     groups: dict[str, list[str]] = {}
     for name in RUNS:
         groups.setdefault(repr(reduced(name)), []).append(name)
-    for names in groups.values():  # both ViTs are one kind
-        alike = [n for n in names if n.startswith("ms1mv3_mbf_") and "onegpu" not in n]
+    for names in groups.values():  # both ViTs are one kind, and LVFace is another's weights
+        alike = [n for n in names if n.startswith("ms1mv3_mbf_")]
+        alike = [n for n in alike if "onegpu" not in n and "lvface" not in n]
         assert len(alike) <= 2, alike

@@ -1,6 +1,7 @@
 """The weights of networks: files, and how they come into networks and out of them."""
 
-from arcface_cakd.backbones.weights.files import WeightsError, read_weights
+from arcface_cakd.backbones.weights.errors import WeightsError
+from arcface_cakd.backbones.weights.files import read_weights
 from arcface_cakd.backbones.weights.networks import (
     copy_weights,
     embedding_size_of,

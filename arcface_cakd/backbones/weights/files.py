@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from arcface_cakd.backbones.base import BackboneError
+from arcface_cakd.backbones.weights.errors import WeightsError
+from arcface_cakd.backbones.weights.hub import HUB, from_hub
+from arcface_cakd.backbones.weights.quantised import dequantised
 
 _DDP_PREFIX = "module."
 _NAMED = 3  # keys of each kind that a message spells out
@@ -18,27 +20,26 @@ _SETTINGS_IN_FOLDER = ("config.json", "pretrained_model/model.yaml", "model.yaml
 _BGR = re.compile(r"""color_space["']?\s*:\s*["']?BGR""", re.IGNORECASE)
 
 
-class WeightsError(BackboneError):
-    """Weights that cannot be read or do not fit; the message names the file and the keys."""
-
-
 def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
     """The state dict in a file, on the CPU.
 
     No file can run code: torch's are read with ``weights_only=True``. A state dict under the
     checkpoint's key ``state_dict`` or ``model``, as timm and Microsoft's Swin write it, is taken
     from there. Where every key starts with ``module.``, as DistributedDataParallel writes them,
-    that prefix is dropped.
+    that prefix is dropped. Linear layers that were dynamically quantised come back in float.
 
     Args:
         path: a file of torch's (``model.pt``) or a ``.safetensors`` file, or a folder as CVLface
-            has them on Hugging Face, with ``model.safetensors`` or ``pretrained_model/model.pt``.
+            has them on Hugging Face, with ``model.safetensors`` or ``pretrained_model/model.pt``,
+            or ``hf:<owner>/<name>`` for what is on the Hub, see ``from_hub``.
 
     Raises:
-        WeightsError: no such file, one that is cut or damaged, no state dict in it, or one of a
-            model that takes BGR images: CVLface's settings, in the folder, beside the file or in
-            the folder above it, say so.
+        WeightsError: the Hub does not give them, no such file, one that is cut or damaged, no state
+            dict in it, or one of a model that takes BGR images: CVLface's settings, in the folder,
+            beside the file or in the folder above it, say so.
     """
+    if os.fspath(path).startswith(HUB):
+        path = from_hub(os.fspath(path), _SETTINGS_IN_FOLDER)
     if not os.fspath(path):
         raise WeightsError("weights '': no path at all; give the model.pt of a finished run")
     path = Path(path)
@@ -72,6 +73,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
             f"weights {path} hold a {type(state).__name__}, not a state dict with tensors in it; "
             "give a model.pt, as torch.save(model.state_dict(), path) writes it"
         )
+    state = dequantised(state)
     odd = [str(k) for k, v in state.items() if not (isinstance(k, str) and _is_plain(v))]
     if odd:
         raise WeightsError(

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from arcface_cakd.backbones.base import FaceBackbone
 from arcface_cakd.backbones.weights.classifier import with_own_head
-from arcface_cakd.backbones.weights.files import WeightsError, read_weights, some
+from arcface_cakd.backbones.weights.errors import WeightsError
+from arcface_cakd.backbones.weights.files import read_weights, some
 from arcface_cakd.backbones.weights.resampling import TRUNK, resampled
 from arcface_cakd.files import atomic_path
 

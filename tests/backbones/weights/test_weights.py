@@ -324,6 +324,7 @@ class TestTeacher:
         given = {"network": "swin_s", "weights": "model.pt"}
         assert check_settings(build_teacher, given, "cakd.teacher") == {
             **given,
+            "stage": None,
             "centers": None,
             "min_accuracy": None,
         }
