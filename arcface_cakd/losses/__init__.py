@@ -18,9 +18,11 @@ from arcface_cakd.losses.kd_loss import KDLoss
 from arcface_cakd.losses.margin_distillation_loss import MarginDistillationLoss
 from arcface_cakd.losses.mgd_loss import MGDLoss
 from arcface_cakd.losses.ofa_kd_loss import OFAKDLoss
+from arcface_cakd.losses.pat_loss import PATLoss
 from arcface_cakd.losses.pkt_loss import PKTLoss
 from arcface_cakd.losses.reviewkd_loss import ReviewKDLoss
 from arcface_cakd.losses.rkd_loss import RKDLoss
+from arcface_cakd.losses.scalekd_loss import ScaleKDLoss
 from arcface_cakd.losses.schedule import WeightSchedule
 from arcface_cakd.losses.shrinkteanet_loss import ShrinkTeaNetLoss
 from arcface_cakd.losses.sp_loss import SPLoss
@@ -52,10 +54,12 @@ __all__ = [
     "MGDLoss",
     "MarginDistillationLoss",
     "OFAKDLoss",
+    "PATLoss",
     "PKTLoss",
     "RKDLoss",
     "ReviewKDLoss",
     "SPLoss",
+    "ScaleKDLoss",
     "ShrinkTeaNetLoss",
     "TripletDistillationLoss",
     "URFMAttentionLoss",
