@@ -14,6 +14,7 @@ from arcface_cakd.losses.embedding_cosine_loss import EmbeddingCosineLoss
 from arcface_cakd.losses.embedding_l2_loss import EmbeddingL2Loss
 from arcface_cakd.losses.fitnet_loss import FitNetLoss
 from arcface_cakd.losses.fsp_loss import FSPLoss
+from arcface_cakd.losses.gkd_loss import GKDLoss
 from arcface_cakd.losses.kd_loss import KDLoss
 from arcface_cakd.losses.margin_distillation_loss import MarginDistillationLoss
 from arcface_cakd.losses.mgd_loss import MGDLoss
@@ -48,6 +49,7 @@ __all__ = [
     "FSPLoss",
     "FeatureDims",
     "FitNetLoss",
+    "GKDLoss",
     "KDLoss",
     "LossBatch",
     "LossError",
