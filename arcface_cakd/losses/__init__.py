@@ -15,6 +15,7 @@ from arcface_cakd.losses.embedding_l2_loss import EmbeddingL2Loss
 from arcface_cakd.losses.fitnet_loss import FitNetLoss
 from arcface_cakd.losses.fsp_loss import FSPLoss
 from arcface_cakd.losses.gkd_loss import GKDLoss
+from arcface_cakd.losses.iled_rpsd_loss import ILEDRPSDLoss
 from arcface_cakd.losses.kd_loss import KDLoss
 from arcface_cakd.losses.margin_distillation_loss import MarginDistillationLoss
 from arcface_cakd.losses.mgd_loss import MGDLoss
@@ -50,6 +51,7 @@ __all__ = [
     "FeatureDims",
     "FitNetLoss",
     "GKDLoss",
+    "ILEDRPSDLoss",
     "KDLoss",
     "LossBatch",
     "LossError",
