@@ -1,15 +1,17 @@
 """The config file, and the ``cakd`` entry in it: reading, defaults and validation."""
 
 from arcface_cakd.config.cakd import CakdConfig, LossEntry
-from arcface_cakd.config.settings import ConfigError, Range, check_settings
-from arcface_cakd.config.training import TrainConfig, check_combination, load_config
+from arcface_cakd.config.settings import ConfigError, Range, Section, check_settings
+from arcface_cakd.config.training import TrainConfig, check_centers, check_combination, load_config
 
 __all__ = [
     "CakdConfig",
     "ConfigError",
     "LossEntry",
     "Range",
+    "Section",
     "TrainConfig",
+    "check_centers",
     "check_combination",
     "check_settings",
     "load_config",

@@ -125,7 +125,7 @@ class GKDLoss(DistillationLoss):
         self,
         dims: FeatureDims,
         *,
-        threshold: Annotated[float, Range(0.0, 1.0, above=0.0)] = 0.9,
+        threshold: Annotated[float, Range(above=0.0, high=1.0)] = 0.9,
         temperature: Annotated[float, Range(above=0.0)] = 4.0,
         primary_weight: Annotated[float, Range(0.0)] = 1.0,
         binary_weight: Annotated[float, Range(0.0)] = 1.0,

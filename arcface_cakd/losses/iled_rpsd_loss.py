@@ -116,11 +116,12 @@ class ILEDRPSDLoss(DistillationLoss):
         )
         loss = iled_loss(ours, theirs, self.easy_weight)
         joined = all_gather(torch.cat([ours, theirs], 1).detach())
-        others = torch.cat([joined, self.bank]).chunk(2, 1)
-        place = torch.arange(len(others[0]), device=joined.device)
+        other_ours, other_theirs = torch.cat([joined, self.bank]).chunk(2, 1)
+        place = torch.arange(len(other_ours), device=joined.device)
         own = rank() * len(ours) + torch.arange(len(ours), device=joined.device)
-        filled = (place - len(joined) < self.banked) & (place != own[:, None])
-        loss = loss + self.relation_weight * rpsd_loss(ours, theirs, *others, filled.to(ours.dtype))
+        compared = (place - len(joined) < self.banked) & (place != own[:, None])
+        relation = rpsd_loss(ours, theirs, other_ours, other_theirs, compared.to(ours.dtype))
+        loss = loss + self.relation_weight * relation
         if self.training:
             put_in(self.banked, (self.bank, joined))
         return loss

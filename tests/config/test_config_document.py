@@ -15,12 +15,13 @@ from helpers.documents import read, table
 
 import arcface_cakd.arcface_torch
 from arcface_cakd import CakdConfig
-from arcface_cakd.config import Range, TrainConfig, load_config
+from arcface_cakd.config import Range, Section, TrainConfig, load_config
 from arcface_cakd.config.training import _HOST_ONLY
 from arcface_cakd.registry import LOSSES, SECTIONS
 
 DOCUMENT = read("docs/config.md")
 SECTION_TABLES = {
+    "adaface": "### `adaface`",
     "teacher": "### `cakd.teacher`",
     "prompts": "### `cakd.prompts`",
     "urfm": "### `cakd.urfm`",
@@ -47,6 +48,8 @@ def words_for(annotation: Any) -> str:
     """A type as the tables write it."""
     if typing.get_origin(annotation) is Annotated:
         inner, bounds = typing.get_args(annotation)
+        if isinstance(bounds, Section):
+            return "edict"
         assert isinstance(bounds, Range)
         return f"{words_for(inner)}, {bounds}"
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
