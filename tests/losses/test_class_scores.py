@@ -72,6 +72,7 @@ def _cases():
         (MarginDistillationLoss, wide),
         (AdaDistillLoss, wide | {"kind": "arc"}),
         (AdaDistillLoss, wide | {"kind": "cos"}),
+        (AdaDistillLoss, wide | {"kind": "ada", "geometry": 2.0}),
         (OFAKDLoss, {"eps": 1.5, "temperature": 4.0}),
     )
     for kind, settings in kinds:

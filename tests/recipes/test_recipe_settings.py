@@ -99,6 +99,8 @@ OURS = {
     "ofa_kd": (1, {"eps": 1.5}),
     "cakd_liu": (1, {}),
     "gkd": (1, {"threshold": 0.9, "temperature": 4}),
+    "thkd": (10, {}),
+    "shkd": (10, {}),
     "iled_rpsd": (10, {"relation_weight": 1}),
     "embedding_cosine": (10, {}),
     "embedding_l2": (10 / 512, {"normalize": False}),
