@@ -109,12 +109,14 @@ class Registry:
 
 BACKBONES = Registry("network", ("arcface_cakd.backbones",), "arcface_cakd.backbones")
 LOSSES = Registry("loss", ("arcface_cakd.losses",), "arcface_cakd.losses")
-# The parts of a config and of its `cakd` entry. A part's settings are the keyword-only parameters
-# of what is registered here, so that each setting is declared once, where it is used.
+# The parts of a config and of its `cakd` entry, and other groups of settings. A part's settings are
+# the keyword-only parameters of what is registered here, so that each setting is declared once,
+# where it is used.
 SECTIONS = Registry(
     "section of a config",
     (
         "arcface_cakd.data.augmentation",
+        "arcface_cakd.partial_fc",
         "arcface_cakd.backbones",
         "arcface_cakd.prompting",
         "arcface_cakd.alignment",

@@ -76,7 +76,7 @@ def what_counts(config: TrainConfig, images: int) -> str:
     cakd = config.cakd
     if cakd is not None:
         cakd = replace(cakd, teacher={"network": cakd.teacher["network"]})
-    head = (config.num_classes, config.sample_rate, config.embedding_size)
+    head = (config.num_classes, config.sample_rate, config.embedding_size, config.freeze_centers)
     return repr((config.network, *head, images, cakd))
 
 
@@ -90,6 +90,7 @@ def flops(config: TrainConfig, images: int) -> int:
     sampled = max(int(classes * config.sample_rate), 1)
     head = PartialFC(CombinedMarginLoss(64.0, 1.0, 0.5, 0.0), size, sampled, seed=0)
     head.to("meta").train()
+    head.weight.requires_grad_(not config.freeze_centers)
     formulas = {torch.ops.aten.convolution_backward: convolution_backward}
     with on_meta(), FlopCounterMode(display=False, custom_mapping=formulas) as counter:
         given = (batch,)

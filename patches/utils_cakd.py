@@ -12,10 +12,13 @@ try:
         labels,
         log_line,
         log_to,
+        margin,
+        observe,
         parameter_groups,
         resume,
         run_state,
         save,
+        start_centers,
         student,
         total_loss,
     )
@@ -29,8 +32,8 @@ except ModuleNotFoundError as error:
         raise ValueError(f"unknown network {name!r}: install arcface_cakd if it is one of its own")
 
     def distill(backbone, cfg):
-        for key in ("cakd", "bf16", "init_weights"):
-            if cfg.get(key):
+        for key in ("cakd", "bf16", "init_weights", "adaface", "init_centers", "freeze_centers"):
+            if cfg.get(key) not in (None, False):
                 raise SystemExit(f"config.{key} needs arcface_cakd: install it, or drop the entry")
         return backbone
 
@@ -39,6 +42,15 @@ except ModuleNotFoundError as error:
 
     def parameter_groups(backbone, cfg):
         return [{"params": backbone.parameters()}]
+
+    def margin(margin_loss, cfg):
+        return margin_loss
+
+    def start_centers(partial_fc, cfg):
+        pass
+
+    def observe(partial_fc, local_embeddings):
+        pass
 
     def labels(backbone, batch_labels):
         return batch_labels
@@ -85,10 +97,13 @@ __all__ = [
     "labels",
     "log_line",
     "log_to",
+    "margin",
+    "observe",
     "parameter_groups",
     "resume",
     "run_state",
     "save",
+    "start_centers",
     "student",
     "total_loss",
 ]

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from arcface_cakd.arcface_torch.host_distiller import total_loss as total_loss
     from arcface_cakd.arcface_torch.logs import log_line as log_line
     from arcface_cakd.arcface_torch.logs import log_to as log_to
+    from arcface_cakd.arcface_torch.margin_softmax import margin as margin
+    from arcface_cakd.arcface_torch.margin_softmax import observe as observe
+    from arcface_cakd.arcface_torch.margin_softmax import start_centers as start_centers
     from arcface_cakd.arcface_torch.networks import distill as distill
     from arcface_cakd.arcface_torch.networks import get_model as get_model
     from arcface_cakd.arcface_torch.networks import student as student
@@ -37,10 +40,13 @@ _PUBLIC = {
     "labels": "host_distiller",
     "log_line": "logs",
     "log_to": "logs",
+    "margin": "margin_softmax",
+    "observe": "margin_softmax",
     "parameter_groups": "host_distiller",
     "resume": "checkpoint",
     "run_state": "checkpoint",
     "save": "checkpoint",
+    "start_centers": "margin_softmax",
     "student": "networks",
     "total_loss": "host_distiller",
 }

@@ -1,8 +1,8 @@
 """The config file, and the ``cakd`` entry in it: reading, defaults and validation."""
 
 from arcface_cakd.config.cakd import METHOD_LOSSES, CakdConfig, LossEntry
-from arcface_cakd.config.settings import ConfigError, Range, check_settings
-from arcface_cakd.config.training import TrainConfig, check_combination, load_config
+from arcface_cakd.config.settings import ConfigError, Range, Section, check_settings
+from arcface_cakd.config.training import TrainConfig, check_centers, check_combination, load_config
 
 __all__ = [
     "METHOD_LOSSES",
@@ -10,7 +10,9 @@ __all__ = [
     "ConfigError",
     "LossEntry",
     "Range",
+    "Section",
     "TrainConfig",
+    "check_centers",
     "check_combination",
     "check_settings",
     "load_config",

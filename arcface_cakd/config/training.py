@@ -59,6 +59,11 @@ class TrainConfig:
         margin_list: (m1, m2, m3) of the combined margin: (1, .5, 0) ArcFace, (1, 0, .4) CosFace.
         margin_scale: s, the scale of the logits.
         margin_gradient: "straight_through", as arcface_torch's ArcFace computes it, or "exact".
+        adaface: settings of the AdaFace margin, which takes the place of ``margin_list`` and
+            ``margin_gradient``; None: the combined margin.
+        init_centers: what the class centres start from: the ``checkpoint_gpu_*.pt`` of a run on
+            the same set, a path or a pattern; None: random ones.
+        freeze_centers: leave the class centres as they start.
         interclass_filtering_threshold: negatives above it are dropped; 0 keeps them all.
         sample_rate: share of the class centres in each step (Partial FC).
         optimizer: "sgd" or "adamw".
@@ -95,6 +100,9 @@ class TrainConfig:
     margin_list: tuple[float, float, float] = (1.0, 0.5, 0.0)
     margin_scale: Annotated[float, Range(above=0)] = 64.0
     margin_gradient: Literal["straight_through", "exact"] = "straight_through"
+    adaface: Annotated[dict, Section("adaface")] | None = None
+    init_centers: str | None = None
+    freeze_centers: bool = False
     interclass_filtering_threshold: Annotated[float, Range(0)] = 0.0
     sample_rate: Annotated[float, Range(above=0, high=1)] = 1.0
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -161,6 +169,11 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
         init_weights=config.init_weights,
         distills=config.cakd is not None,
     )
+    check_centers(
+        f"{path}: config",
+        init_centers=config.init_centers,
+        freeze_centers=config.freeze_centers,
+    )
     if config.output is None:
         config.output = str(Path("work_dirs") / path.stem)
     return config
@@ -184,6 +197,23 @@ def check_combination(
     if init_weights is not None and distills:
         raise ConfigError(
             f"{where}.init_weights is for a plain model: in distillation set cakd.student_weights"
+        )
+
+
+def check_centers(where: str, *, init_centers: str | None, freeze_centers: bool) -> None:
+    """Refuse to freeze class centres that nothing was learned in.
+
+    Args:
+        where: what to call the config in messages.
+        init_centers: with ``freeze_centers``, as the config has them.
+
+    Raises:
+        ConfigError: ``freeze_centers`` without ``init_centers``.
+    """
+    if freeze_centers and init_centers is None:
+        raise ConfigError(
+            f"{where}.freeze_centers would keep random class centres: set init_centers to the "
+            "checkpoint_gpu_*.pt of a finished run"
         )
 
 

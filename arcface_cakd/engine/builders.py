@@ -15,7 +15,7 @@ from arcface_cakd.data import Augmentation, FaceLoader, get_dataloader
 from arcface_cakd.distiller import Distiller
 from arcface_cakd.distributed import rank, world_size
 from arcface_cakd.engine.schedule import Schedule
-from arcface_cakd.partial_fc import CombinedMarginLoss, PartialFC
+from arcface_cakd.partial_fc import AdaFace, CombinedMarginLoss, PartialFC, start_centers
 from arcface_cakd.precision import amp_dtype
 from arcface_cakd.teacher_cache import as_features
 
@@ -100,16 +100,7 @@ def build_run(config: TrainConfig, device: torch.device) -> Run:
     model.to(device).to(memory_format=memory_format)
     _seed_everything(config.seed + 1 + rank())  # from here on for dropout, each rank its own
 
-    margin = CombinedMarginLoss(
-        config.margin_scale,
-        *config.margin_list,
-        config.interclass_filtering_threshold,
-        gradient=config.margin_gradient,
-    )
-    partial_fc = PartialFC(
-        margin, config.embedding_size, num_classes, config.sample_rate, seed=config.seed
-    )
-    partial_fc.to(device).train()
+    partial_fc = build_partial_fc(config, num_classes).to(device).train()
 
     optimizer = build_optimizer(config, model, partial_fc)
     steps_per_epoch = (config.num_image or loader.num_images) // (config.batch_size * world_size())
@@ -157,6 +148,30 @@ def build_model(config: TrainConfig, num_classes: int) -> FaceBackbone | Distill
     if config.fp16 or config.bf16:
         model.amp_dtype = amp_dtype(config.fp16, config.bf16)
     return model
+
+
+def build_partial_fc(config: TrainConfig, num_classes: int) -> PartialFC:
+    """The margin softmax of ``config``, with class centres by the seed or ``init_centers``.
+
+    Raises:
+        PartialFCError: the centres of ``init_centers`` cannot be read, or do not fit.
+    """
+    threshold = config.interclass_filtering_threshold
+    margin: CombinedMarginLoss
+    if config.adaface is None:
+        margin = CombinedMarginLoss(
+            config.margin_scale, *config.margin_list, threshold, gradient=config.margin_gradient
+        )
+    else:
+        margin = AdaFace(config.margin_scale, threshold, **config.adaface)
+        logger.info("%r in place of margin_list and margin_gradient", margin)
+    partial_fc = PartialFC(
+        margin, config.embedding_size, num_classes, config.sample_rate, seed=config.seed
+    )
+    if config.init_centers is not None and not config.resume:
+        start_centers(partial_fc, num_classes, config.init_centers)
+    partial_fc.weight.requires_grad_(not config.freeze_centers)
+    return partial_fc
 
 
 def build_optimizer(

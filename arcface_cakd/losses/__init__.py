@@ -14,13 +14,17 @@ from arcface_cakd.losses.embedding_cosine_loss import EmbeddingCosineLoss
 from arcface_cakd.losses.embedding_l2_loss import EmbeddingL2Loss
 from arcface_cakd.losses.fitnet_loss import FitNetLoss
 from arcface_cakd.losses.fsp_loss import FSPLoss
+from arcface_cakd.losses.gkd_loss import GKDLoss
+from arcface_cakd.losses.iled_rpsd_loss import ILEDRPSDLoss
 from arcface_cakd.losses.kd_loss import KDLoss
 from arcface_cakd.losses.margin_distillation_loss import MarginDistillationLoss
 from arcface_cakd.losses.mgd_loss import MGDLoss
 from arcface_cakd.losses.ofa_kd_loss import OFAKDLoss
+from arcface_cakd.losses.pat_loss import PATLoss
 from arcface_cakd.losses.pkt_loss import PKTLoss
 from arcface_cakd.losses.reviewkd_loss import ReviewKDLoss
 from arcface_cakd.losses.rkd_loss import RKDLoss
+from arcface_cakd.losses.scalekd_loss import ScaleKDLoss
 from arcface_cakd.losses.schedule import WeightSchedule
 from arcface_cakd.losses.shrinkteanet_loss import ShrinkTeaNetLoss
 from arcface_cakd.losses.sp_loss import SPLoss
@@ -46,16 +50,20 @@ __all__ = [
     "FSPLoss",
     "FeatureDims",
     "FitNetLoss",
+    "GKDLoss",
+    "ILEDRPSDLoss",
     "KDLoss",
     "LossBatch",
     "LossError",
     "MGDLoss",
     "MarginDistillationLoss",
     "OFAKDLoss",
+    "PATLoss",
     "PKTLoss",
     "RKDLoss",
     "ReviewKDLoss",
     "SPLoss",
+    "ScaleKDLoss",
     "ShrinkTeaNetLoss",
     "TripletDistillationLoss",
     "URFMAttentionLoss",

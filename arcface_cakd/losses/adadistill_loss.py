@@ -17,7 +17,14 @@ from arcface_cakd.losses.class_scores import (
     softmax_cross_entropy,
 )
 from arcface_cakd.losses.embedding_projection import embedding_projection
-from arcface_cakd.partial_fc import ArcFace, CombinedMarginLoss, CosFace, PartialFC, shard_of
+from arcface_cakd.partial_fc import (
+    AdaFace,
+    ArcFace,
+    CombinedMarginLoss,
+    CosFace,
+    PartialFC,
+    shard_of,
+)
 from arcface_cakd.precision import at_least_float32
 from arcface_cakd.registry import LOSSES
 
@@ -38,16 +45,29 @@ def move_centers(centers: Tensor, student: Tensor, teacher: Tensor, columns: Ten
         columns: (N, 1) int64 rows of ``centers``; -1: on another rank.
     """
     dtype = centers.dtype
-    student, teacher = student.to(dtype), F.normalize(teacher.to(dtype))
+    alike, settled = agreement(centers, student, teacher, columns)
+    rate = (alike * settled).clamp(_LEAST, 1)
     rows, owned = columns.clamp_min(0), columns >= 0
-    present = centers[rows[:, 0]]
-    alike = F.cosine_similarity(student, teacher).clamp(-1, 1)
-    settled = F.cosine_similarity(present, teacher).clamp(_LEAST, 1)
-    rate = (alike * settled).clamp(_LEAST, 1)[:, None]
+    present, teacher = centers[rows[:, 0]], F.normalize(teacher.to(dtype))
     times = torch.zeros(len(centers), 1, dtype=dtype, device=centers.device)
     times.index_add_(0, rows[:, 0], owned.to(dtype))
     move = (1 - rate) * (teacher - present) / times[rows[:, 0]].clamp_min(1)
     centers.index_add_(0, rows[:, 0], move * owned)
+
+
+@torch.no_grad()
+def agreement(
+    centers: Tensor, student: Tensor, teacher: Tensor, columns: Tensor
+) -> tuple[Tensor, Tensor]:
+    """cos(e_S, e_T) and cos(w_y, e_T), the latter at least 1e-6, each (N, 1).
+
+    Arguments are those of ``move_centers``; what a class on another rank has is of no use.
+    """
+    student, teacher = student.to(centers.dtype), teacher.to(centers.dtype)
+    present = centers[columns.clamp_min(0)[:, 0]]
+    alike = F.cosine_similarity(student, teacher).clamp(-1, 1)
+    settled = F.cosine_similarity(present, teacher).clamp(_LEAST, 1)
+    return alike[:, None], settled[:, None]
 
 
 @LOSSES.register("adadistill")
@@ -67,11 +87,20 @@ class AdaDistillLoss(DistillationLoss):
     student's own margin softmax unless ``cakd.margin_weight`` is 0. No gradient reaches the
     teacher. Where Partial FC samples classes, so does this.
 
+    ``kind="ada"`` is the margin of ``AdaFace`` (with its defaults of h and t_alpha), by the norm of
+    the student's embedding, and ``geometry`` adds to its quality z, before it is kept between -1
+    and 1, geometry * c * max(c - cos(e_S, e_T), 0), c = cos(w_y, e_T) of the centre before it
+    moves, at least 1e-6: a student behind what the teacher is sure of gets the larger additive
+    margin. Both are of a fork of the published code (rayyichen310/adadistill_with_adaface_loss,
+    2025, without a licence: read, not run), which has m = 0.4 and 1 * 3 for ``geometry``, grown
+    over the first epoch, which is left out here.
+
     Args:
         dims: widths of both embeddings and ``num_classes``.
-        kind: "arc", s cos(theta_y + margin), or "cos", s (cos(theta_y) - margin).
+        kind: "arc", s cos(theta_y + margin), "cos", s (cos(theta_y) - margin), or "ada".
         scale: s.
         margin: 0.45 for "arc" as published; for "cos" their class has 0.35.
+        geometry: of "ada": how much z grows where the student is behind the teacher.
         gradient: of "arc": "exact" is the derivative, as in the published code;
             "straight_through" is how arcface_torch trains its own margin.
         seed: of the centres at the start, the same however they are sharded.
@@ -86,8 +115,8 @@ class AdaDistillLoss(DistillationLoss):
         updates: training forwards done, a buffer.
 
     Raises:
-        ConfigError: the widths differ and ``projection`` is off, or the number of classes is
-            not known.
+        ConfigError: the widths differ and ``projection`` is off, the number of classes is not
+            known, or ``geometry`` is set for another kind than "ada".
         LossError: no labels.
     """
 
@@ -101,9 +130,10 @@ class AdaDistillLoss(DistillationLoss):
         self,
         dims: FeatureDims,
         *,
-        kind: Literal["arc", "cos"] = "arc",
+        kind: Literal["arc", "cos", "ada"] = "arc",
         scale: Annotated[float, Range(above=0.0)] = 64.0,
         margin: Annotated[float, Range(0.0)] = 0.45,
+        geometry: Annotated[float, Range(0.0)] = 0.0,
         gradient: Literal["exact", "straight_through"] = "exact",
         seed: int = 0,
         projection: bool = False,
@@ -114,9 +144,17 @@ class AdaDistillLoss(DistillationLoss):
                 "adadistill keeps a centre for every class and does not know how many there are: "
                 "give num_classes to the Distiller"
             )
+        if geometry and kind != "ada":
+            raise ConfigError(
+                f"adadistill: geometry adds to the quality that the margin of kind={kind!r} does "
+                'not have: set kind="ada", or geometry=0'
+            )
         self.margin_softmax: CombinedMarginLoss = CosFace(scale, margin)
         if kind == "arc":
             self.margin_softmax = ArcFace(scale, margin, gradient)
+        elif kind == "ada":
+            self.margin_softmax = AdaFace(scale, m=margin)
+        self.geometry = geometry
         self.num_classes = dims.num_classes
         self.seed = seed
         self.projection = embedding_projection("adadistill", dims, projection)
@@ -131,8 +169,11 @@ class AdaDistillLoss(DistillationLoss):
         if not self._started:
             self._start()
         joined = join(self.projection(student.embedding))
+        sides = joined, all_gather(at_least_float32(teacher.embedding))
+        if isinstance(self.margin_softmax, AdaFace):
+            self._judge(self.margin_softmax, student.embedding, *sides, labels)
         if self.training:
-            self._update(joined, teacher.embedding, labels)
+            self._update(*sides, labels)
         shard = ClassShard.of_step(self.class_start, self.num_local, batch)
         cosines = shard.cosines(joined, self.centers[: self.num_local])
         columns = shard.columns(labels)
@@ -155,9 +196,18 @@ class AdaDistillLoss(DistillationLoss):
     @torch.no_grad()
     def _update(self, student: Tensor, teacher: Tensor, labels: Tensor) -> None:
         whole = ClassShard(self.class_start, self.num_local)
-        teacher = all_gather(at_least_float32(teacher))
         move_centers(self.centers, student, teacher, whole.columns(labels))
         self.updates += 1
+
+    @torch.no_grad()
+    def _judge(
+        self, margin: AdaFace, embedding: Tensor, student: Tensor, teacher: Tensor, labels: Tensor
+    ) -> None:
+        """Tell the margin the quality of each image; ``embedding`` (B, E) is this rank's own."""
+        norms = all_gather(at_least_float32(embedding).norm(dim=1, keepdim=True))
+        columns = ClassShard(self.class_start, self.num_local).columns(labels)
+        alike, settled = agreement(self.centers, student, teacher, columns)
+        margin.observe(norms, self.geometry * settled * (settled - alike).clamp_min(0))
 
     def _load_from_state_dict(self, *args, **kwargs):
         self._started = False  # what comes may have been saved before the first forward pass

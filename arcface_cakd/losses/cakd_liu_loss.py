@@ -43,14 +43,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from arcface_cakd.alignment.attention import multi_head_attention
-from arcface_cakd.config import ConfigError, Range
+from arcface_cakd.config import Range
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
+from arcface_cakd.losses.heads import heads_of
 from arcface_cakd.losses.maps import feature_map, smaller_grid, to_common_grid
 from arcface_cakd.precision import at_least_float32, autocast
 from arcface_cakd.registry import LOSSES
-
-HEAD_WIDTH = 64  # that of every ViT's heads
 
 
 def partially_crossed(student: Tensor, teacher: Tensor, replace: float) -> Tensor:
@@ -154,14 +153,7 @@ class CAKDLiuLoss(DistillationLoss):
         super().__init__(dims)
         ours = dims.student_tokens
         theirs, teacher_grid = dims.teacher_map_shape
-        if num_heads is None:
-            num_heads = 1 if theirs % HEAD_WIDTH else theirs // HEAD_WIDTH
-        elif theirs % num_heads:
-            raise ConfigError(
-                f"cakd_liu: num_heads={num_heads} does not divide {theirs}, the width of the "
-                "teacher's tokens: set a divisor of it, or None"
-            )
-        self.replace, self.num_heads = replace, num_heads
+        self.replace, self.num_heads = replace, heads_of("cakd_liu", theirs, num_heads)
         self.value_weight, self.linear_weight = value_weight, linear_weight
         grid = smaller_grid(dims.student_grid, teacher_grid)
         self.qkv = nn.ModuleList(nn.Conv2d(ours, theirs, 3, padding=1) for _ in range(3))

@@ -179,6 +179,45 @@ def teacher_head(batch: LossBatch, name: str) -> MarginHead:
     return teacher_fc
 
 
+def logits_of_both(
+    student: Tensor, teacher: Tensor, batch: LossBatch, name: str, scale: float, standardise: bool
+) -> tuple[Tensor, Tensor, ClassShard]:
+    """Logits (N, C) of student and teacher, joined, each side's by its own centres, and the
+    classes that they are for.
+
+    Args:
+        student: embeddings (B, E_S), and ``teacher`` (B, E_T).
+        batch: of both sides' centres.
+        name: the loss.
+        scale: s of s * cos.
+        standardise: whether to give their z-scores over the classes in place of them.
+
+    Raises:
+        LossError: see ``teacher_head`` and ``student_head``.
+    """
+    teacher_fc, head = teacher_head(batch, name), student_head(batch, name)
+    shard = ClassShard.of_step(head.class_start, head.num_local, batch)
+    sides = (student, head.weight), (teacher, teacher_fc.weight)
+    ours, theirs = (scale * shard.cosines(join(embedding), weight) for embedding, weight in sides)
+    if standardise:
+        ours, theirs = z_scores(ours), z_scores(theirs)
+    return ours, theirs, shard
+
+
+def z_scores(logits: Tensor) -> Tensor:
+    """Each row less its mean, over its standard deviation (of C - 1) + 1e-7, both over the classes
+    of all ranks: (N, C) of this rank.
+
+    Sun, Ren, Li, Wang & Cao, "Logit Standardization in Knowledge Distillation", CVPR 2024.
+    """
+    count = all_gather(torch.tensor([logits.shape[1]], device=logits.device)).sum()
+    centred = logits - all_reduce_with_grad(logits.sum(1, keepdim=True)) / count
+    square = all_reduce_with_grad(centred.square().sum(1, keepdim=True))
+    variance = square / (count - 1).clamp_min(1)
+    # A root has no gradient at 0, where all logits are equal.
+    return centred / (variance.clamp_min(1e-20).sqrt() + 1e-7)
+
+
 def scores_by_teacher(embedding: Tensor, batch: LossBatch, name: str) -> tuple[Tensor, Tensor]:
     """Cosines (N, C) of embeddings (B, E), joined, to the teacher's centres of this rank, and the
     columns (N, 1) of the joined labels among them.

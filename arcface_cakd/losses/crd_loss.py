@@ -30,6 +30,7 @@ from arcface_cakd.config import Range
 from arcface_cakd.distributed import all_gather, all_reduce_mean, rank
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch, total
+from arcface_cakd.losses.memory_bank import put_in
 from arcface_cakd.precision import at_least_float32, full_precision
 from arcface_cakd.registry import LOSSES
 
@@ -125,7 +126,7 @@ class CRDLoss(DistillationLoss):
         ]
         normalizer = self._normalizer(logs, own, negative)
         if self.training:
-            self._enqueue(joined, joined_labels)
+            put_in(self.queued, (self.queue, joined), (self.queue_labels, joined_labels))
         return total(
             contrastive_loss(log, own, negative, c) for log, c in zip(logs, normalizer, strict=True)
         )
@@ -150,13 +151,3 @@ class CRDLoss(DistillationLoss):
         if self.training:
             self.normalizer.copy_(normalizer)
         return normalizer
-
-    @torch.no_grad()
-    def _enqueue(self, joined: Tensor, labels: Tensor) -> None:
-        size = len(self.queue)
-        if size:
-            joined, labels = joined[-size:], labels[-size:]
-            places = (self.queued + torch.arange(len(joined), device=joined.device)) % size
-            self.queue[places] = joined.to(self.queue.dtype)
-            self.queue_labels[places] = labels
-            self.queued += len(joined)

@@ -11,14 +11,11 @@ from arcface_cakd.distributed import all_reduce_with_grad
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
 from arcface_cakd.losses.class_scores import (
-    ClassShard,
     at_labels,
     is_label,
-    join,
     joined_labels,
     log_sum_exp,
-    student_head,
-    teacher_head,
+    logits_of_both,
 )
 from arcface_cakd.precision import at_least_float32
 from arcface_cakd.registry import LOSSES
@@ -75,7 +72,8 @@ class DKDLoss(DistillationLoss):
         dims: not used: each side has centres of its own width.
         alpha: weight of TCKD, and ``beta`` of NCKD.
         temperature: T.
-        scale: s of both sides' logits.
+        scale: s of both sides' logits; of no effect with ``standardise``.
+        standardise: whether z-scores take the place of the logits, see ``kd``.
 
     Raises:
         ConfigError: ``alpha`` and ``beta`` are both 0.
@@ -93,23 +91,18 @@ class DKDLoss(DistillationLoss):
         beta: Annotated[float, Range(0.0)] = 8.0,
         temperature: Annotated[float, Range(above=0.0)] = 4.0,
         scale: Annotated[float, Range(above=0.0)] = 64.0,
+        standardise: bool = False,
     ):
         super().__init__(dims)
         if not alpha and not beta:
             raise ConfigError("dkd: alpha and beta are both 0: set one of them")
         self.alpha, self.beta = alpha, beta
         self.temperature = temperature
-        self.scale = scale
+        self.scale, self.standardise = scale, standardise
 
     def forward(self, student: FaceFeatures, teacher: FaceFeatures, batch: LossBatch) -> Tensor:
-        teacher_fc, head = teacher_head(batch, "dkd"), student_head(batch, "dkd")
-        labels = joined_labels(batch, "dkd")
-        shard = ClassShard.of_step(head.class_start, head.num_local, batch)
-        return dkd_loss(
-            self.scale * shard.cosines(join(student.embedding), head.weight),
-            self.scale * shard.cosines(join(teacher.embedding), teacher_fc.weight),
-            shard.columns(labels),
-            self.alpha,
-            self.beta,
-            self.temperature,
+        ours, theirs, shard = logits_of_both(
+            student.embedding, teacher.embedding, batch, "dkd", self.scale, self.standardise
         )
+        columns = shard.columns(joined_labels(batch, "dkd"))
+        return dkd_loss(ours, theirs, columns, self.alpha, self.beta, self.temperature)

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from arcface_cakd.config import Range
-from arcface_cakd.distributed import all_reduce_with_grad, world_size
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch, total
+from arcface_cakd.losses.batch_norm import JoinedBatchNorm
 from arcface_cakd.losses.maps import feature_map, map_widths, shared_stages
 from arcface_cakd.precision import at_least_float32
 from arcface_cakd.registry import LOSSES
@@ -67,8 +67,8 @@ class AttentionBasedFusion(nn.Module):
         expand = nn.Conv2d(mid, out, 3, padding=1, bias=False)
         for convolution in (reduce, expand):
             nn.init.kaiming_uniform_(convolution.weight, a=1)
-        self.reduce = nn.Sequential(reduce, _BatchNorm(mid))
-        self.expand = nn.Sequential(expand, _BatchNorm(out))
+        self.reduce = nn.Sequential(reduce, JoinedBatchNorm(mid))
+        self.expand = nn.Sequential(expand, JoinedBatchNorm(out))
         self.attention = nn.Conv2d(2 * mid, 2, 1) if fuse else None
 
     def forward(self, x: Tensor, deeper: Tensor | None, grid: torch.Size) -> tuple[Tensor, Tensor]:
@@ -133,28 +133,6 @@ class ReviewKDLoss(DistillationLoss):
             output, deeper = level(feature_map(student, stage), deeper, target.shape[2:])
             outputs.insert(0, output)
         return reviewkd_loss(outputs, targets)
-
-
-class _BatchNorm(nn.Module):
-    """BatchNorm over (B, C, H, W) of all ranks, always with the statistics of the batch."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = at_least_float32(x)
-        if world_size() > 1:
-            x = x - _mean(x)
-            x = x * (_mean(x.square()) + 1e-5).rsqrt()
-            return x * self.weight.view(-1, 1, 1) + self.bias.view(-1, 1, 1)
-        return F.batch_norm(x, None, None, self.weight, self.bias, training=True)
-
-
-def _mean(x: Tensor) -> Tensor:
-    """Mean per channel over the batches of all ranks, of one size: (1, C, 1, 1)."""
-    return all_reduce_with_grad(x.mean((0, 2, 3), keepdim=True)) / world_size()
 
 
 def _to_grid(x: Tensor, grid: torch.Size) -> Tensor:

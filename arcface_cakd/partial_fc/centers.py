@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from arcface_cakd.partial_fc.errors import PartialFCError
+from arcface_cakd.partial_fc.margin_head import MarginHead
 from arcface_cakd.partial_fc.sharded import shard_of
 
 FROM_DATA = "from_data"  # in place of a file: means of the teacher's embeddings, see the engine
@@ -49,6 +50,29 @@ def load_centers(pattern: str) -> Tensor:
             "those of one run, which differ by at most one, larger ones first"
         )
     return torch.cat(shards)
+
+
+@torch.no_grad()
+def start_centers(head: MarginHead, num_classes: int, pattern: str) -> None:
+    """Start the class centres of ``head``, this rank's, from those that ``load_centers`` finds,
+    however many ranks left them.
+
+    Args:
+        head: ours or arcface_torch's.
+        num_classes: of all ranks together.
+        pattern: see ``load_centers``.
+
+    Raises:
+        PartialFCError: see there; or they are of another number of classes or another width.
+    """
+    centers, width = load_centers(pattern), head.weight.shape[1]
+    if tuple(centers.shape) != (num_classes, width):
+        raise PartialFCError(
+            f"init_centers {pattern}: {len(centers)} class centres of width {centers.shape[1]}, "
+            f"but this run has {num_classes} of width {width}: give those of a run on the same "
+            "training set, with the same embedding_size"
+        )
+    head.weight.copy_(centers[head.class_start : head.class_start + head.num_local])
 
 
 def _by_rank(pattern: str) -> list[str]:

@@ -14,6 +14,7 @@ from arcface_cakd.distributed import (
     rank,
     world_size,
 )
+from arcface_cakd.partial_fc.adaface import AdaFace
 from arcface_cakd.partial_fc.cross_entropy import sharded_cross_entropy
 from arcface_cakd.partial_fc.errors import PartialFCError
 
@@ -38,8 +39,9 @@ class PartialFC(nn.Module):
     one process would compute on the joined batch, and a per-rank mean loss may be added to this
     one on the same scale.
 
-    The state dict holds ``weight`` (classes of this rank, E) alone, as arcface_torch's does. The
-    generator that samples classes is kept with ``rng_state`` and ``set_rng_state``.
+    The state dict holds ``weight`` (classes of this rank, E), as arcface_torch's does, and what the
+    margin keeps: ``AdaFace`` its statistics, others nothing. The generator that samples classes is
+    kept with ``rng_state`` and ``set_rng_state``.
 
     Differences from arcface_torch: it runs without a process group and without a GPU; the batch
     size may change from call to call; labels are not written to; the loss is not capped at
@@ -48,7 +50,8 @@ class PartialFC(nn.Module):
 
     Args:
         margin_loss: ``(cosines (B, C), labels (B, 1)) -> logits (B, C)``, labels -1 where the
-            target is elsewhere: ``CombinedMarginLoss`` and its like.
+            target is elsewhere: ``CombinedMarginLoss`` and its like. ``AdaFace`` is told the norms
+            of the embeddings before.
         embedding_size: width E.
         num_classes: classes of all ranks together.
         sample_rate: share of this rank's centres in each step, in (0, 1]. Those of the batch
@@ -146,6 +149,8 @@ class PartialFC(nn.Module):
         embeddings = all_gather_with_grad(
             local_embeddings.to(self.weight.dtype), gradient_scale=self.world_size
         )
+        if isinstance(self.margin_softmax, AdaFace):
+            self.margin_softmax.observe(embeddings.detach().norm(dim=1, keepdim=True))
         columns = labels - self.class_start
         columns = torch.where((columns >= 0) & (columns < self.num_local), columns, -1)
         weight: Tensor = self.weight

@@ -15,14 +15,14 @@ from helpers.documents import read, table
 
 import arcface_cakd.arcface_torch
 from arcface_cakd import CakdConfig
-from arcface_cakd.config import Range, TrainConfig, load_config
-from arcface_cakd.config.settings import Section
+from arcface_cakd.config import Range, Section, TrainConfig, load_config
 from arcface_cakd.config.training import _HOST_ONLY
 from arcface_cakd.registry import LOSSES, SECTIONS
 
 DOCUMENT = read("docs/config.md")
 SECTION_TABLES = {
     "augment": "### `augment`",
+    "adaface": "### `adaface`",
     "teacher": "### `cakd.teacher`",
     "prompts": "### `cakd.prompts`",
     "urfm": "### `cakd.urfm`",

@@ -10,7 +10,7 @@ from arcface_cakd.engine import train
 from arcface_cakd.registry import LOSSES
 
 STEPS = 50
-SETTINGS = {"fsp": {"projection": True}, "reviewkd": {"mid_channels": 16}}
+SETTINGS = {"fsp": {"projection": True}, "reviewkd": {"mid_channels": 16}, "pat": {"dim": 16}}
 BATCH = {"triplet_distillation": 12}  # of 6 identities: 4 images rarely hold a triplet
 
 

@@ -45,6 +45,7 @@ SETTINGS = {
     "dropout": dict(save_all_states=True, network="test_tiny_dropout"),
     "workers": dict(save_all_states=True, network="test_tiny_dropout", num_workers=2),
     "accumulated": dict(save_all_states=True, gradient_acc=4, clip_grad_norm=None),
+    "adaface": dict(save_all_states=True, adaface=dict(m=0.3, h=0.5, t_alpha=0.1)),
     "bf16": dict(save_all_states=True, bf16=True),
 }
 
@@ -52,7 +53,7 @@ SETTINGS = {
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("stop", [6, 9, 13])
 def test_equals_a_straight_run(faces, tmp_path, name, stop):
-    if name in ("adamw", "workers", "bf16") and stop != 6:
+    if name in ("adamw", "workers", "bf16", "adaface") and stop != 6:
         pytest.skip("one stop is enough")
     settings = {**SETTINGS[name], "val_targets": ("lfw",), "verbose": 8}
     straight = train(small_config(faces, tmp_path / "straight", **settings))

@@ -11,10 +11,14 @@ from arcface_cakd.losses import FeatureDims, LossBatch
 __all__ = [
     "agrees",
     "cases",
+    "convolve",
     "dims_of",
     "features",
     "fill",
+    "hierarchical",
     "ident",
+    "nearest",
+    "normalise",
     "pooled",
     "random_maps",
     "value",
@@ -31,6 +35,42 @@ def pooled(x, grid):
             columns = slice(j * width // w, -(-(j + 1) * width // w))
             out[..., i, j] = x[..., rows, columns].mean((-2, -1))
     return out
+
+
+def hierarchical(student, teacher):
+    """The hierarchical context loss of two maps."""
+    weights, parts = [1.0], [((student - teacher) ** 2).mean()]
+    for side in (4, 2, 1):
+        if side < student.shape[2]:
+            difference = pooled(student, (side, side)) - pooled(teacher, (side, side))
+            weights.append(weights[-1] / 2)
+            parts.append((difference**2).mean())
+    return np.average(parts, weights=weights)
+
+
+def convolve(x, weight, bias=None):
+    """A convolution of stride 1 that keeps the grid, by brute force."""
+    pad = weight.shape[2] // 2
+    padded = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+    out = np.zeros((len(x), len(weight), *x.shape[2:]))
+    for i, j in np.ndindex(x.shape[2:]):
+        patch = padded[:, :, i : i + weight.shape[2], j : j + weight.shape[3]]
+        out[:, :, i, j] = np.einsum("bchw,ochw->bo", patch, weight)
+    return out if bias is None else out + bias[:, None, None]
+
+
+def normalise(x, norm):
+    """BatchNorm of a map with the weight and bias of a layer."""
+    mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3))
+    x = (x - mean[:, None, None]) / np.sqrt(variance + 1e-5)[:, None, None]
+    weight, bias = (p.detach().numpy()[:, None, None] for p in (norm.weight, norm.bias))
+    return x * weight + bias
+
+
+def nearest(x, grid):
+    """A map at a grid (h, w) by nearest neighbours."""
+    rows, columns = (np.arange(g) * s // g for g, s in zip(grid, x.shape[2:], strict=True))
+    return x[:, :, rows][:, :, :, columns]
 
 
 def features(token_map=None, stages=()):

@@ -53,7 +53,8 @@ def _record(record: dict) -> None:
 
     def recorded_margin(self, embeddings, labels):
         if self.training and not record["losses"]:
-            record["first"].update(centers=self.weight.detach().clone(), labels=labels.clone())
+            first = {"centers": self.weight, "embeddings": embeddings, "labels": labels}
+            record["first"].update({k: v.detach().clone() for k, v in first.items()})
         record["labels"].append(labels.tolist())
         loss = margin(self, embeddings, labels)
         record["margins"].append(loss.item())

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from golden.make_class_losses import CLASSES, cases, inputs, steps
-from helpers.class_losses import check_golden, cosines, side
+from helpers.class_losses import check_golden, cosines, log_probabilities, side
 
 from arcface_cakd.config import ConfigError, check_settings
 from arcface_cakd.losses import FeatureDims, LossBatch
@@ -154,3 +154,56 @@ def test_number_of_classes_must_be_known():
     with pytest.raises(ConfigError, match="give num_classes") as error:
         AdaDistillLoss(FeatureDims(8, 8, 3, 3))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("geometry", [0.0, 3.0])
+def test_margin_by_quality_and_geometry_equals_a_float64_reference(geometry):
+    """Over several batches, as centres and the norms' statistics move."""
+    m, h, t_alpha, s = 0.4, 0.333, 0.01, 20.0
+    loss = built(kind="ada", margin=m, geometry=geometry, scale=s)
+    centers = steps(3)[0].teacher_centers.numpy()
+    loss.centers.copy_(torch.from_numpy(centers))
+    loss.updates += 1
+    mean, deviation, raised = 20.0, 100.0, 0
+    for given in steps(3):
+        student, teacher = 9 * given.student.numpy(), given.teacher.numpy()
+        labels = given.labels.numpy()
+        norms = np.sqrt((student**2).sum(1))
+        mean = t_alpha * norms.mean() + (1 - t_alpha) * mean
+        deviation = t_alpha * norms.std(ddof=1) + (1 - t_alpha) * deviation
+        quality = []
+        for e_s, e_t, y, norm in zip(student, teacher, labels, norms, strict=True):
+            settled = np.clip(cosine(centers[y], e_t), 1e-6, 1)
+            behind = max(settled - cosine(e_s, e_t), 0)
+            raised += behind > 0
+            z = h * (norm - mean) / (deviation + 0.001) + geometry * settled * behind
+            quality.append(np.clip(z, -1, 1))
+        centers = moved(centers, student, teacher, labels)
+        logits = s * cosines(student, centers)
+        for row, (y, z) in enumerate(zip(labels, quality, strict=True)):
+            angle = np.arccos(np.clip(logits[row, y] / s, -0.999, 0.999)) - m * z
+            logits[row, y] = s * (np.cos(np.clip(angle, 0.001, np.pi - 0.001)) - m - m * z)
+        expected = -np.mean([log_probabilities(logits[i])[y] for i, y in enumerate(labels)])
+        value = loss(side(torch.from_numpy(student)), side(given.teacher), LossBatch(given.labels))
+        assert value.item() == pytest.approx(expected, rel=1e-9)
+        np.testing.assert_allclose(loss.centers, centers, rtol=1e-9, atol=1e-12)
+    assert raised > 2
+
+
+def test_geometry_needs_the_margin_by_quality():
+    with pytest.raises(ConfigError, match='set kind="ada"') as error:
+        built(geometry=1.0)
+    assert "\n" not in str(error.value)
+
+
+def test_margin_by_quality_goes_on_from_its_state():
+    batches = steps(9)
+
+    def run(loss, some):
+        return [loss(side(b.student), side(b.teacher), LossBatch(b.labels)).item() for b in some]
+
+    straight, stopped, resumed = (built(kind="ada", geometry=1.0) for _ in range(3))
+    expected = run(straight, batches)
+    found = run(stopped, batches[:1])
+    resumed.load_state_dict(stopped.state_dict())
+    assert found + run(resumed, batches[1:]) == expected

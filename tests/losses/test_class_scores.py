@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 import torch
-from helpers.class_losses import HostHead, frozen_head, own_head, side
+from helpers.class_losses import HostHead, cosines, frozen_head, own_head, side
 from helpers.processes import run_ranks
 
 from arcface_cakd import distributed
@@ -20,10 +20,12 @@ from arcface_cakd.losses.class_scores import (
     join,
     log_sum_exp,
     softmax_cross_entropy,
+    z_scores,
 )
 from arcface_cakd.losses.cosdistill_loss import CosDistillLoss
-from arcface_cakd.losses.dkd_loss import DKDLoss
-from arcface_cakd.losses.kd_loss import KDLoss
+from arcface_cakd.losses.dkd_loss import DKDLoss, dkd_loss
+from arcface_cakd.losses.gkd_loss import GKDLoss, gkd_loss
+from arcface_cakd.losses.kd_loss import KDLoss, kd_loss
 from arcface_cakd.losses.margin_distillation_loss import MarginDistillationLoss
 from arcface_cakd.losses.ofa_kd_loss import OFAKDLoss
 
@@ -64,24 +66,28 @@ def _cases():
     kinds = (
         (KDLoss, {}),
         (DKDLoss, {}),
+        (GKDLoss, {"threshold": 0.8, "secondary_weight": 0.5}),
         (ArcDistillLoss, wide),
         (CosDistillLoss, wide),
         (MarginDistillationLoss, wide),
         (AdaDistillLoss, wide | {"kind": "arc"}),
         (AdaDistillLoss, wide | {"kind": "cos"}),
+        (AdaDistillLoss, wide | {"kind": "ada", "geometry": 2.0}),
         (OFAKDLoss, {"eps": 1.5, "temperature": 4.0}),
     )
     for kind, settings in kinds:
         yield Case(kind, settings)
         yield Case(kind, settings, sampled=(0, 1, 3, 6))
         yield Case(kind, settings, classes=2)  # on three ranks, the last has none
+    for sampled in (None, (0, 1, 3, 6)):  # of two classes the z-scores are always the same
+        yield Case(DKDLoss, {"standardise": True, "temperature": 0.5}, sampled=sampled)
     yield Case(KDLoss, sampled=(1, 2), head=own_head)  # none on the last of three
     yield Case(DKDLoss, sampled=(0, 2, 5), head=own_head)
 
 
 CASES = list(_cases())
 PLAIN = [  # one for each loss
-    Case(kind, {} if kind in (KDLoss, DKDLoss, OFAKDLoss) else {"projection": True})
+    Case(kind, {} if kind in (KDLoss, DKDLoss, GKDLoss, OFAKDLoss) else {"projection": True})
     for kind in dict.fromkeys(case.loss for case in CASES)
 ]
 each_loss = pytest.mark.parametrize("case", PLAIN, ids=lambda case: case.loss.__name__)
@@ -154,7 +160,7 @@ def test_ranks_together_do_what_one_process_does(world, number):
 def test_which_losses_teach_the_teacher_and_the_centers():
     for case in CASES:
         result = run_steps(case, 1)
-        of_probabilities = case.loss in (KDLoss, DKDLoss, OFAKDLoss)
+        of_probabilities = case.loss in (KDLoss, DKDLoss, GKDLoss, OFAKDLoss)
         assert (result["teacher"] is not None) == of_probabilities
         assert (result["centers"] is not None) == of_probabilities
         assert (result["moving"] is not None) == (case.loss is AdaDistillLoss)
@@ -269,3 +275,45 @@ def test_widths_that_differ_need_the_projection(case):
     with pytest.raises(ConfigError, match=rf"{E}.*{E_T}.*projection=True"):
         case.loss(dims)
     assert not list(case.loss(FeatureDims(E, E, 3, 3, num_classes=7)).parameters())
+
+
+def standardised(row):
+    row = np.asarray(row, dtype=np.float64)
+    return (row - row.mean()) / (np.std(row, ddof=1) + 1e-7)
+
+
+@pytest.mark.parametrize(("rows", "classes", "scale"), [(1, 2, 1.0), (3, 9, 64.0), (5, 200, 1e-3)])
+def test_z_scores_equal_a_float64_reference(rows, classes, scale):
+    logits = scale * torch.randn(rows, classes, dtype=torch.float64)
+    expected = np.array([standardised(row) for row in logits])
+    np.testing.assert_allclose(z_scores(logits), expected, rtol=1e-9)
+    np.testing.assert_allclose(z_scores(logits.float()), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_z_scores_gradients():
+    logits = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(z_scores, logits)
+    equal = torch.ones(2, 4, requires_grad=True)
+    z_scores(equal)[0, 1].backward()
+    assert equal.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", [KDLoss, DKDLoss, GKDLoss])
+def test_standardise_takes_z_scores_in_place_of_logits(kind):
+    """So neither the scale nor how far a side's logits spread is of account."""
+    student, teacher, _, centers, teacher_centers, labels = Case(kind).numbers(1)
+    fc = frozen_head(teacher_centers)
+    batch = LossBatch(labels, partial_fc=HostHead(centers), teacher_fc=fc)
+
+    def value(**settings):
+        loss = kind(FeatureDims(E, E_T, 3, 3), temperature=0.5, **settings)
+        return loss(side(student), side(teacher), batch).item()
+
+    function = {KDLoss: kd_loss, DKDLoss: dkd_loss, GKDLoss: gkd_loss}[kind]
+    sides = (student, centers), (teacher, teacher_centers)
+    scores = [np.array([standardised(row) for row in cosines(*pair)]) for pair in sides]
+    columns = [labels[:, None]] if kind is DKDLoss else []
+    expected = function(*map(torch.from_numpy, scores), *columns, temperature=0.5).item()
+    assert value(standardise=True) == pytest.approx(expected, rel=1e-6)
+    assert value(standardise=True, scale=3.0) == pytest.approx(expected, rel=1e-6)
+    assert value() != pytest.approx(expected, rel=0.1)

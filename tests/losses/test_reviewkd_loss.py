@@ -4,11 +4,14 @@ import torch
 from helpers.feature_maps import (
     agrees,
     cases,
+    convolve,
     dims_of,
     features,
     fill,
+    hierarchical,
     ident,
-    pooled,
+    nearest,
+    normalise,
     random_maps,
     value,
 )
@@ -24,39 +27,6 @@ from arcface_cakd.losses.reviewkd_loss import (
 from arcface_cakd.registry import LOSSES
 
 
-def reference_hcl(student, teacher):
-    weights, parts = [1.0], [((student - teacher) ** 2).mean()]
-    for side in (4, 2, 1):
-        if side < student.shape[2]:
-            difference = pooled(student, (side, side)) - pooled(teacher, (side, side))
-            weights.append(weights[-1] / 2)
-            parts.append((difference**2).mean())
-    return np.average(parts, weights=weights)
-
-
-def convolve(x, weight, bias=None):
-    """A convolution of stride 1 that keeps the grid, by brute force."""
-    pad = weight.shape[2] // 2
-    padded = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
-    out = np.zeros((len(x), len(weight), *x.shape[2:]))
-    for i, j in np.ndindex(x.shape[2:]):
-        patch = padded[:, :, i : i + weight.shape[2], j : j + weight.shape[3]]
-        out[:, :, i, j] = np.einsum("bchw,ochw->bo", patch, weight)
-    return out if bias is None else out + bias[:, None, None]
-
-
-def normalise(x, norm):
-    mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3))
-    x = (x - mean[:, None, None]) / np.sqrt(variance + 1e-5)[:, None, None]
-    weight, bias = (p.detach().numpy()[:, None, None] for p in (norm.weight, norm.bias))
-    return x * weight + bias
-
-
-def nearest(x, grid):
-    rows, columns = (np.arange(g) * s // g for g, s in zip(grid, x.shape[2:], strict=True))
-    return x[:, :, rows][:, :, :, columns]
-
-
 def reference(loss, student, teacher):
     total, deeper = 0.0, None
     for level, ours, theirs in zip(loss.levels[::-1], student[::-1], teacher[::-1], strict=True):
@@ -70,14 +40,14 @@ def reference(loss, student, teacher):
             x = x * a[:, :1] + deeper * a[:, 1:]
         deeper = nearest(x, theirs.shape[2:])
         out = normalise(convolve(deeper, weights["expand.0.weight"]), level.expand[1])
-        total += reference_hcl(out, theirs)
+        total += hierarchical(out, theirs)
     return total
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 4, 5, 7, 8])
 def test_context_loss_equals_a_float64_reference(side):
     ours, theirs = random_maps(side, (2, 3, side, side), (2, 3, side, side))
-    expected = reference_hcl(ours.numpy(), theirs.numpy())
+    expected = hierarchical(ours.numpy(), theirs.numpy())
     found = hierarchical_context_loss(ours, theirs)
     assert found.item() == pytest.approx(expected, rel=1e-12)
 

@@ -87,6 +87,8 @@ PUBLISHED = {
     "dkd": (1, {"alpha": 1, "beta": 8, "temperature": 4}),
     "mgd": (7e-5 * 768 * 49, {"mask": "channels", "mask_ratio": 0.15}),
     "ekd": (1, {"positive_weight": 0.02, "negative_weight": 0.01}),
+    "scalekd": (0.08 * 49, {"spatial_weight": 1, "frequency_weight": 0.06 / 0.08}),
+    "pat": (1, {"dim": 512, "side": 4}),
     "triplet_distillation": (1, {"margin_min": 0.2, "margin_max": 0.5}),
 }
 ALONE = {
@@ -101,6 +103,10 @@ OURS = {
     "reviewkd": (1, {}),
     "ofa_kd": (1, {"eps": 1.5}),
     "cakd_liu": (1, {}),
+    "gkd": (1, {"threshold": 0.9, "temperature": 4}),
+    "thkd": (10, {}),
+    "shkd": (10, {}),
+    "iled_rpsd": (10, {"relation_weight": 1}),
     "embedding_cosine": (64, {}),
     "embedding_l2": (64 / 512, {"normalize": False}),
     "shrinkteanet": (64, {}),
