@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from arcface_cakd.backbones import weights_digest
 from arcface_cakd.data.loader import FaceImages, open_images
 from arcface_cakd.data.one_pass import OnePass
 from arcface_cakd.data.tensors import as_batch
@@ -21,7 +22,6 @@ from arcface_cakd.distributed import (
     world_size,
 )
 from arcface_cakd.engine.errors import CheckpointError, TeacherError
-from arcface_cakd.engine.fingerprint import weights_digest
 from arcface_cakd.files import atomic_path
 from arcface_cakd.partial_fc import FROM_DATA
 from arcface_cakd.progress import track

@@ -140,7 +140,7 @@ def distiller(name="swin_mini", stage=None, **entry):
     entry = {
         "teacher": {"network": name, "weights": "random", "stage": stage},
         "prompts": None,
-        "urfm": {"num_centers": 9, "dim": 16, "num_heads": 2},
+        "urfm": {"num_centers": 9},
         **entry,
     }
     config = CakdConfig.from_entry(entry)
