@@ -1,0 +1,89 @@
+"""The methods of the study: each a name, and the `cakd` entry that it trains with.
+
+An entry lacks its teacher, which the data bring. Each says itself what is on, so that what the
+package does by default changes no cell. All keep the student's own margin softmax, at weight 1.
+
+Weights: the embedding alone stands at 10, 64 and 256. Every rival has three: what its publication
+or our recipe of it says, and a fifth and five times of that, since what is right for a large batch
+and another teacher need not be right here; so that no rival is judged by one unlucky weight.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+Entry = dict[str, Any]
+
+
+def distilled(*losses: Entry, **parts: Any) -> Entry:
+    """An entry of these losses alone: no prompts and no URFM, unless ``parts`` say so."""
+    return {"prompts": None, "urfm": None, "losses": list(losses), **parts}
+
+
+def embedding(weight: float) -> Entry:
+    return {"name": "embedding_cosine", "weight": weight}
+
+
+def with_urfm(feature: float, attention: float) -> Entry:
+    """The embedding at 64 and URFM, sized as the demo's, its rate too (5 times 0.1)."""
+    return distilled(
+        embedding(64.0),
+        {"name": "urfm_feature", "weight": feature},
+        {"name": "urfm_attention", "weight": attention},
+        urfm={"num_centers": 49, "dim": 64, "num_heads": 4},
+        anchoring={},
+        lr_scale={"urfm": 5.0},
+    )
+
+
+# A rival's loss: its middle weight, and its settings where they are not its own defaults. Those
+# that compare with the teacher's class centres are not here: EdgeFace has none for this set.
+RIVALS: dict[str, tuple[float, Entry]] = {
+    "adadistill": (1.0, {}),
+    "at": (1000.0, {}),
+    "cakd_liu": (1.0, {}),
+    "cckd": (100.0, {}),
+    "crd": (0.8, {}),
+    "ekd": (1.0, {}),
+    "embedding_l2": (0.02, {"normalize": False}),
+    "fitnet": (100.0, {}),
+    "fsp": (50.0, {"projection": True}),
+    "mgd": (2.6, {"mask": "channels", "mask_ratio": 0.15}),
+    "pkt": (30000.0, {}),
+    "reviewkd": (1.0, {"schedule": {"kind": "warmup", "steps": 35}}),
+    "rkd": (1.0, {}),
+    "shrinkteanet": (10.0, {}),
+    "sp": (3000.0, {}),
+    "triplet_distillation": (1.0, {}),
+    "vid": (1.0, {}),
+}
+FACTORS = (0.2, 1.0, 5.0)
+
+
+def _methods() -> dict[str, Entry | None]:
+    methods: dict[str, Entry | None] = {"plain": None}
+    for weight in (10, 64, 256):
+        methods[f"embedding_{weight}"] = distilled(embedding(float(weight)))
+    for name, (middle, settings) in RIVALS.items():
+        for factor in FACTORS:
+            weight = float(f"{middle * factor:g}")
+            methods[f"{name}_{weight:g}"] = distilled({"name": name, "weight": weight, **settings})
+    methods["embedding_64_urfm_5_100"] = with_urfm(5.0, 100.0)
+    methods["embedding_64_urfm_50_1"] = with_urfm(50.0, 1.0)
+    return methods
+
+
+METHODS: Mapping[str, Entry | None] = _methods()
+
+# What is looked at and not trained; each has one cell, of seed 0.
+REFERENCES = ("teacher", "colour_histogram")
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "references": REFERENCES,
+    "baselines": ("plain", "embedding_10", "embedding_64", "embedding_256"),
+    "rivals": tuple(
+        f"{name}_{float(f'{middle * factor:g}'):g}"
+        for factor in (1.0, 0.2, 5.0)
+        for name, (middle, _) in RIVALS.items()
+    ),
+    "urfm": ("embedding_64_urfm_5_100", "embedding_64_urfm_50_1"),
+}
