@@ -178,8 +178,8 @@ def run_cell(cell: Cell, faces: Path, work: Path, runs: Path) -> dict[str, Any]:
         except ArcfaceCakdError as error:
             record["failure"] = str(error)
             return record | {"sets": {}}
-        record["cpu_seconds"] = round(time.process_time() - cpu, 1)
-        record["wall_seconds"] = round(time.monotonic() - wall, 1)
+        record["cpu_seconds"] = round(time.process_time() - cpu, 2)
+        record["wall_seconds"] = round(time.monotonic() - wall, 2)
         kept = ("epoch", "step", "loss", "margin", "terms", "gradient_norms", "diagnostics")
         lines = [line for line in result.history if "loss" in line]
         record["history"] = [

@@ -225,16 +225,16 @@ def cells_of(study: Study, method: str, args: argparse.Namespace) -> list[str]:
     if closed is None:
         cells.append("")
     else:
-        low, high = 100 * closed.low, 100 * closed.high
-        cells.append(f"{100 * closed.value:.0f} % [{low:.0f}, {high:.0f}]")
-    found = (
-        None if method == args.baseline else study.difference(method, args.baseline, args.figure)
-    )
+        shares = (round(100 * share) for share in (closed.value, closed.low, closed.high))
+        cells.append("{} % [{}, {}]".format(*shares))
+    found = None
+    if method != args.baseline:
+        found = study.difference(method, args.baseline, args.figure)
     cells += ["", ""] if found is None else [interval(found), f"{found.p:.3f}"]
     costs = [
-        r["cpu_seconds"]
-        for c, r in study.cells.items()
-        if c.method == method and "cpu_seconds" in r
+        record["cpu_seconds"]
+        for cell, record in study.cells.items()
+        if cell.method == method and "cpu_seconds" in record
     ]
     return [*cells, f"{np.median(costs):.0f}" if costs else "-"]
 
