@@ -17,7 +17,6 @@ import fcntl
 import hashlib
 import json
 import platform
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -71,8 +70,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1, help="of each cell; default: 1")
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
-    words = sys.argv[1:] if arguments is None else arguments
-    command = f"python eval/study/run.py {shlex.join(words)}"
     try:
         if args.sentinel:
             return 0 if sentinel(Cell.read(args.sentinel, args.size), args) else 1
@@ -91,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if args.list:
                 print(f"{cell}: {state(cell, args.runs)}")
             else:
-                visit(cell, args, command)
+                visit(cell, args)
     except ArcfaceCakdError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -110,7 +107,7 @@ def state(cell: Cell, runs: Path) -> str:
     return f"failed: {record['failure']}" if record.get("failure") else "done"
 
 
-def visit(cell: Cell, args: argparse.Namespace, command: str) -> None:
+def visit(cell: Cell, args: argparse.Namespace) -> None:
     """Run a cell that has not been run, and open the set that was asked for."""
     work = args.faces / "work" / str(cell)
     with taken(work / "lock") as ours:
@@ -119,15 +116,21 @@ def visit(cell: Cell, args: argparse.Namespace, command: str) -> None:
             return
         record = read_record(args.runs, cell)
         if record is None:
-            record = run_cell(cell, args.faces, work, args.runs) | {"command": command}
+            record = run_cell(cell, args.faces, work, args.runs)
             write_record(args.runs, cell, record)
             report(cell, record, cell.of.choose)
         if args.open and args.open not in record["sets"] and not record["failure"]:
             check_weights(cell, record, work)
             record["sets"] |= judged(cell, args.faces, work, (args.open,), args.runs)
-            record["opened"] = [*record.get("opened", []), command]
             write_record(args.runs, cell, record)
             report(cell, record, (args.open,))
+
+
+def command_of(cell: Cell) -> str:
+    """What runs this cell alone."""
+    size = "" if cell.size == "cpu" else f" --size {cell.size}"
+    seeds = "" if cell.method in REFERENCES else f" --seeds {cell.seed}"
+    return f"python eval/study/run.py{size} --data {cell.data} --methods {cell.method}{seeds}"
 
 
 @contextlib.contextmanager
@@ -154,6 +157,7 @@ def run_cell(cell: Cell, faces: Path, work: Path, runs: Path) -> dict[str, Any]:
         "method": cell.method,
         "seed": cell.seed,
         "size": cell.size,
+        "command": command_of(cell),
         "date": now.strftime("%Y-%m-%d %H:%M"),
         "failure": None,
         "sources": {},
