@@ -57,7 +57,9 @@ class FaceFinder:
                 tried = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
             border = int(share * max(tried.shape[:2]))
             if border:
-                tried = cv2.copyMakeBorder(tried, *[border] * 4, cv2.BORDER_REPLICATE)
+                tried = cv2.copyMakeBorder(
+                    tried, border, border, border, border, cv2.BORDER_REPLICATE
+                )
             height, width = tried.shape[:2]
             network = self._networks[score]
             network.setInputSize((width, height))
@@ -85,7 +87,9 @@ def aligned_crop(encoded: bytes, landmarks: np.ndarray) -> tuple[bytes, np.ndarr
 
 
 def _decoded(encoded: bytes) -> np.ndarray:
-    return cv2.imdecode(np.frombuffer(encoded, dtype=np.uint8), cv2.IMREAD_COLOR)
+    image = cv2.imdecode(np.frombuffer(encoded, dtype=np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None, "an image of LFW that OpenCV cannot decode"
+    return image
 
 
 def _distance(box: np.ndarray, x: float, y: float) -> tuple[bool, float]:

@@ -61,8 +61,8 @@ FACTORS = (0.2, 1.0, 5.0)
 
 def _methods() -> dict[str, Entry | None]:
     methods: dict[str, Entry | None] = {"plain": None}
-    for weight in (10, 64, 256):
-        methods[f"embedding_{weight}"] = distilled(embedding(float(weight)))
+    for alone in (10.0, 64.0, 256.0):
+        methods[f"embedding_{alone:g}"] = distilled(embedding(alone))
     for name, (middle, settings) in RIVALS.items():
         for factor in FACTORS:
             weight = float(f"{middle * factor:g}")

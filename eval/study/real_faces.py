@@ -188,7 +188,7 @@ def draw_pairs(people: dict[str, list[Crop]], rng: random.Random) -> list[Pair]:
 
 def without(pairs: list[Pair], images: set[str]) -> list[Pair]:
     """The pairs, without each couple (one person, two people) that shows one of the images."""
-    kept = []
+    kept: list[Pair] = []
     for couple in zip(pairs[0::2], pairs[1::2], strict=True):
         if not any(crop.name in images for p in couple for crop in (p.one, p.other)):
             kept += couple

@@ -90,13 +90,13 @@ def test_finished_cells_are_skipped_and_others_run(tiny, capsys):
 
 
 def test_a_killed_cell_leaves_nothing_and_is_run_again(tiny, monkeypatch):
-    import run
+    import cells
 
     tiny("--methods", "plain")
     straight = record(tiny, "plain", 1)
     (tiny.runs / "tiny" / "plain" / "1.json").unlink()
     with monkeypatch.context() as killed:
-        killed.setattr(run, "judged", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        killed.setattr(cells, "judged", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             tiny("--methods", "plain")
     assert not (tiny.runs / "tiny" / "plain" / "1.json").exists()
