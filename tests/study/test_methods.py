@@ -105,7 +105,7 @@ def test_the_gpu_grid_builds(grid, teacher):
         assert grid.teacher_config(found, Path("faces")).network == teacher
         assert found.choose and set(found.choose).isdisjoint(found.report)
         student = on_meta(found.student["network"], 512)
-        for method in ("plain", "embedding_64", "rkd_1", "embedding_64_urfm_5_100"):
+        for method in ("plain", "embedding_64", "rkd_6.7", "embedding_64_urfm_5_100"):
             cell = grid.Cell(data, method, 1, "gpu").checked()
             config = grid.cell_config(cell, Path("faces"), Path("out"))
             assert (config.bf16, config.network) == (True, found.student["network"])

@@ -13,8 +13,8 @@ STRENGTH = {  # how far the scores of one person's pairs lie above the others'
     "colour_histogram": 0.05,
     "plain": 0.2,
     "embedding_64": 0.4,
-    "sp_3000": 0.4,
-    "rkd_1": 0.55,
+    "sp_1000": 0.4,
+    "rkd_6.7": 0.55,
     "teacher": 0.9,
 }
 
@@ -97,7 +97,7 @@ def test_figures_and_order(study, runs, capsys):
     _, rows = shown(study, runs, capsys)
     assert (next(iter(rows)), list(rows)[-1]) == ("colour_histogram", "teacher")
     assert set(rows) == set(STRENGTH)
-    values = {m: [one_minus_auc(cosines(m, s)) for s in (1, 2, 3)] for m in ("plain", "rkd_1")}
+    values = {m: [one_minus_auc(cosines(m, s)) for s in (1, 2, 3)] for m in ("plain", "rkd_6.7")}
     for method, each in values.items():
         mean, spread = map(float, rows[method]["1-auc"].split(" ± "))
         assert mean == pytest.approx(np.mean(each), abs=2e-4)
@@ -106,8 +106,8 @@ def test_figures_and_order(study, runs, capsys):
         assert rows[method]["CPU s"] == "102"
     teacher = one_minus_auc(cosines("teacher", 0))
     plain = np.mean(values["plain"])
-    expected = 100 * (np.mean(values["rkd_1"]) - plain) / (teacher - plain)
-    assert float(rows["rkd_1"]["gap closed"].split(" %")[0]) == pytest.approx(expected, abs=0.6)
+    expected = 100 * (np.mean(values["rkd_6.7"]) - plain) / (teacher - plain)
+    assert float(rows["rkd_6.7"]["gap closed"].split(" %")[0]) == pytest.approx(expected, abs=0.6)
     assert rows["plain"]["gap closed"] == "0 % [0, 0]"
     assert rows["teacher"]["gap closed"] == "100 % [100, 100]"
 
@@ -115,15 +115,15 @@ def test_figures_and_order(study, runs, capsys):
 def test_differences_to_the_baseline(study, runs, capsys):
     _, rows = shown(study, runs, capsys)
     baseline = np.mean([one_minus_auc(cosines("embedding_64", s)) for s in (1, 2, 3)])
-    for method in ("plain", "rkd_1", "teacher"):
+    for method in ("plain", "rkd_6.7", "teacher"):
         seeds = (0,) if method == "teacher" else (1, 2, 3)
         mean = np.mean([one_minus_auc(cosines(method, s)) for s in seeds])
         value, low, high = _numbers(rows[method]["less embedding_64"])
         assert value == pytest.approx(mean - baseline, abs=2e-4)
         assert low <= value <= high
-    assert _numbers(rows["rkd_1"]["less embedding_64"])[2] < 0
+    assert _numbers(rows["rkd_6.7"]["less embedding_64"])[2] < 0
     assert _numbers(rows["plain"]["less embedding_64"])[1] > 0
-    assert float(rows["rkd_1"]["p"]) < 0.05 < float(rows["sp_3000"]["p"])
+    assert float(rows["rkd_6.7"]["p"]) < 0.05 < float(rows["sp_1000"]["p"])
     assert rows["embedding_64"]["less embedding_64"] == ""
 
 
@@ -133,26 +133,26 @@ def _numbers(text):
 
 
 def test_seeds_that_both_have(study, runs, capsys):
-    (runs / "real" / "rkd_1" / "2.json").unlink()
+    (runs / "real" / "rkd_6.7" / "2.json").unlink()
     _, rows = shown(study, runs, capsys)
     ours, theirs = (
         [one_minus_auc(cosines(method, seed)) for seed in (1, 3)]
-        for method in ("rkd_1", "embedding_64")
+        for method in ("rkd_6.7", "embedding_64")
     )
     expected = np.mean(ours) - np.mean(theirs)
-    assert _numbers(rows["rkd_1"]["less embedding_64"])[0] == pytest.approx(expected, abs=2e-4)
+    assert _numbers(rows["rkd_6.7"]["less embedding_64"])[0] == pytest.approx(expected, abs=2e-4)
     _, rows = shown(study, runs, capsys, "--seeds", "2")
     assert rows["plain"]["seeds"] == "2"
-    assert "rkd_1" not in rows
+    assert "rkd_6.7" not in rows
 
 
 def test_colours_plain_and_teacher_stand_in_every_table(study, runs, capsys):
-    _, rows = shown(study, runs, capsys, "--methods", "rkd_1")
-    assert set(rows) == {"colour_histogram", "plain", "rkd_1", "teacher"}
+    _, rows = shown(study, runs, capsys, "--methods", "rkd_6.7")
+    assert set(rows) == {"colour_histogram", "plain", "rkd_6.7", "teacher"}
 
 
 def test_hypotheses(study, runs, capsys):
-    tested = {"H1": "rkd_1 embedding_64", "H3": "sp_3000 plain", "H2": "sp_3000 embedding_64"}
+    tested = {"H1": "rkd_6.7 embedding_64", "H3": "sp_1000 plain", "H2": "sp_1000 embedding_64"}
     words = [w for name, two in tested.items() for w in ("--hypothesis", name, *two.split())]
     out, _ = shown(study, runs, capsys, *words)
     lines = {line[4:6]: line for line in out.splitlines() if line.startswith("- **H")}
@@ -170,9 +170,9 @@ def test_hypotheses(study, runs, capsys):
 
 
 def test_failures_are_named(study, runs, capsys):
-    write(study, runs, "rkd_1", 4, failure="loss is not finite", sets={})
+    write(study, runs, "rkd_6.7", 4, failure="loss is not finite", sets={})
     out, _ = shown(study, runs, capsys)
-    assert "Failed: real/rkd_1/4: loss is not finite" in out
+    assert "Failed: real/rkd_6.7/4: loss is not finite" in out
 
 
 class TestRefusals:
@@ -196,7 +196,7 @@ class TestRefusals:
 
     def test_a_sentinel_says_nothing_of_what_it_does_not_use(self, study, runs, capsys):
         for seed, digest in ((1, "x"), (2, "y")):
-            write(study, runs, "rkd_1", seed, sources={**SOURCES, "distillation": digest})
+            write(study, runs, "rkd_6.7", seed, sources={**SOURCES, "distillation": digest})
         link = {"before": SOURCES, "after": SOURCES, "equal": True}
         (runs / "sentinels.json").write_text(json.dumps([link]))
         assert "'distillation' (x, y)" in refused(study, runs, capsys)
