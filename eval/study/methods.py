@@ -1,12 +1,12 @@
 """The methods of the study: each a name, and the `cakd` entry that it trains with.
 
-An entry lacks its teacher, which the data bring. Each says itself what is on, so that what the
-package does by default changes no cell. All keep the student's own margin softmax, at weight 1.
+An entry lacks its teacher, which the data bring. Each says itself what is on. All keep the
+student's own margin softmax, at weight 1.
 
 Weights: the embedding alone stands at 10, 64 and 256. Every rival has three, at which its gradient
 on the student is about as large as the embedding's at those: measured after 20 steps of one run,
-see LOG.md. Published weights go with other data, teachers and margins, and make gradients from a
-thousandth to seven times of that; so no rival is judged by a weight that is out of proportion here.
+see LOG.md. Published weights go with other data, teachers and margins, and make gradients of
+0.0003 to 7 times that; so no rival is judged by a weight that is out of proportion here.
 """
 
 from collections.abc import Mapping
@@ -25,12 +25,12 @@ def embedding(weight: float) -> Entry:
 
 
 def with_urfm(feature: float, attention: float) -> Entry:
-    """The embedding at 64 and URFM, sized as the demo's, its rate too (5 times 0.1)."""
+    """The embedding at 64, and URFM as it is by default, at the demo's rate (5 times 0.1)."""
     return distilled(
         embedding(64.0),
         {"name": "urfm_feature", "weight": feature},
         {"name": "urfm_attention", "weight": attention},
-        urfm={"num_centers": 49, "dim": 64, "num_heads": 4},
+        urfm={},
         anchoring={},
         lr_scale={"urfm": 5.0},
     )
