@@ -13,7 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from grid import Cell, StudyError, cell_config, teacher_entry
+from grid import (
+    Cell,
+    StudyError,
+    cell_config,
+    check_teacher_is_trained,
+    teacher_entry,
+)
 from methods import METHODS, REFERENCES
 from records import PairSet, record_path, rounded, scored, write_people
 from sources import digests
@@ -49,7 +55,12 @@ def run_cell(cell: Cell, faces: Path, work: Path, runs: Path) -> dict[str, Any]:
     """Train and judge a cell by the sets to choose by; what the record says of it.
 
     A run that diverges, or whose entry does not fit, is a result too: the record says why.
+
+    Raises:
+        StudyError: the teacher has not been trained.
     """
+    if cell.method == "teacher" or METHODS.get(cell.method) is not None:
+        check_teacher_is_trained(cell.of, faces)
     now = datetime.now(timezone.utc)
     record: dict[str, Any] = {
         "data": cell.data,

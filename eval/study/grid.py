@@ -64,6 +64,7 @@ CPU_TEACHER: dict[str, Any] = {
     "num_workers": 0,
     "seed": 1,
 }
+TRAINED = "done"  # a file beside the weights of a teacher whose training has ended
 MADE_PROTOCOLS = ("lfw", "cfp_fp", "agedb_30")
 
 
@@ -218,6 +219,21 @@ def teacher_config(data: Data, faces: Path) -> TrainConfig:
 def teacher_entry(data: Data, faces: Path) -> dict[str, Any]:
     """``cakd.teacher`` of the data."""
     return {**data.teacher, "weights": str(faces / data.teacher["weights"])}
+
+
+def check_teacher_is_trained(data: Data, faces: Path) -> None:
+    """See that the study has trained the teacher to its end, where it trains it.
+
+    A run writes ``model.pt`` after every epoch: that it is there says little.
+
+    Raises:
+        StudyError: it has not.
+    """
+    if data.teacher_settings is None:
+        return
+    folder = (faces / data.teacher["weights"]).parent
+    if not (folder / TRAINED).is_file():
+        raise StudyError(f"{folder} has no trained teacher: run.py --data <these> --teacher first")
 
 
 def _config(

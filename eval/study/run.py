@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from cells import check_weights, judged, run_cell, taken
-from grid import SIZES, Cell, StudyError, teacher_config
+from grid import SIZES, TRAINED, Cell, StudyError, teacher_config
 from methods import GROUPS, METHODS, REFERENCES
 from records import RUNS, read_record, write_record
 
@@ -145,9 +145,9 @@ def train_teacher(cell: Cell, faces: Path) -> None:
     with taken(config.folder / "lock") as ours:
         if not ours:
             raise StudyError(f"{config.folder}: another process trains this teacher: wait for it")
-        if not (config.folder / "done").is_file():
+        if not (config.folder / TRAINED).is_file():
             train(config)
-            write_text(config.folder / "done", "")
+            write_text(config.folder / TRAINED, "")
 
 
 def sentinel(cell: Cell, args: argparse.Namespace) -> bool:

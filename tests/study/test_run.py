@@ -200,6 +200,25 @@ def test_sentinel(tiny, monkeypatch, capsys):
     assert "has no figures to compare with" in capsys.readouterr().err
 
 
+def test_a_teacher_is_trained_to_its_end_first(tiny, monkeypatch, capsys):
+    import grid
+
+    data = grid.SIZES["cpu"]["tiny"]
+    monkeypatch.setitem(vars(data), "teacher_settings", {**data.student, "seed": 9})
+    teacher = {**data.teacher, "weights": "trained/model.pt"}
+    monkeypatch.setitem(vars(data), "teacher", teacher)
+    (tiny.faces / "trained").mkdir()
+    torch.save({}, tiny.faces / "trained" / "model.pt")  # of a run that was stopped
+    assert tiny("--methods", "embedding_64") == 1
+    assert "has no trained teacher" in capsys.readouterr().err
+    assert tiny("--methods", "plain") == 0
+    assert tiny("--teacher", "--methods", "teacher", "embedding_64") == 0
+    assert record(tiny, "embedding_64", 1)["failure"] is None
+    written = (tiny.faces / "trained" / "model.pt").stat().st_mtime_ns
+    assert tiny("--teacher", "--methods", "teacher") == 0
+    assert (tiny.faces / "trained" / "model.pt").stat().st_mtime_ns == written
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
