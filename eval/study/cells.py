@@ -108,7 +108,7 @@ def judged(cell: Cell, faces: Path, work: Path, names: Sequence[str], runs: Path
     """The figures and scores of a cell's network on the sets of these names."""
     results = {}
     for name in names:
-        pairs = PairSet.read(faces / cell.of.folder, name)
+        pairs = PairSet.read(faces / cell.of.folder, name, cell.of.negatives)
         write_people(runs, cell.data, name, pairs)
         results[name] = scored(pairs, pairs.cosines(embeddings_of(cell, faces, work, pairs.images)))
     return results

@@ -9,9 +9,16 @@ from typing import Any
 import numpy as np
 from grid import Cell, StudyError
 from methods import REFERENCES
-from records import FIGURES, read_people, records, unpacked_scores
+from records import FIGURES, ON_LISTED, read_people, records, unpacked_scores
 
-from arcface_cakd.evaluation import Bootstrap, Estimate, Resampled, difference, gap_closed
+from arcface_cakd.evaluation import (
+    Bootstrap,
+    Estimate,
+    People,
+    Resampled,
+    difference,
+    gap_closed,
+)
 
 Record = Mapping[str, Any]
 
@@ -51,9 +58,10 @@ class Study:
             )
         check_sources(self.cells, read_sentinels(runs))
         check_settings_agree(self.cells)
-        people = []
+        people: list[People] = []
+        self._listed: list[int] = []
         for name in sets:
-            persons, digest = read_people(runs, data, name)
+            persons, listed, digest = read_people(runs, data, name)
             for cell, record in self.cells.items():
                 if record["sets"][name]["bin"] != digest:
                     raise StudyError(
@@ -61,7 +69,11 @@ class Study:
                         "remove its JSON and run it again"
                     )
             people.append(persons)
-        self._bootstrap = Bootstrap(people, draws)
+            self._listed.append(listed)
+        own = [
+            People(p.issame[:n], p.persons[:n]) for p, n in zip(people, self._listed, strict=True)
+        ]
+        self._bootstrap, self._of_listed = Bootstrap(people, draws), Bootstrap(own, draws)
         self._resample = lru_cache(maxsize=None)(self._resampled)
 
     @property
@@ -87,6 +99,9 @@ class Study:
             np.stack([unpacked_scores(self.record(method, s)["sets"][n]["scores"]) for s in seeds])
             for n in self.sets
         ]
+        if figure in ON_LISTED:
+            scores = [rows[:, :n] for rows, n in zip(scores, self._listed, strict=True)]
+            return self._of_listed.resample(scores, FIGURES[figure])
         return self._bootstrap.resample(scores, FIGURES[figure])
 
     def record(self, method: str, seed: int) -> Record:

@@ -27,6 +27,7 @@ class Data:
         report: the .bin sets that are opened only when told, once for each frozen table.
         student: settings of the students' ``TrainConfig``.
         teacher_settings: settings of the teacher's own, where the study trains it.
+        negatives: pairs of two people for each of one person, see ``records.more_negatives``.
     """
 
     folder: str
@@ -35,6 +36,7 @@ class Data:
     report: tuple[str, ...]
     student: Mapping[str, Any]
     teacher_settings: Mapping[str, Any] | None = None
+    negatives: int = 1
 
 
 # As in the first try on these faces; a cell takes two CPU minutes and the teacher's.
@@ -124,6 +126,7 @@ SIZES: dict[str, dict[str, Data]] = {
             choose=("dev",),
             report=("test",),
             student=CPU_STUDENT,
+            negatives=10,
         ),
         "made": _made("made", MADE_PROTOCOLS, ()),
         "made_confirmation": _made("made_confirmation", (), MADE_PROTOCOLS),

@@ -25,28 +25,37 @@ from arcface_cakd.files import write_text
 
 RUNS = Path(__file__).parent / "runs"
 FIGURES = {"1-auc": one_minus_auc, "accuracy": accuracy, "tar@far=0.01": tar_at_one_percent}
+ON_LISTED = {"accuracy"}  # figures on the pairs of the .bin alone, which are of both kinds evenly
 _STEPS = 65535  # cosines are kept as 16-bit numbers; the figures are those of what is kept
 
 
 @dataclass(frozen=True)
 class PairSet:
-    """A .bin set as the study scores it: each image once.
+    """A .bin set as the study scores it: each image once, and more pairs of two people.
 
     Attributes:
         images: (N, 112, 112, 3) uint8, every image of the set once.
         places: (P, 2) int, the two images of each pair.
         people: who is on the pairs.
+        listed: how many of the pairs, the first ones, are those of the .bin.
         sha256: of the .bin, its first 16 digits.
     """
 
     images: np.ndarray
     places: np.ndarray
     people: People
+    listed: int
     sha256: str
 
     @classmethod
-    def read(cls, folder: Path, name: str) -> "PairSet":
+    def read(cls, folder: Path, name: str, negatives: int = 1) -> "PairSet":
         """<name>.bin and <name>_people.tsv.
+
+        Args:
+            folder: where they are.
+            name: of the set.
+            negatives: pairs of two people for each pair of one person; what the .bin lacks of
+                them is drawn from its images, see ``more_negatives``.
 
         Raises:
             DataError: the set cannot be read.
@@ -65,10 +74,17 @@ class PairSet:
         number = {name: k for k, name in enumerate(names)}
         persons = np.array([[number[name] for name in couple] for couple in couples])
         place = {image: k for k, image in enumerate(dict.fromkeys(encoded))}
+        places = np.array([place[image] for image in encoded]).reshape(-1, 2)
+        whose = np.zeros(len(place), dtype=np.int64)
+        whose[places] = persons
+        wanted = negatives * np.count_nonzero(issame) - np.count_nonzero(~issame)
+        drawn = more_negatives(places, whose, wanted)
+        places, persons = np.concatenate([places, drawn]), np.concatenate([persons, whose[drawn]])
         return cls(
             images=np.stack([decode_crop(image) for image in place]),
-            places=np.array([place[image] for image in encoded]).reshape(-1, 2),
-            people=People(issame, persons),
+            places=places,
+            people=People(persons[:, 0] == persons[:, 1], persons),
+            listed=len(issame),
             sha256=hashlib.sha256((folder / f"{name}.bin").read_bytes()).hexdigest()[:16],
         )
 
@@ -79,11 +95,37 @@ class PairSet:
         return np.einsum("ij,ij->i", one, other)
 
 
+def more_negatives(places: np.ndarray, whose: np.ndarray, wanted: int) -> np.ndarray:
+    """Pairs of images of two people, none twice and none that is listed; always the same ones.
+
+    A .bin has few such pairs: what chance there is in their choice costs more of what can be
+    seen than the people do, and a FAR of 0.01 rests on a handful. Images of the same people are
+    there to make more of them.
+
+    Args:
+        places: (P, 2) int, the images of the listed pairs.
+        whose: (N,) int, the person on each image.
+        wanted: how many; fewer where there are not so many.
+
+    Returns:
+        (M, 2) int.
+    """
+    one, other = np.triu_indices(len(whose), 1)
+    listed = np.sort(places, axis=1)
+    known = np.isin(one * len(whose) + other, listed[:, 0] * len(whose) + listed[:, 1])
+    free = np.flatnonzero((whose[one] != whose[other]) & ~known)
+    order = np.random.default_rng(2026).permutation(len(free))[: max(wanted, 0)]
+    return np.stack([one[free[order]], other[free[order]]], axis=1)
+
+
 def scored(pairs: PairSet, cosines: np.ndarray) -> dict[str, Any]:
     """What a record says of one set: its digest, the figures, and the scores of its pairs."""
     kept = unpacked_scores(packed_scores(cosines))
-    judged = PairScores(kept, pairs.people.issame)
-    figures = {name: rounded(float(figure(judged, None)[0])) for name, figure in FIGURES.items()}
+    figures = {}
+    for name, figure in FIGURES.items():
+        upto = pairs.listed if name in ON_LISTED else len(kept)
+        judged = PairScores(kept[:upto], pairs.people.issame[:upto])
+        figures[name] = rounded(float(figure(judged, None)[0]))
     return {"bin": pairs.sha256, "figures": figures, "scores": packed_scores(cosines)}
 
 
@@ -105,21 +147,19 @@ def write_people(runs: Path, data: str, name: str, pairs: PairSet) -> None:
         StudyError: another set of that name is kept already.
     """
     path = runs / data / "pairs" / f"{name}.json"
-    if path.is_file():
-        kept = json.loads(path.read_text(encoding="utf-8"))["bin"]
-        if kept != pairs.sha256:
-            raise StudyError(
-                f"{path} is of another {name}.bin ({kept}, this one is {pairs.sha256}): the data "
-                "are frozen; build them anew by eval/study/README.md, or keep runs elsewhere"
-            )
-        return
     persons = base64.b64encode(pairs.people.persons.astype("<u2").tobytes()).decode()
-    text = json.dumps({"bin": pairs.sha256, "pairs": len(pairs.places), "persons": persons})
-    write_text(path, text + "\n")
+    now = {"bin": pairs.sha256, "listed": pairs.listed, "persons": persons}
+    if not path.is_file():
+        write_text(path, json.dumps(now) + "\n")
+    elif json.loads(path.read_text(encoding="utf-8")) != now:
+        raise StudyError(
+            f"{path} is of other pairs than {name}.bin ({pairs.sha256}) gives: the data are "
+            "frozen; build them anew by eval/study/README.md, or keep runs elsewhere"
+        )
 
 
-def read_people(runs: Path, data: str, name: str) -> tuple[People, str]:
-    """Who is on the pairs of a set, and the digest of the .bin.
+def read_people(runs: Path, data: str, name: str) -> tuple[People, int, str]:
+    """Who is on the pairs of a set, how many of them are the .bin's, and the digest of that.
 
     Raises:
         StudyError: it is not kept.
@@ -130,7 +170,7 @@ def read_people(runs: Path, data: str, name: str) -> tuple[People, str]:
     kept = json.loads(path.read_text(encoding="utf-8"))
     persons = np.frombuffer(base64.b64decode(kept["persons"]), dtype="<u2").astype(np.int64)
     persons = persons.reshape(-1, 2)
-    return People(persons[:, 0] == persons[:, 1], persons), kept["bin"]
+    return People(persons[:, 0] == persons[:, 1], persons), kept["listed"], kept["bin"]
 
 
 def record_path(runs: Path, cell: Cell) -> Path:

@@ -62,6 +62,7 @@ def tiny(monkeypatch, faces, tmp_path):
             "num_workers": 0,
             "frequent": 2,
         },
+        negatives=2,
     )
     monkeypatch.setitem(grid.SIZES["cpu"], "tiny", data)
     (tmp_path / "LOG.md").write_text("# Log\n\n## Openings\n")

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-PEOPLE, PAIRS = 40, 400
+PEOPLE, PAIRS, LISTED = 40, 400, 350
 SOURCES = {"torch": "2", "training": "a", "network r10_mini": "b"}
 STRENGTH = {  # how far the scores of one person's pairs lie above the others'
     "colour_histogram": 0.05,
@@ -46,7 +46,11 @@ def cosines(method, seed):
 def write(study, runs, method, seed, **changes):
     people = study.records.People(persons()[:, 0] == persons()[:, 1], persons())
     pairs = study.records.PairSet(
-        images=np.zeros((0,)), places=np.zeros((PAIRS, 2)), people=people, sha256="f" * 16
+        images=np.zeros((0,)),
+        places=np.zeros((PAIRS, 2)),
+        people=people,
+        listed=LISTED,
+        sha256="f" * 16,
     )
     study.records.write_people(runs, "real", "dev", pairs)
     record = {
@@ -130,6 +134,19 @@ def test_differences_to_the_baseline(study, runs, capsys):
 def _numbers(text):
     value, low, high = text.replace("[", "").replace("]", "").replace(",", "").split()
     return float(value), float(low), float(high)
+
+
+def test_accuracy_is_of_the_listed_pairs(study, runs, capsys):
+    """The figure as recorded, and as it is drawn again, are of the same pairs."""
+    _, rows = shown(study, runs, capsys, "--figure", "accuracy")
+    value, low, high = _numbers(rows["plain"]["less embedding_64"])
+    means = [float(rows[m]["accuracy"].split(" ")[0]) for m in ("plain", "embedding_64")]
+    assert value == pytest.approx(means[0] - means[1], abs=2e-4)
+    assert low < value < high < 0
+    same = (persons()[:, 0] == persons()[:, 1])[:LISTED]
+    scores = cosines("teacher", 0)[:LISTED]
+    best = max(np.mean((scores >= t) == same) for t in scores)
+    assert float(rows["teacher"]["accuracy"]) == pytest.approx(best, abs=0.02)
 
 
 def test_seeds_that_both_have(study, runs, capsys):
@@ -224,3 +241,24 @@ def test_scores_are_kept_within_a_step(study):
     text = study.records.packed_scores(scores)
     assert len(text) < 3 * len(scores)
     assert np.abs(study.records.unpacked_scores(text) - scores).max() <= 1 / 65535 + 1e-8
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_more_pairs_of_two_people(study, seed):
+    random = np.random.default_rng(seed)
+    whose = random.integers(0, 6, 15)
+    places = np.array([random.choice(15, 2, replace=False) for _ in range(20)])
+    found = study.records.more_negatives(places, whose, 30)
+    listed = {frozenset(map(int, pair)) for pair in places}
+    free = {
+        frozenset((i, j))
+        for i, j in itertools.combinations(range(15), 2)
+        if whose[i] != whose[j] and frozenset((i, j)) not in listed
+    }
+    drawn = [frozenset(map(int, pair)) for pair in found]
+    assert len(drawn) == len(set(drawn)) == 30
+    assert set(drawn) < free
+    everything = study.records.more_negatives(places, whose, 10**6)
+    assert {frozenset(map(int, pair)) for pair in everything} == free
+    np.testing.assert_array_equal(everything[:30], found)
+    assert study.records.more_negatives(places, whose, -3).shape == (0, 2)
