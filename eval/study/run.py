@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.teacher:
             for data in args.data:
                 train_teacher(Cell(data, "teacher", 0, args.size).checked(), args.faces)
-        if args.open:
+        if args.open and not args.list:
             log_opening(cells, args.open, args.runs)
         for cell in cells:
             if args.list:

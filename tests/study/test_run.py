@@ -151,6 +151,7 @@ def test_a_run_that_diverges_is_a_result(tiny, monkeypatch):
 def test_opening_a_set_is_logged_once(tiny):
     tiny("--methods", "plain", "--seeds", "1")
     log = tiny.runs.parent / "LOG.md"
+    tiny("--methods", "plain", "--open", "test", "--list")
     assert "test" not in log.read_text()
     for _ in range(2):
         assert tiny("--methods", "plain", "references", "--seeds", "1", "2", "--open", "test") == 0
