@@ -84,7 +84,8 @@ def run_cell(cell: Cell, faces: Path, work: Path, runs: Path) -> dict[str, Any]:
         for place in ("rec", "output"):  # where things lie on one machine says nothing
             del settings[place]
         if config.cakd is not None:
-            settings["cakd"]["teacher"]["weights"] = cell.of.teacher["weights"]
+            settings["cakd"]["teacher"] |= cell.of.teacher
+            settings["cakd"]["teacher"]["cache"] = config.cakd.teacher["cache"] is not None
         record["settings"] = settings
         cpu, wall = time.process_time(), time.monotonic()
         try:

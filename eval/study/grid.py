@@ -200,7 +200,9 @@ def cell_config(cell: Cell, faces: Path, output: Path) -> TrainConfig:
     settings: dict[str, Any] = dict(cell.of.student)
     entry = METHODS[cell.method]
     if entry is not None:
-        settings["cakd"] = {**entry, "teacher": teacher_entry(cell.of, faces)}
+        teacher = teacher_entry(cell.of, faces)
+        teacher["cache"] = str(faces / "work" / "cache" / cell.of.folder)
+        settings["cakd"] = {**entry, "teacher": teacher}
     return _config(cell.of, settings, faces, output, seed=cell.seed)
 
 

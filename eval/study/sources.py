@@ -40,6 +40,7 @@ TRAINING = (
 DISTILLATION = ("backbones/teacher.py", "distiller.py", "losses/*.py")
 ALIGNMENT = ("alignment/*.py",)
 PROMPTING = ("prompting/*.py",)
+CACHE = ("teacher_cache/*.py",)
 
 
 def digests(network: str, cakd: CakdConfig | None) -> dict[str, str]:
@@ -61,6 +62,8 @@ def digests(network: str, cakd: CakdConfig | None) -> dict[str, str]:
         for entry in cakd.losses:
             file = _file_of(LOSSES.get(entry.name))
             parts[f"loss {entry.name}"] = _of_files(PACKAGE, [file])
+        if cakd.teacher["cache"] is not None:
+            parts["teacher cache"] = _of_patterns(CACHE)
         if cakd.urfm is not None:
             parts["alignment"] = _of_patterns(ALIGNMENT)
         if cakd.prompts is not None or cakd.preservation is not None:
