@@ -25,9 +25,10 @@ from records import PairSet, record_path, rounded, scored, write_people
 from sources import digests
 
 from arcface_cakd.backbones import build_teacher, get_model, load_weights
-from arcface_cakd.engine import train
-from arcface_cakd.errors import ArcfaceCakdError
+from arcface_cakd.config import ConfigError
+from arcface_cakd.engine import DivergenceError, train
 from arcface_cakd.evaluation import embed
+from arcface_cakd.losses.base import LossError
 from arcface_cakd.synthesis.histogram import colour_histogram
 
 
@@ -54,10 +55,12 @@ def taken(path: Path) -> Iterator[bool]:
 def run_cell(cell: Cell, faces: Path, work: Path, runs: Path) -> dict[str, Any]:
     """Train and judge a cell by the sets to choose by; what the record says of it.
 
-    A run that diverges, or whose entry does not fit, is a result too: the record says why.
+    A run that diverges, or whose entry does not fit, is a result too: the record says why. What
+    is wrong with data, weights or a cache is none, and stops the grid.
 
     Raises:
         StudyError: the teacher has not been trained.
+        ArcfaceCakdError: see above.
     """
     if cell.method == "teacher" or METHODS.get(cell.method) is not None:
         check_teacher_is_trained(cell.of, faces)
@@ -90,7 +93,7 @@ def run_cell(cell: Cell, faces: Path, work: Path, runs: Path) -> dict[str, Any]:
         cpu, wall = time.process_time(), time.monotonic()
         try:
             result = train(config)
-        except ArcfaceCakdError as error:
+        except (DivergenceError, ConfigError, LossError) as error:
             record["failure"] = str(error)
             return record | {"sets": {}}
         record["cpu_seconds"] = round(time.process_time() - cpu, 2)

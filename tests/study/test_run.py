@@ -148,6 +148,17 @@ def test_a_run_that_diverges_is_a_result(tiny, monkeypatch):
     assert kept["sets"] == {}
 
 
+def test_data_that_are_not_there_are_no_result(tiny, monkeypatch, capsys):
+    import grid
+
+    data = grid.SIZES["cpu"]["tiny"]
+    teacher = {**data.teacher, "weights": "tiny/gone.pt"}
+    monkeypatch.setitem(vars(data), "teacher", teacher)
+    assert tiny("--methods", "embedding_64") == 1
+    assert "gone.pt" in capsys.readouterr().err
+    assert not (tiny.runs / "tiny" / "embedding_64").exists()
+
+
 def test_opening_a_set_is_logged_once(tiny):
     tiny("--methods", "plain", "--seeds", "1")
     log = tiny.runs.parent / "LOG.md"
