@@ -16,7 +16,7 @@ from arcface_cakd.evaluation.roc import MIN_FALSE_ACCEPTS, RocCurve, roc_curve
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)
 
 # arcface_torch's grids of thresholds on the squared distance, and the FAR of its `val`.
-_ACCURACY_GRID = np.arange(0, 4, 0.01)
+ACCURACY_GRID = np.arange(0, 4, 0.01)
 _VAL_GRID = np.arange(0, 4, 0.001)
 _VAL_FAR = 1e-3
 
@@ -207,13 +207,13 @@ def _accuracies(
 ) -> tuple[np.ndarray, float]:
     """Accuracy of each fold (folds,), and the best threshold over all pairs."""
     folds = len(sizes)
-    accepted = _accepted(distances[issame], fold[issame], folds, _ACCURACY_GRID)
-    false = _accepted(distances[~issame], fold[~issame], folds, _ACCURACY_GRID)
+    accepted = _accepted(distances[issame], fold[issame], folds, ACCURACY_GRID)
+    false = _accepted(distances[~issame], fold[~issame], folds, ACCURACY_GRID)
     negatives = np.bincount(fold[~issame], minlength=folds)
     right = accepted + negatives[:, None] - false
     best = np.argmax(right.sum(axis=0) - right, axis=1)
     accuracies = right[np.arange(folds), best] / sizes
-    return accuracies, float(_ACCURACY_GRID[np.argmax(right.sum(axis=0))])
+    return accuracies, float(ACCURACY_GRID[np.argmax(right.sum(axis=0))])
 
 
 def _vals(

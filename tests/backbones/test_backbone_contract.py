@@ -83,7 +83,7 @@ def small(request):
 
 
 def test_the_networks_of_the_contract_are_registered():
-    students = {"mbf", "mbf_large", "r18", "r34", "r50", "r100", "r10_narrow"}
+    students = {"mbf", "mbf_large", "r18", "r34", "r50", "r100", "r10_narrow", "r10_mini"}
     teachers = {"swin_t", "swin_s", "swin_b", "swin_mini", "vit_mini"}
     # Under all names that arcface_torch has for its ViTs.
     teachers |= {"vit_t", "vit_t_dp005_mask0", "vit_s", "vit_s_dp005_mask_0", "vit_h"}
@@ -95,7 +95,7 @@ def test_the_networks_of_the_contract_are_registered():
     teachers |= {"transface_s", "transface_b", "transface_l"}
     teachers |= {"timmface_vit_s8", "timmface_vit_ti8"}
     assert students | teachers <= set(NAMES)
-    assert {"mbf", "r10_narrow", "swin_mini", "vit_mini"} <= set(SMALL)
+    assert {"mbf", "r10_narrow", "r10_mini", "swin_mini", "vit_mini"} <= set(SMALL)
 
 
 @pytest.mark.parametrize("name", NAMES)

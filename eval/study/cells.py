@@ -1,0 +1,152 @@
+"""One cell: trained by the package's own loop, judged, and what its record says."""
+
+import contextlib
+import fcntl
+import hashlib
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from grid import (
+    Cell,
+    StudyError,
+    cell_config,
+    check_teacher_is_trained,
+    teacher_entry,
+)
+from methods import METHODS, REFERENCES
+from records import PairSet, record_path, rounded, scored, write_people
+from sources import digests
+
+from arcface_cakd.backbones import build_teacher, get_model, load_weights
+from arcface_cakd.config import ConfigError
+from arcface_cakd.engine import DivergenceError, train
+from arcface_cakd.evaluation import embed
+from arcface_cakd.losses.base import LossError
+from arcface_cakd.synthesis.histogram import colour_histogram
+
+
+def command_of(cell: Cell) -> str:
+    """What runs this cell alone."""
+    size = "" if cell.size == "cpu" else f" --size {cell.size}"
+    seeds = "" if cell.method in REFERENCES else f" --seeds {cell.seed}"
+    return f"python eval/study/run.py{size} --data {cell.data} --methods {cell.method}{seeds}"
+
+
+@contextlib.contextmanager
+def taken(path: Path) -> Iterator[bool]:
+    """Whether this process has the lock; the system frees it when the process ends, however."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def run_cell(cell: Cell, faces: Path, work: Path, runs: Path) -> dict[str, Any]:
+    """Train and judge a cell by the sets to choose by; what the record says of it.
+
+    A run that diverges, or whose entry does not fit, is a result too: the record says why. What
+    is wrong with data, weights or a cache is none, and stops the grid.
+
+    Raises:
+        StudyError: the teacher has not been trained.
+        ArcfaceCakdError: see above.
+    """
+    if cell.method == "teacher" or METHODS.get(cell.method) is not None:
+        check_teacher_is_trained(cell.of, faces)
+    now = datetime.now(timezone.utc)
+    record: dict[str, Any] = {
+        "data": cell.data,
+        "method": cell.method,
+        "seed": cell.seed,
+        "size": cell.size,
+        "command": command_of(cell),
+        "date": now.strftime("%Y-%m-%d %H:%M"),
+        "failure": None,
+        "sources": {},
+        "versions": {"python": platform.python_version(), "numpy": np.__version__},
+        "threads": torch.get_num_threads(),
+    }
+    teacher = cell.of.teacher["network"]
+    if cell.method == "teacher":
+        record["sources"] = digests(teacher, None)
+    elif cell.method in METHODS:
+        config = cell_config(cell, faces, work)
+        settings = asdict(config)
+        record["sources"] = digests(config.network, config.cakd)
+        for place in ("rec", "output"):  # where things lie on one machine says nothing
+            del settings[place]
+        if config.cakd is not None:
+            settings["cakd"]["teacher"] |= cell.of.teacher
+            settings["cakd"]["teacher"]["cache"] = config.cakd.teacher["cache"] is not None
+        record["settings"] = settings
+        cpu, wall = time.process_time(), time.monotonic()
+        try:
+            result = train(config)
+        except (DivergenceError, ConfigError, LossError) as error:
+            record["failure"] = str(error)
+            return record | {"sets": {}}
+        record["cpu_seconds"] = round(time.process_time() - cpu, 2)
+        record["wall_seconds"] = round(time.monotonic() - wall, 2)
+        kept = ("epoch", "step", "loss", "margin", "terms", "gradient_norms", "diagnostics")
+        lines = [line for line in result.history if "loss" in line]
+        record["history"] = [
+            rounded({k: line[k] for k in kept if k in line}, digits=5) for line in lines
+        ]
+        record["model"] = digest_of(work / "model.pt")
+    record["sets"] = judged(cell, faces, work, cell.of.choose, runs)
+    return record
+
+
+def judged(cell: Cell, faces: Path, work: Path, names: Sequence[str], runs: Path) -> dict[str, Any]:
+    """The figures and scores of a cell's network on the sets of these names."""
+    results = {}
+    for name in names:
+        pairs = PairSet.read(faces / cell.of.folder, name, cell.of.negatives)
+        write_people(runs, cell.data, name, pairs)
+        results[name] = scored(pairs, pairs.cosines(embeddings_of(cell, faces, work, pairs.images)))
+    return results
+
+
+def embeddings_of(cell: Cell, faces: Path, work: Path, images: np.ndarray) -> np.ndarray:
+    """(N, E) of the images: of the trained student, the teacher, or colours alone."""
+    if cell.method == "colour_histogram":
+        # The cosine of the square roots is the Bhattacharyya coefficient.
+        return np.sqrt(np.stack([colour_histogram(image) for image in images]))
+    settings = cell.of.student
+    if cell.method == "teacher":
+        network = build_teacher(settings["embedding_size"], **teacher_entry(cell.of, faces))
+    else:
+        network = get_model(settings["network"], num_features=settings["embedding_size"])
+        load_weights(network, work / "model.pt")
+    return embed(network, images)
+
+
+def check_weights(cell: Cell, record: dict[str, Any], work: Path) -> None:
+    """See that the model in ``work`` is the one that the record is of.
+
+    Raises:
+        StudyError: it is not, or is gone.
+    """
+    if cell.method in REFERENCES:
+        return
+    path = work / "model.pt"
+    if not path.is_file() or digest_of(path) != record["model"]:
+        raise StudyError(
+            f"{path} is not the model that {cell}'s figures are of: remove "
+            f"{record_path(Path('runs'), cell)} and run the cell again"
+        )
+
+
+def digest_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

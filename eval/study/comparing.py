@@ -1,0 +1,213 @@
+"""Cells brought together: which may be compared, and how they compare."""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from grid import Cell, StudyError
+from methods import REFERENCES
+from records import FIGURES, ON_LISTED, read_people, records, unpacked_scores
+
+from arcface_cakd.evaluation import (
+    Bootstrap,
+    Estimate,
+    People,
+    Resampled,
+    difference,
+    gap_closed,
+)
+
+Record = Mapping[str, Any]
+
+
+class Study:
+    """The cells of some data, compared on some sets.
+
+    Args:
+        runs: folder of the JSONs.
+        data: which.
+        sets: names of .bin sets; a figure is the mean over them.
+        seeds: to look at; None: all.
+        draws: of people and seeds.
+
+    Raises:
+        StudyError: no such cells, sources that differ, or sets that were judged by other pairs.
+    """
+
+    def __init__(
+        self, runs: Path, data: str, sets: Sequence[str], seeds: Sequence[int] | None, draws: int
+    ):
+        self.sets = list(sets)
+        found = {
+            cell: record
+            for cell, record in records(runs, data).items()
+            if seeds is None or cell.seed in seeds or cell.method in REFERENCES
+        }
+        self.failed = {cell: r["failure"] for cell, r in found.items() if r["failure"]}
+        self.cells = {
+            cell: record
+            for cell, record in found.items()
+            if not record["failure"] and all(name in record["sets"] for name in sets)
+        }
+        if not self.cells:
+            raise StudyError(
+                f"no cell of {data} in {runs} has figures on {', '.join(sets)}: run.py makes them"
+            )
+        check_sources(self.cells, read_sentinels(runs))
+        check_settings_agree(self.cells)
+        people: list[People] = []
+        self._listed: list[int] = []
+        for name in sets:
+            persons, listed, digest = read_people(runs, data, name)
+            for cell, record in self.cells.items():
+                if record["sets"][name]["bin"] != digest:
+                    raise StudyError(
+                        f"{cell} was judged by another {name}.bin than the pairs that are kept: "
+                        "remove its JSON and run it again"
+                    )
+            people.append(persons)
+            self._listed.append(listed)
+        own = [
+            People(p.issame[:n], p.persons[:n]) for p, n in zip(people, self._listed, strict=True)
+        ]
+        self._bootstrap, self._of_listed = Bootstrap(people, draws), Bootstrap(own, draws)
+        self._resample = lru_cache(maxsize=None)(self._resampled)
+
+    @property
+    def methods(self) -> list[str]:
+        """All that there are figures of, in order of name."""
+        return sorted({cell.method for cell in self.cells})
+
+    def seeds(self, *methods: str) -> list[int]:
+        """The seeds that all of the methods have; the references, with one, do not count."""
+        each = [
+            {cell.seed for cell in self.cells if cell.method == method}
+            for method in methods
+            if method not in REFERENCES
+        ]
+        return sorted(set.intersection(*each)) if each else [0]
+
+    def resampled(self, method: str, figure: str, seeds: Sequence[int]) -> Resampled:
+        """A figure of a method by its seeds, a reference by its one."""
+        return self._resample(method, figure, (0,) if method in REFERENCES else tuple(seeds))
+
+    def _resampled(self, method: str, figure: str, seeds: tuple[int, ...]) -> Resampled:
+        scores = [
+            np.stack([unpacked_scores(self.record(method, s)["sets"][n]["scores"]) for s in seeds])
+            for n in self.sets
+        ]
+        if figure in ON_LISTED:
+            scores = [rows[:, :n] for rows, n in zip(scores, self._listed, strict=True)]
+            return self._of_listed.resample(scores, FIGURES[figure])
+        return self._bootstrap.resample(scores, FIGURES[figure])
+
+    def record(self, method: str, seed: int) -> Record:
+        for cell, record in self.cells.items():
+            if (cell.method, cell.seed) == (method, seed):
+                return record
+        raise StudyError(f"{method} of seed {seed} has no figures here: run it first")
+
+    def values(self, method: str, figure: str) -> list[float]:
+        """The figure by seed: the mean over the sets."""
+        return [
+            float(np.mean([record["sets"][name]["figures"][figure] for name in self.sets]))
+            for cell, record in self.cells.items()
+            if cell.method == method
+        ]
+
+    def difference(self, method: str, other: str, figure: str) -> Estimate | None:
+        """``method`` less ``other`` by the seeds that both have; None where they share none."""
+        seeds = self.seeds(method, other)
+        if not seeds:
+            return None
+        ours, theirs = (self.resampled(name, figure, seeds) for name in (method, other))
+        if ours.draws.shape != theirs.draws.shape:  # a reference, with one seed for all
+            ours, theirs = (as_wide(r, len(seeds)) for r in (ours, theirs))
+        return difference(ours, theirs)
+
+    def gap(self, method: str, figure: str) -> Estimate | None:
+        """``gap_closed``; None without plain student or teacher."""
+        if not {"plain", "teacher"} <= set(self.methods):
+            return None
+        seeds = self.seeds(method, "plain")
+        if not seeds:
+            return None
+        ours, plain, teacher = (
+            self.resampled(name, figure, seeds) for name in (method, "plain", "teacher")
+        )
+        return gap_closed(ours, plain, teacher)
+
+
+def as_wide(found: Resampled, seeds: int) -> Resampled:
+    """A reference's one column for each seed of what it is compared with."""
+    if found.draws.shape[1] != 1:
+        return found
+    ones = np.full((len(found.draws), seeds), 1 / seeds)
+    return Resampled(np.repeat(found.values, seeds), np.repeat(found.draws, seeds, axis=1), ones)
+
+
+def read_sentinels(runs: Path) -> list[dict[str, Any]]:
+    path = runs / "sentinels.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+
+
+def check_sources(cells: Mapping[Cell, Record], sentinels: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse cells that were run by sources which may give other figures.
+
+    Raises:
+        StudyError: a part has two digests that no sentinel with equal figures ties together.
+    """
+    first: dict[str, tuple[str, Cell]] = {}
+    for cell, record in cells.items():
+        for part, digest in record["sources"].items():
+            known, by = first.setdefault(part, (digest, cell))
+            if not tied(part, known, digest, sentinels):
+                raise StudyError(
+                    f"{by} and {cell} were run by different sources of {part!r} ({known}, "
+                    f"{digest}): run one again, or show by run.py --sentinel CELL that a cell "
+                    "which uses it comes out equal"
+                )
+
+
+def tied(part: str, one: str, other: str, sentinels: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether two digests of a part are one, or joined by sentinels that came out equal."""
+    reached, waiting = {one}, [one]
+    links = [
+        (s["before"][part], s["after"][part])
+        for s in sentinels
+        if s["equal"] and part in s["before"] and part in s["after"]
+    ]
+    while waiting:
+        here = waiting.pop()
+        for a, b in links:
+            for near, far in ((a, b), (b, a)):
+                if near == here and far not in reached:
+                    reached.add(far)
+                    waiting.append(far)
+    return other in reached
+
+
+def check_settings_agree(cells: Mapping[Cell, Record]) -> None:
+    """Refuse cells whose students trained with different settings, but for method and seed.
+
+    Raises:
+        StudyError: they did; the message names the setting.
+    """
+    first: tuple[Cell, Mapping[str, Any]] | None = None
+    for cell, record in cells.items():
+        if "settings" not in record:
+            continue
+        if first is None:
+            first = cell, record["settings"]
+            continue
+        by, known = first
+        for key in sorted(known.keys() | record["settings"].keys()):
+            here, there = record["settings"].get(key), known.get(key)
+            if key not in ("cakd", "seed") and here != there:
+                raise StudyError(
+                    f"{by} and {cell} were trained with different {key} ({there!r}, {here!r}): "
+                    "they do not compare; run one again"
+                )

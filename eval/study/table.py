@@ -1,0 +1,151 @@
+"""Tables of the study, in markdown, from the JSONs of its cells alone.
+
+    python eval/study/table.py --data real
+    python eval/study/table.py --data real --set test --seeds 11 12 13 14 15 --figure accuracy
+
+Figures are means over seeds, with the standard deviation over them. Differences are to --baseline,
+paired: the same people and the same seeds drawn in each of --draws (arcface_cakd.evaluation). Below
+zero is better for 1 - AUC. "gap" is the share of the way from plain student to teacher. A method
+that lacks a seed is compared by the seeds that it has.
+
+Cells whose sources differ are refused, unless a sentinel that uses the part in question gave equal
+figures with both (run.py --sentinel).
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from comparing import Study
+from grid import SIZES, StudyError
+from methods import REFERENCES
+from records import FIGURES, RUNS
+from run import expanded
+
+from arcface_cakd.errors import ArcfaceCakdError
+from arcface_cakd.evaluation import (
+    Estimate,
+    holm,
+    smallest_detectable,
+)
+from arcface_cakd.files import write_text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="real")
+    parser.add_argument("--set", nargs="+", help="default: the sets to choose by")
+    parser.add_argument("--methods", nargs="+", help="default: all that were run")
+    parser.add_argument("--seeds", nargs="+", type=int, help="default: all that were run")
+    parser.add_argument("--baseline", default="embedding_64")
+    parser.add_argument("--figure", choices=FIGURES, default="1-auc", help="of the differences")
+    parser.add_argument("--draws", type=int, default=2000)
+    parser.add_argument("--size", choices=SIZES, default="cpu")
+    parser.add_argument("--runs", type=Path, default=RUNS)
+    parser.add_argument("--out", type=Path, help="write the table there too")
+    parser.add_argument(
+        "--hypothesis",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("NAME", "METHOD", "RIVAL"),
+        help="test METHOD against RIVAL, with Holm's correction over all that are given",
+    )
+    args = parser.parse_args(arguments)
+    try:
+        text = table(args)
+    except ArcfaceCakdError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(text)
+    if args.out:
+        write_text(args.out, text + "\n")
+    return 0
+
+
+def table(args: argparse.Namespace) -> str:
+    """The whole text."""
+    data = SIZES[args.size].get(args.data)
+    sets = args.set or (list(data.choose) if data is not None else [])
+    study = Study(args.runs, args.data, sets, args.seeds, args.draws)
+    methods = [m for m in expanded(args.methods or study.methods) if m in study.methods]
+    if args.baseline not in study.methods:
+        raise StudyError(
+            f"the baseline {args.baseline!r} has no figures: run it, or choose with --baseline"
+        )
+    # Plain student, colours and teacher stand in every table.
+    always = [m for m in ("colour_histogram", "plain", "teacher") if m in study.methods]
+    methods = list(dict.fromkeys([*always, *methods]))
+    means = {m: float(np.mean(study.values(m, args.figure))) for m in methods}
+    methods.sort(key=means.__getitem__, reverse=args.figure == "1-auc")
+    header = ["method", "seeds", *FIGURES, "gap closed", f"less {args.baseline}", "p", "CPU s"]
+    lines = [f"**{args.data}**, {' + '.join(sets)}; {args.draws} draws of people and seeds.", ""]
+    lines += [row(header), row(["---"] * len(header))]
+    lines += [row(cells_of(study, method, args)) for method in methods]
+    lines += failures(study)
+    lines += hypotheses(study, args)
+    return "\n".join(lines)
+
+
+def cells_of(study: Study, method: str, args: argparse.Namespace) -> list[str]:
+    """One row of the table."""
+    seeds = sorted(cell.seed for cell in study.cells if cell.method == method)
+    cells = [method, "-" if method in REFERENCES else " ".join(map(str, seeds))]
+    for figure in FIGURES:
+        values = study.values(method, figure)
+        spread = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
+        cells.append(f"{np.mean(values):.4f}{spread}")
+    closed = None if method == "colour_histogram" else study.gap(method, args.figure)
+    if closed is None:
+        cells.append("")
+    else:
+        shares = (round(100 * share) for share in (closed.value, closed.low, closed.high))
+        cells.append("{} % [{}, {}]".format(*shares))
+    found = None
+    if method != args.baseline:
+        found = study.difference(method, args.baseline, args.figure)
+    cells += ["", ""] if found is None else [interval(found), f"{found.p:.3f}"]
+    costs = [
+        record["cpu_seconds"]
+        for cell, record in study.cells.items()
+        if cell.method == method and "cpu_seconds" in record
+    ]
+    return [*cells, f"{np.median(costs):.0f}" if costs else "-"]
+
+
+def hypotheses(study: Study, args: argparse.Namespace) -> list[str]:
+    """Lines on what was asked by --hypothesis."""
+    found: dict[str, tuple[str, str, Estimate]] = {}
+    for name, method, rival in args.hypothesis:
+        tested = study.difference(method, rival, args.figure)
+        if tested is None:
+            raise StudyError(f"{name}: {method} and {rival} have no seed in common here")
+        found[name] = (method, rival, tested)
+    adjusted = holm({name: tested.p for name, (_, _, tested) in found.items()})
+    lines = [""] if found else []
+    for name, (method, rival, tested) in found.items():
+        seen = smallest_detectable(tested.std, alpha=0.05 / len(found))
+        lines.append(
+            f"- **{name}**: {method} less {rival}, {args.figure}: {interval(tested)}; p "
+            f"{tested.p:.4f}, by Holm {adjusted[name]:.4f}; a true difference of {seen:.4f} would "
+            "have been seen in 80 of 100 such studies"
+        )
+    return lines
+
+
+def failures(study: Study) -> list[str]:
+    return [f"\nFailed: {cell}: {why}" for cell, why in study.failed.items()]
+
+
+def interval(found: Estimate) -> str:
+    return f"{found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+
+
+def row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

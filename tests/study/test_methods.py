@@ -1,0 +1,114 @@
+"""Every cell of the grid can be built, and is of the method that it is named for."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import engine_runs  # noqa: F401  (registers test_tiny)
+
+from arcface_cakd import LOSSES
+from arcface_cakd.backbones import get_model
+from arcface_cakd.distiller import Distiller
+
+
+@pytest.fixture(scope="module")
+def grid():
+    import grid
+
+    return grid
+
+
+@pytest.fixture(scope="module")
+def methods():
+    import methods
+
+    return methods
+
+
+def on_meta(name, width):
+    with torch.device("meta"):
+        return get_model(name, num_features=width)
+
+
+def built(grid, cell, teacher):
+    """The Distiller of a cell, with this network as a teacher, and its config."""
+    config = grid.cell_config(cell, Path("faces"), Path("out"))
+    student = on_meta("test_tiny", 16)
+    return Distiller(student, teacher, config.cakd, num_classes=10), config
+
+
+def test_every_method_builds_and_holds_what_its_entry_says(grid, methods):
+    teacher = on_meta("test_tiny", 16)
+    for method, entry in methods.METHODS.items():
+        cell = grid.Cell("real", method, 1)
+        if entry is None:
+            assert grid.cell_config(cell, Path("faces"), Path("out")).cakd is None
+            continue
+        if "fsp" in method:  # its stages must differ in size between neighbours, as these do not
+            continue
+        distiller, config = built(grid, cell, teacher)
+        assert set(distiller.losses) == {loss["name"] for loss in entry["losses"]}
+        assert distiller.prompts is None
+        has_urfm = any(name.startswith("urfm") for name in distiller.losses)
+        assert (distiller.urfm is not None) == has_urfm
+        assert (distiller.anchoring is not None) == has_urfm
+        assert config.cakd.preservation is None
+        weights = {loss.name: loss.weight for loss in config.cakd.losses}
+        assert weights == {loss["name"]: loss["weight"] for loss in entry["losses"]}
+
+
+def test_a_rivals_name_tells_its_loss_and_weight(methods):
+    for rival in methods.RIVALS:
+        own = [n for n in methods.GROUPS["rivals"] if n.rpartition("_")[0] == rival]
+        assert len(own) == 3
+        weights = set()
+        for name in own:
+            (loss,) = methods.METHODS[name]["losses"]
+            assert (loss["name"], f"{loss['weight']:g}") == (rival, name.rpartition("_")[2])
+            weights.add(loss["weight"])
+        assert len(weights) == 3
+        assert weights >= {methods.RIVALS[rival][0]}
+
+
+def test_rivals_need_no_class_centres_of_the_teacher(methods):
+    for rival in methods.RIVALS:
+        assert "centers" not in getattr(LOSSES.get(rival), "needs", ())
+
+
+def test_groups_hold_every_method_once(methods):
+    listed = [name for group in methods.GROUPS.values() for name in group]
+    assert sorted(listed) == sorted([*methods.METHODS, *methods.REFERENCES])
+
+
+def test_plain_and_distilled_cells_differ_in_the_entry_alone(grid):
+    for data in ("real", "made"):
+        configs = [
+            vars(grid.cell_config(grid.Cell(data, method, 7), Path("faces"), Path("out")))
+            for method in ("plain", "embedding_64", "embedding_64_urfm_5_100")
+        ]
+        for config in configs[1:]:
+            assert {k: v for k, v in config.items() if k != "cakd"} == {
+                k: v for k, v in configs[0].items() if k != "cakd"
+            }
+        assert configs[0]["seed"] == 7
+
+
+@pytest.mark.parametrize("teacher", ["swin_t", "swin_s"])
+def test_the_gpu_grid_builds(grid, teacher):
+    """Every network, config and Distiller of ``--size gpu``; nothing is computed."""
+    cells = [c for c in grid.SIZES["gpu"] if f"_{teacher}_" in c]
+    assert {c.rsplit("_", 1)[1] for c in cells} == {"mbf", "r18"}
+    assert {c.split(f"_{teacher}_")[0] for c in cells} == {"made_5000", "own"}
+    network = on_meta(teacher, 512)
+    for data in cells:
+        found = grid.SIZES["gpu"][data]
+        assert grid.teacher_config(found, Path("faces")).network == teacher
+        assert found.choose and set(found.choose).isdisjoint(found.report)
+        student = on_meta(found.student["network"], 512)
+        for method in ("plain", "embedding_64", "rkd_6.7", "embedding_64_urfm_5_100"):
+            cell = grid.Cell(data, method, 1, "gpu").checked()
+            config = grid.cell_config(cell, Path("faces"), Path("out"))
+            assert (config.bf16, config.network) == (True, found.student["network"])
+            if config.cakd is not None:
+                distiller = Distiller(student, network, config.cakd, num_classes=5000)
+                assert set(distiller.losses) == {loss.name for loss in config.cakd.losses}
