@@ -359,6 +359,10 @@ class Distiller(nn.Module):
             )
         if self.prompts is None and self.config.output_target == "prompted":
             lines.append('cakd.output_target="prompted" has no effect: cakd.prompts is None')
+        if self.config.teacher["cache"] is not None and not self.known_parts:
+            lines.append(
+                "cakd.teacher.cache has no effect: nothing looks at the unprompted teacher"
+            )
         return lines
 
     @property

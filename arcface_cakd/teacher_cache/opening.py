@@ -64,8 +64,8 @@ def open_cache(
         num_workers: processes that decode meanwhile.
 
     Returns:
-        None where ``cakd.teacher.cache`` is not set and, with a line in the log, where a step
-        uses nothing of the unprompted teacher.
+        None where ``cakd.teacher.cache`` is not set, and where a step uses nothing of the
+        unprompted teacher, which ``Distiller.without_effect`` says.
 
     Raises:
         CacheError: the cache is of something else, the disk is too small, a value does not fit
@@ -73,13 +73,7 @@ def open_cache(
         RecordIOError, DataError: the training set cannot be read.
     """
     settings, parts = distiller.config.teacher, distiller.known_parts
-    if settings["cache"] is None:
-        return None
-    if not parts:
-        if is_main():
-            logger.warning(
-                "cakd.teacher.cache has no effect: a step runs the teacher with prompts alone"
-            )
+    if settings["cache"] is None or not parts:
         return None
     teacher, folder = distiller.teacher, Path(settings["cache"])
     device = next(distiller.student.parameters()).device

@@ -84,7 +84,7 @@ def test_landmarks_ride_before_them(tmp_path):
     dataset = SETS["scalar"](tmp_path)
     np.save(tmp_path / "train_landmarks.npy", np.full((COUNT, 5, 2), 56.0, dtype=np.float32))
     cfg = cfg_for(tmp_path, tmp_path / "cache")
-    cfg.cakd.urfm = edict(num_centers=4, dim=16, num_heads=2, landmarks="image")
+    cfg.cakd.urfm = edict(num_centers=4, num_heads=2, landmarks="image")
     backbone = distill(get_model("r10_narrow", num_features=16), cfg).train()
     _, numbers = next(iter(faster_items(loader_over(dataset), cfg)))
     assert numbers.shape == (6, 13)

@@ -93,7 +93,7 @@ def terms_and_gradients(model, run, batch, known):
     images, labels, landmarks = batch
     features = None if known is None else as_features(known, model.teacher.grid)
     run.partial_fc.weight.grad = None
-    torch.manual_seed(9)  # anchoring draws
+    torch.manual_seed(0)  # anchoring draws which centres it leaves out
     margin = run.partial_fc(model(images, landmarks, features), labels)
     terms = model.all_terms(margin, labels, run.partial_fc)
     sum(terms.values()).backward()
@@ -238,10 +238,19 @@ def test_it_can_be_handed_to_workers(faces, weights, tmp_path, cache):
         np.testing.assert_array_equal(rows, kept.read(*some)[name])
 
 
-def test_a_step_without_use_for_it_says_so(faces, weights, tmp_path, caplog):
-    prompted = {"prompts": {"num_tokens": 1}, "preservation": None, "output_target": "prompted"}
-    cakd = entry(weights, tmp_path / "c", urfm=None, **prompted)
-    config = small_config(faces, tmp_path, cakd=cakd)
-    assert opened(build_run(config, CPU)) is None
-    assert "cakd.teacher.cache has no effect" in caplog.text
-    assert not (tmp_path / "c").exists()
+def test_a_step_without_use_for_it_says_so(faces, weights, tmp_path):
+    prompted = {
+        "urfm": None,
+        "prompts": {"num_tokens": 1},
+        "preservation": None,
+        "output_target": "prompted",
+    }
+    cakd = entry(weights, tmp_path / "c", **prompted)
+    run = build_run(small_config(faces, tmp_path, cakd=cakd), CPU)
+    assert opened(run) is None and not (tmp_path / "c").exists()
+    (line,) = run.model.without_effect()
+    assert line.startswith("cakd.teacher.cache has no effect")
+    cakd = entry(weights, tmp_path / "c", **{**prompted, "output_target": "unprompted"})
+    run = build_run(small_config(faces, tmp_path, cakd=cakd), CPU)
+    assert run.model.known_parts == ("embedding",)
+    assert not any("cache" in line for line in run.model.without_effect())
