@@ -45,13 +45,15 @@ class TrainConfig:
     """A training run. Keys and defaults are arcface_torch's, where it has them.
 
     Attributes:
-        rec: folder of ``train.rec`` (or of one folder of images per identity).
+        rec: folder of ``train.rec`` (or of one folder of images per identity; where
+            ``needs_labels`` is false, of images in whatever folders).
         output: folder for checkpoints, ``model.pt`` and logs; None means work_dirs/<config name>.
         network: the backbone, a name in ``BACKBONES`` or ``timm:<name>``.
         init_weights: what a plain model starts from: a file or folder of weights, or
             ``timm:<model>`` for what timm downloads; None: random weights.
         embedding_size: width E of the embedding.
-        num_classes: identities; None means as many as the data set has.
+        num_classes: identities; None means as many as the data set has. Without effect where
+            ``needs_labels`` is false.
         num_image: images; None means as many as the data set has.
         num_epoch: epochs over ``num_image``.
         warmup_epoch: epochs of linear warm-up.
@@ -123,6 +125,16 @@ class TrainConfig:
     verbose: Count = 2000
     frequent: Count = 10
     cakd: CakdConfig | None = None
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether training needs to know who is on each image."""
+        return self.cakd is None or self.cakd.needs_labels
+
+    @property
+    def has_class_centers(self) -> bool:
+        """Whether the student learns class centres: not where ``cakd.margin_weight`` is 0."""
+        return self.cakd is None or self.cakd.margin_weight > 0
 
     @property
     def folder(self) -> Path:

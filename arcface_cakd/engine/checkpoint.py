@@ -61,13 +61,13 @@ def save_checkpoint(run: Run, config: TrainConfig, position: Position, meter: di
         "batch": position.batch,
         "global_step": position.step,
         "state_dict_backbone": run.model.state_dict(),
-        "state_dict_softmax_fc": run.partial_fc.state_dict(),
+        "state_dict_softmax_fc": {} if run.partial_fc is None else run.partial_fc.state_dict(),
         "state_optimizer": run.optimizer.state_dict(),
         "state_lr_scheduler": run.schedule.state_dict(),
         "state_scaler": None if run.scaler is None else run.scaler.state_dict(),
         "gradients": pending_gradients(_parameters(run)),
         "rng": random_state(run.device),
-        "sampling": run.partial_fc.rng_state(),
+        "sampling": None if run.partial_fc is None else run.partial_fc.rng_state(),
         "meter": meter,
         "config": _fingerprint(run, config),
     }
@@ -111,7 +111,9 @@ def load_checkpoint(run: Run, config: TrainConfig) -> tuple[Position, dict]:
             raise CheckpointError(problem)
     _check_steps([step for _, step in reports], config.folder)
     run.model.load_state_dict(content["state_dict_backbone"])
-    run.partial_fc.load_state_dict(content["state_dict_softmax_fc"])
+    if run.partial_fc is not None:
+        run.partial_fc.load_state_dict(content["state_dict_softmax_fc"])
+        run.partial_fc.set_rng_state(content["sampling"])
     # The settings of the groups (learning rate, weight decay) are the config's.
     groups = run.optimizer.state_dict()["param_groups"]
     state = content["state_optimizer"]["state"]
@@ -120,7 +122,6 @@ def load_checkpoint(run: Run, config: TrainConfig) -> tuple[Position, dict]:
     if run.scaler is not None and content["state_scaler"] is not None:
         run.scaler.load_state_dict(content["state_scaler"])
     restore_gradients(_parameters(run), content["gradients"])
-    run.partial_fc.set_rng_state(content["sampling"])
     restore_random_state(content["rng"], run.device)
     position = Position(content["epoch"], content["batch"], content["global_step"])
     return position, content["meter"]
@@ -289,9 +290,22 @@ def _check(content: dict[str, Any], run: Run, config: TrainConfig, path: Path) -
             f"checkpoint {path} is of a run on {then['ranks']} rank(s), this one has "
             f"{now['ranks']}: resuming on another number is not supported yet"
         )
+    _check_class_centers(bool(content["state_dict_softmax_fc"]), run.partial_fc is not None, path)
     check_fingerprint(then, now, path)
     check_shapes(run.model, content["state_dict_backbone"], path)
-    check_shapes(run.partial_fc, content["state_dict_softmax_fc"], path)
+    if run.partial_fc is not None:
+        check_shapes(run.partial_fc, content["state_dict_softmax_fc"], path)
+
+
+def _check_class_centers(there: bool, here: bool, path: Path) -> None:
+    """Before the number of classes, which differs with it and says less."""
+    if there != here:
+        wrong = "is of a run without class centres (cakd.margin_weight 0), and this one has them"
+        if there:
+            wrong = "has class centres, and this run none, as its cakd.margin_weight is 0"
+        raise CheckpointError(
+            f"checkpoint {path} {wrong}: set the cakd entry back, or start anew with resume=False"
+        )
 
 
 def _check_steps(steps: list[int], output: str | Path) -> None:

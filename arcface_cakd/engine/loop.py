@@ -256,7 +256,9 @@ def _due(
 def _averages(meter: Meter, names: tuple[str, ...]) -> dict[str, Any]:
     """The loss and its terms since the last log line, ``margin`` apart from the others."""
     terms = dict(zip(names, meter.read(), strict=True))
-    averages = {"loss": sum(terms.values()), "margin": terms.pop("margin")}
+    averages: dict[str, Any] = {"loss": sum(terms.values())}
+    if "margin" in terms:
+        averages["margin"] = terms.pop("margin")
     return averages | ({"terms": terms} if terms else {})
 
 
