@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from arcface_cakd import backbones
+from arcface_cakd.arcface_torch.config_check import check_precision
 from arcface_cakd.arcface_torch.host_distiller import HostDistiller, distiller_of
 from arcface_cakd.arcface_torch.user_errors import exiting_on_user_error
 from arcface_cakd.backbones import (
@@ -16,7 +17,7 @@ from arcface_cakd.backbones import (
     copy_weights,
     start_from,
 )
-from arcface_cakd.config import CakdConfig, ConfigError, check_combination
+from arcface_cakd.config import CakdConfig, ConfigError
 from arcface_cakd.distributed import failing_together, world_size
 from arcface_cakd.precision import amp_dtype
 from arcface_cakd.registry import BACKBONES, did_you_mean
@@ -55,11 +56,7 @@ def distill(backbone: nn.Module, cfg: Any) -> nn.Module:
     if plain and not bf16 and start is None:
         return backbone
     with exiting_on_user_error(), failing_together(), torch.random.fork_rng(devices=[]):
-        if not isinstance(bf16, bool):
-            raise ConfigError(f"config.bf16 must be True or False, got {bf16!r}")
-        check_combination(
-            "config", fp16=cfg.fp16, bf16=bf16, init_weights=start, distills=not plain
-        )
+        check_precision(cfg)
         if plain:
             if start is not None and not cfg.resume:
                 start_from(backbone, start)

@@ -14,6 +14,7 @@ from arcface_cakd.config import ConfigError, TrainConfig
 from arcface_cakd.data import Augmentation, FaceLoader, get_dataloader
 from arcface_cakd.distiller import Distiller
 from arcface_cakd.distributed import rank, world_size
+from arcface_cakd.engine.preflight import check_num_classes, check_num_image
 from arcface_cakd.engine.schedule import Schedule
 from arcface_cakd.partial_fc import AdaFace, CombinedMarginLoss, PartialFC, start_centers
 from arcface_cakd.precision import amp_dtype
@@ -112,17 +113,9 @@ def build_run(config: TrainConfig, device: torch.device) -> Run:
         logger.info("cakd.margin_weight is 0: no Partial FC, no class centres%s", _idle(config))
 
     optimizer = build_optimizer(config, model, partial_fc)
-    steps_per_epoch = (config.num_image or loader.num_images) // (config.batch_size * world_size())
-    if steps_per_epoch != len(loader):
-        logger.warning(
-            "num_image %d: the schedule ends after %d steps an epoch, but %s has %d images, "
-            "which are %d steps",
-            config.num_image,
-            steps_per_epoch,
-            config.rec,
-            loader.num_images,
-            len(loader),
-        )
+    global_batch = config.batch_size * world_size()
+    steps_per_epoch = (config.num_image or loader.num_images) // global_batch
+    check_num_image(config.num_image, loader.num_images, global_batch, config.rec)
     return Run(
         device=device,
         memory_format=memory_format,
@@ -268,19 +261,9 @@ def _build_loader(config: TrainConfig) -> FaceLoader:
     opened = loader(None)
     if opened.num_classes is None:
         return opened
-    if opened.num_classes == 1:
-        raise ConfigError(
-            f"{config.rec} has one identity, and to tell it from others there is nothing to learn: "
-            "take a set of several, or distil without labels (cakd.margin_weight=0, and no loss "
-            "that needs labels)"
-        )
+    check_num_classes(config.num_classes, opened.num_classes, config.rec)
     if config.num_classes is None or config.num_classes == opened.num_classes:
         return opened
-    if config.num_classes < opened.num_classes:
-        raise ConfigError(
-            f"num_classes is {config.num_classes}, but {config.rec} has {opened.num_classes} "
-            "identities: raise it, or leave it out"
-        )
     return loader(config.num_classes)
 
 
