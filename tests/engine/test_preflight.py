@@ -113,7 +113,7 @@ def test_settings_of_the_entry_have_dotted_names():
     changes = changed_settings(run_settings(then), run_settings(now))
     assert changes == "cakd.losses.0.settings.temperature 4.0 (was 3.0)"
     plain = changed_settings(run_settings(then), run_settings(small_config("x", "y")))
-    assert "cakd None (was unset)" in plain and "cakd.urfm.dim unset (was 16)" in plain
+    assert "cakd None (was unset)" in plain and "cakd.margin_weight unset (was 1.0)" in plain
 
 
 def test_the_set_may_be_named_by_its_record_file(faces, tmp_path):
