@@ -160,6 +160,7 @@ def _config(run: Run, out: Path, overrides: Sequence[str]) -> TrainConfig:
         own.append(f"cakd.teacher.weights={out / 'teacher' / 'model.pt'}")
     config = load_config(find_recipe(f"demo_{run.name}"), [*own, *overrides])
     config.resume = (config.folder / "checkpoint_gpu_0.pt").is_file()
+    config.force = True  # the folder is the demo's own
     return config
 
 

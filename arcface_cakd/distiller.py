@@ -15,7 +15,6 @@ from arcface_cakd.losses import FeatureDims, LossBatch, WeightedLosses
 from arcface_cakd.losses.base import PIXEL_FEATURES
 from arcface_cakd.partial_fc import FROM_DATA, ArcFace, MarginHead, PartialFC, load_centers
 from arcface_cakd.prompting import AdaptablePrompts, Preservation
-from arcface_cakd.registry import LOSSES
 
 
 @dataclass
@@ -249,13 +248,15 @@ class Distiller(nn.Module):
     def _unprompted(self, images: Tensor) -> FaceFeatures:
         return self.teacher.forward_features(images, stages=self._teacher_stages)
 
-    def terms(self, labels: Tensor, partial_fc: MarginHead | None = None) -> dict[str, Tensor]:
+    def terms(
+        self, labels: Tensor | None, partial_fc: MarginHead | None = None
+    ) -> dict[str, Tensor]:
         """The weighted terms to add to the margin softmax loss, by name.
 
         Call it once after each training forward, which it uses up.
 
         Args:
-            labels: (B,) int64, of the local batch.
+            labels: (B,) int64, of the local batch; None where there are none.
             partial_fc: the margin softmax head, for losses that need logits or centres.
 
         Returns:
@@ -306,19 +307,21 @@ class Distiller(nn.Module):
         return terms
 
     def all_terms(
-        self, margin: Tensor, labels: Tensor, partial_fc: MarginHead | None = None
+        self,
+        margin: Tensor | None,
+        labels: Tensor | None,
+        partial_fc: MarginHead | None = None,
     ) -> dict[str, Tensor]:
         """All that a training step adds up: ``margin``, weighted, and after it ``terms``.
 
         Args:
-            margin: scalar, the margin softmax loss of the global batch.
+            margin: scalar, the margin softmax loss of the global batch; None where
+                ``cakd.margin_weight`` is 0, which leaves ``margin`` out.
             labels: see ``terms``.
             partial_fc: see ``terms``.
         """
-        return {
-            "margin": self.config.margin_weight * margin,
-            **self.terms(labels, partial_fc),
-        }
+        own = {} if margin is None else {"margin": self.config.margin_weight * margin}
+        return own | self.terms(labels, partial_fc)
 
     def announce(self, logger: logging.Logger) -> None:
         """Log what is on, and warn of what the entry asks for without effect."""
@@ -329,7 +332,9 @@ class Distiller(nn.Module):
     def describe(self) -> str:
         """What is on, in one line: teacher, losses and terms with their weights, URFM, prompts."""
         config = self.config
-        parts = [f"margin softmax x {config.margin_weight:g}"]
+        parts = []
+        if config.margin_weight > 0:
+            parts.append(f"margin softmax x {config.margin_weight:g}")
         parts += [f"{name} x {weight:g}" for name, weight in self.losses.weights.items()]
         for name, term in (("anchoring", self.anchoring), ("preservation", self.preservation)):
             if term is not None:
@@ -451,11 +456,7 @@ def _check_embeddings_suffice(config: CakdConfig, *losses: str) -> None:
         losses: those known to do so; by default those whose class says it.
     """
     off = [f"cakd.{part}=None" for part in ("prompts", "urfm") if getattr(config, part) is not None]
-    losses = losses or tuple(
-        entry.name
-        for entry in config.losses
-        if getattr(LOSSES.get(entry.name), "needs", frozenset()) & PIXEL_FEATURES
-    )
+    losses = losses or tuple(config.losses_needing(PIXEL_FEATURES))
     advice = [f"set {' and '.join(off)}"] if off else []
     if losses:
         advice.append(f"leave out of cakd.losses {', '.join(map(repr, losses))}")

@@ -27,10 +27,9 @@ def plot_loss_curves(runs: Mapping[str, Sequence[Mapping]], path: str | Path) ->
     figure = Figure(figsize=(4 * len(runs), 3.2), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(runs)))
     for axis, (name, lines) in zip(axes, runs.items(), strict=True):
-        steps = [line["step"] for line in lines if "margin" in line]
-        axis.plot(
-            steps, [line["margin"] for line in lines if "margin" in line], "k", label="margin"
-        )
+        margins = [(line["step"], line["margin"]) for line in lines if "margin" in line]
+        if margins:  # none where cakd.margin_weight is 0
+            axis.plot(*zip(*margins, strict=True), "k", label="margin")
         terms = sorted({term for line in lines for term in line.get("terms", {})})
         for term in terms:
             present = [line for line in lines if term in line.get("terms", {})]

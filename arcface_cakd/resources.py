@@ -58,8 +58,10 @@ class NoRecipeOfItsOwn(ArcfaceCakdError):
 
 
 def find_recipe(path: str) -> Path:
-    """``path`` itself if it exists, else the shipped recipe of that name.
+    """``path`` itself, or with ``.py``, if it exists, else the shipped recipe of that name.
 
+    So ``configs/name``, as arcface_torch is told, is the file beside, and a config of the user's
+    comes before a recipe of the same name.
     ``demo_teacher``, ``demo_teacher.py``, ``recipes/demo/demo_teacher.py`` and, without the
     folder, ``recipes/demo_teacher.py`` all name the same recipe, from any directory.
 
@@ -70,8 +72,9 @@ def find_recipe(path: str) -> Path:
     from arcface_cakd.registry import did_you_mean
 
     given = Path(path)
-    if given.is_file():
-        return given
+    for file in (given, Path(f"{path}.py")):
+        if file.is_file():
+            return file
     shipped, runs = recipe_files(), set_lines()
     name, folders = given.stem, given.parent.parts
     if folders[:1] == ("recipes",):

@@ -3,6 +3,7 @@
 try:
     from arcface_cakd.arcface_torch import (
         check_checkpoint,
+        check_config,
         check_teacher,
         clip_grad_norm,
         comm_hook,
@@ -27,6 +28,9 @@ except ModuleNotFoundError as error:
         raise
     from torch import save
     from torch.nn.utils import clip_grad_norm_
+
+    def check_config(cfg):
+        pass
 
     def get_model(name, **kwargs):
         raise ValueError(f"unknown network {name!r}: install arcface_cakd if it is one of its own")
@@ -64,7 +68,7 @@ except ModuleNotFoundError as error:
     def student(backbone):
         return backbone.module
 
-    def run_state(backbone, partial_fc, amp):
+    def run_state(backbone, partial_fc, amp, cfg=None):
         return {}
 
     def check_teacher(cfg, backbone):
@@ -88,6 +92,7 @@ except ModuleNotFoundError as error:
 
 __all__ = [
     "check_checkpoint",
+    "check_config",
     "check_teacher",
     "clip_grad_norm",
     "comm_hook",

@@ -23,7 +23,16 @@ def test_recipes_are_found_from_any_directory(tmp_path, monkeypatch):
 def test_a_file_of_the_users_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "demo_cakd.py").write_text("mine")
-    assert find_recipe("demo_cakd.py").read_text() == "mine"
+    for given in ("demo_cakd.py", "demo_cakd"):
+        assert find_recipe(given).read_text() == "mine"
+
+
+def test_a_config_may_be_named_as_arcface_torch_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "ms1mv3_mbf.v2.py").write_text("mine")
+    for given in ("configs/ms1mv3_mbf.v2", tmp_path / "configs" / "ms1mv3_mbf.v2"):
+        assert find_recipe(str(given)).read_text() == "mine"
 
 
 def test_an_unknown_recipe_names_the_nearest():

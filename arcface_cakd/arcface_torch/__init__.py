@@ -1,6 +1,7 @@
 """What a patched arcface_torch calls: each function is one line of its ``train_v2.py``.
 
-A config without ``cakd`` passes through every one of them unchanged. The host reaches them as
+A config without ``cakd`` passes through every one of them unchanged, but for what cannot be
+meant, which ends the program. The host reaches them as
 ``utils.utils_cakd``, a file that the patch adds, which does without where this package is not
 installed. The names load on first use, so that the host's data tools need no torch.
 """
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from arcface_cakd.arcface_torch.checkpoint import resume as resume
     from arcface_cakd.arcface_torch.checkpoint import run_state as run_state
     from arcface_cakd.arcface_torch.checkpoint import save as save
+    from arcface_cakd.arcface_torch.config_check import check_config as check_config
     from arcface_cakd.arcface_torch.fast_items import faster_items as faster_items
     from arcface_cakd.arcface_torch.host_distiller import clip_grad_norm as clip_grad_norm
     from arcface_cakd.arcface_torch.host_distiller import comm_hook as comm_hook
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "check_checkpoint": "checkpoint",
+    "check_config": "config_check",
     "check_teacher": "teacher",
     "clip_grad_norm": "host_distiller",
     "comm_hook": "host_distiller",

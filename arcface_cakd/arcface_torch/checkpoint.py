@@ -11,10 +11,10 @@ from torch.optim import Optimizer
 
 from arcface_cakd.arcface_torch.host_distiller import distiller_of
 from arcface_cakd.arcface_torch.user_errors import exiting_on_user_error
-from arcface_cakd.distributed import failing_together
-from arcface_cakd.engine.checkpoint import (
+from arcface_cakd.distributed import failing_together, is_main
+from arcface_cakd.engine.checkpoint import checkpoint_path
+from arcface_cakd.engine.checkpoint_state import (
     check_shapes,
-    checkpoint_path,
     pending_gradients,
     read_checkpoint,
     restore_gradients,
@@ -22,20 +22,24 @@ from arcface_cakd.engine.checkpoint import (
 from arcface_cakd.engine.errors import CheckpointError
 from arcface_cakd.engine.fingerprint import check_fingerprint, fingerprint
 from arcface_cakd.engine.random_state import random_state, restore_random_state
+from arcface_cakd.engine.run_settings import log_changes, run_settings
 from arcface_cakd.files import atomic_path
 
 
-def run_state(backbone: nn.Module, partial_fc: nn.Module, amp: Any) -> dict[str, dict]:
+def run_state(
+    backbone: nn.Module, partial_fc: nn.Module, amp: Any, cfg: Any = None
+) -> dict[str, dict]:
     """What to add to the host's checkpoint: ``{"cakd": ...}``, tensors and builtins only.
 
     The global random generators (Partial FC's sampling draws from them), the gradient scaler,
-    the gradients of an optimiser step that is not complete (``gradient_acc``), and in
-    distillation the fingerprint of what it learns from.
+    the gradients of an optimiser step that is not complete (``gradient_acc``), the settings of
+    the run, and in distillation the fingerprint of what it learns from.
 
     Args:
         backbone: in DistributedDataParallel.
         partial_fc: the host's ``PartialFC_V2``.
         amp: the host's gradient scaler.
+        cfg: the host's config; None where a hook of an older version does not give it.
     """
     gradients = pending_gradients(_parameters(backbone, partial_fc))
     distiller = distiller_of(backbone)
@@ -45,6 +49,7 @@ def run_state(backbone: nn.Module, partial_fc: nn.Module, amp: Any) -> dict[str,
             "scaler": amp.state_dict(),
             "gradients": gradients if any(g is not None for g in gradients) else None,
             "fingerprint": None if distiller is None else fingerprint(distiller),
+            "settings": None if cfg is None else run_settings(cfg),
         }
     }
 
@@ -86,6 +91,8 @@ def check_checkpoint(
                 f"checkpoint {path} is of another optimizer, or of other groups of parameters: "
                 "set config.optimizer and the cakd entry back, or start anew with resume=False"
             )
+        if is_main():
+            log_changes(content.get("cakd", {}).get("settings"), cfg, path)
 
 
 def resume(cfg: Any, rank: int, backbone: nn.Module, partial_fc: nn.Module, amp: Any) -> None:

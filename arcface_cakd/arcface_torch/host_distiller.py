@@ -90,8 +90,15 @@ class HostDistiller(Distiller):
         return as_features(known, self.cache.grid, device)
 
     def total(self, margin: Tensor, labels: Tensor, partial_fc: MarginHead) -> Tensor:
-        """The loss of this micro-step: the weighted margin softmax loss and every term."""
-        terms = self.all_terms(margin, labels, partial_fc)
+        """The loss of this micro-step: the weighted margin softmax loss and every term.
+
+        With ``cakd.margin_weight`` 0 the host's loss is left where it is: no gradient of it is
+        computed, and its centres, which then never have one, never move.
+        """
+        if self.config.margin_weight > 0:
+            terms = self.all_terms(margin, labels, partial_fc)
+        else:
+            terms = self.all_terms(None, labels)
         step = self.losses.steps_done
         self._meter.update(tuple(terms), torch.stack([t.detach() for t in terms.values()]))
         if step % self.frequent == 0:
@@ -147,7 +154,8 @@ def total_loss(loss: Tensor, backbone: nn.Module, labels: Tensor, partial_fc: Ma
         partial_fc: the host's ``PartialFC_V2``.
 
     Returns:
-        scalar: cakd.margin_weight * loss + the weighted terms, each a mean over the local batch.
+        scalar: cakd.margin_weight * loss (nothing of it where that is 0) + the weighted terms,
+        each a mean over the local batch.
         Partial FC scales its gradient so that a mean of each rank's own fits beside it.
     """
     distiller = distiller_of(backbone)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from arcface_cakd import backbones
+from arcface_cakd.arcface_torch.config_check import check_precision
 from arcface_cakd.arcface_torch.host_distiller import HostDistiller, distiller_of
 from arcface_cakd.arcface_torch.user_errors import exiting_on_user_error
 from arcface_cakd.backbones import (
@@ -16,8 +17,8 @@ from arcface_cakd.backbones import (
     copy_weights,
     start_from,
 )
-from arcface_cakd.config import CakdConfig, ConfigError, check_combination
-from arcface_cakd.distributed import failing_together
+from arcface_cakd.config import CakdConfig, ConfigError
+from arcface_cakd.distributed import failing_together, world_size
 from arcface_cakd.precision import amp_dtype
 from arcface_cakd.registry import BACKBONES, did_you_mean
 
@@ -55,11 +56,7 @@ def distill(backbone: nn.Module, cfg: Any) -> nn.Module:
     if plain and not bf16 and start is None:
         return backbone
     with exiting_on_user_error(), failing_together(), torch.random.fork_rng(devices=[]):
-        if not isinstance(bf16, bool):
-            raise ConfigError(f"config.bf16 must be True or False, got {bf16!r}")
-        check_combination(
-            "config", fp16=cfg.fp16, bf16=bf16, init_weights=start, distills=not plain
-        )
+        check_precision(cfg)
         if plain:
             if start is not None and not cfg.resume:
                 start_from(backbone, start)
@@ -78,6 +75,8 @@ def distill(backbone: nn.Module, cfg: Any) -> nn.Module:
         teacher = build_teacher(cfg.embedding_size, **config.teacher)
         distiller = HostDistiller(network, teacher, config, cfg.num_classes, frequent=cfg.frequent)
         distiller.amp_dtype = amp_dtype(cfg.fp16, bf16)
+        if config.margin_weight == 0:
+            _shrink_partial_fc(cfg)
         logging.info(
             "cakd: %s learns from %s, and beside it %d parameters of prompts and heads",
             cfg.network,
@@ -96,6 +95,24 @@ def student(backbone: nn.Module) -> nn.Module:
     """
     distiller = distiller_of(backbone)
     return backbone.get_submodule("module") if distiller is None else distiller.student
+
+
+def _shrink_partial_fc(cfg: Any) -> None:
+    """Where there is no margin softmax: next to nothing for the Partial FC that the host builds.
+
+    ``cfg`` is what it builds that from, next. With one class on each rank it holds a row, and its
+    loss, which nobody adds or differentiates, is one column; labels beyond are none of its own to
+    it. All of them are sampled, for a share of one row would be none.
+    """
+    logging.info(
+        "cakd: margin_weight is 0: the Partial FC that train_v2.py builds itself gets one class a "
+        "rank instead of config.num_classes %s, runs forward only and learns nothing; sample_rate, "
+        "margin_list, adaface, init_centers and freeze_centers have no effect",
+        cfg.num_classes,
+    )
+    cfg.num_classes, cfg.sample_rate = world_size(), 1.0
+    cfg.adaface = cfg.init_centers = None
+    cfg.freeze_centers = False
 
 
 def _student(backbone: nn.Module, cfg: Any) -> FaceBackbone:

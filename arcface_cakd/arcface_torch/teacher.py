@@ -44,7 +44,7 @@ def check_teacher(cfg: Any, backbone: nn.Module) -> None:
         if distiller.config.teacher["cache"] is None:
             return
         with failing_together():
-            images = open_images(cfg.rec, cfg.num_classes)
+            images = open_images(cfg.rec, labelled=False)
         distiller.cache = open_cache(
             distiller,
             Views(images, seed=0),  # of augmentation, which there is none of

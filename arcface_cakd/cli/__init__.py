@@ -25,6 +25,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Cross Architecture Distillation for insightface's arcface_torch.",
         epilog="example: arcface-cakd demo",
     )
+    _add_import(parser, "modules")
     parser.add_argument("--version", action="version", version=f"arcface-cakd {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
@@ -36,8 +37,41 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.set_defaults(run=module.run)
+        _add_import(command, "more_modules")
         module.configure(command)
     return parser
+
+
+def _add_import(parser: argparse.ArgumentParser, dest: str) -> None:
+    """``--import``, before a command and after it: two names, or one would forget the other's."""
+    parser.add_argument(
+        "--import",
+        dest=dest,
+        metavar="MODULE",
+        action="append",
+        default=[],
+        help="import a module first, that registers networks or losses; here or installed",
+    )
+
+
+def _import_module(name: str) -> None:
+    """Import a user's module, from the current folder too, as ``python -m`` would.
+
+    Raises:
+        ArcfaceCakdError: there is none of that name, or it does not run.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        importlib.import_module(name.removesuffix(".py"))
+    except ArcfaceCakdError:
+        raise
+    except Exception as error:  # whatever the user's lines raise
+        problem = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ArcfaceCakdError(
+            f"--import {name}: {problem}; give a module's name, as in `import {name}`, that is "
+            "in this folder or installed"
+        ) from error
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,6 +83,8 @@ def main(argv: list[str] | None = None) -> int:
     first = not rank.isdecimal() or int(rank) == 0
     logging.getLogger("arcface_cakd").setLevel(logging.INFO if first else logging.ERROR)
     try:
+        for name in (*args.modules, *args.more_modules):
+            _import_module(name)
         return args.run(args) or 0
     except ArcfaceCakdError as error:
         mistake = str(error)

@@ -24,6 +24,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="override entries of the config; dots reach into them: cakd.urfm.dim=128",
     )
+    parser.add_argument(
+        "--force", action="store_true", help="write to an output that holds another run"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the run's figures to FILE")
 
 
@@ -34,6 +37,7 @@ def run(args: argparse.Namespace) -> None:
     from arcface_cakd.resources import find_recipe
 
     config = load_config(find_recipe(args.config), args.set)
+    config.force = config.force or args.force
     with process_group():
         result = train(config)
         main = is_main()

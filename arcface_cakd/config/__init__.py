@@ -2,7 +2,15 @@
 
 from arcface_cakd.config.cakd import METHOD_LOSSES, CakdConfig, LossEntry
 from arcface_cakd.config.settings import ConfigError, Range, Section, check_settings
-from arcface_cakd.config.training import TrainConfig, check_centers, check_combination, load_config
+from arcface_cakd.config.training import (
+    TrainConfig,
+    check_centers,
+    check_combination,
+    data_folder,
+    load_config,
+    margin_meant_by,
+    unknown_keys,
+)
 
 __all__ = [
     "METHOD_LOSSES",
@@ -15,5 +23,8 @@ __all__ = [
     "check_centers",
     "check_combination",
     "check_settings",
+    "data_folder",
     "load_config",
+    "margin_meant_by",
+    "unknown_keys",
 ]

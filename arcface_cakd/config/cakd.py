@@ -1,6 +1,6 @@
 """The ``cakd`` entry of a config."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
@@ -8,6 +8,8 @@ from arcface_cakd.config.settings import ConfigError, Range, Section, check_sett
 from arcface_cakd.registry import LOSSES
 
 Weight = Annotated[float, Range(0.0)]
+# What a loss may need that only an image of a known identity has.
+_OF_IDENTITIES = frozenset({"labels", "logits", "centers"})
 
 # The method's losses and the weights that they have where an entry names no losses.
 METHOD_LOSSES = {"embedding_cosine": 64.0, "urfm_feature": 50.0, "urfm_attention": 1.0}
@@ -90,7 +92,8 @@ class CakdConfig:
         output_target: what losses that look at the teacher's output alone compare with, where it
             has prompts: the output without them (ours, so that the target does not move towards
             the student), or with them.
-        margin_weight: weight of the student's own margin softmax loss.
+        margin_weight: weight of the student's own margin softmax loss. With 0 there is none:
+            no class centres, and labels only where a loss or preservation needs them.
         student_weights: a ``model.pt`` that the student starts from, or None.
         lr_scale: learning rate of each part that is learned beside the student.
         weight_decay: weight decay of the same parts.
@@ -117,6 +120,20 @@ class CakdConfig:
         """Whether training needs the landmarks of each image."""
         return self.urfm is not None and self.urfm["landmarks"] == "image"
 
+    @property
+    def needs_labels(self) -> bool:
+        """Whether training needs to know who is on each image."""
+        kept = self.preservation is not None and self.preservation["kind"] == "margin"
+        return self.margin_weight > 0 or kept or bool(self.losses_needing(_OF_IDENTITIES))
+
+    def losses_needing(self, needs: Collection[str]) -> list[str]:
+        """The names of the losses whose class says that it needs any of these."""
+        return [
+            entry.name
+            for entry in self.losses
+            if getattr(LOSSES.get(entry.name), "needs", frozenset()).intersection(needs)
+        ]
+
     def resumed(self) -> "CakdConfig":
         """The entry of a run that goes on: its checkpoint brings the student's weights."""
         return replace(self, student_weights=None)
@@ -138,6 +155,16 @@ class CakdConfig:
         if config.prompts is None and config.preservation is not None:
             raise ConfigError(
                 f"{where}.preservation keeps a prompted teacher, but cakd.prompts is None"
+            )
+        if config.margin_weight == 0 and not any(loss.weight > 0 for loss in config.losses):
+            raise ConfigError(
+                f"{where}.margin_weight is 0, and no loss in {where}.losses has a weight above 0: "
+                "the student would learn nothing; raise a weight"
+            )
+        for name in config.losses_needing({"logits"}) if config.margin_weight == 0 else ():
+            raise ConfigError(
+                f"loss {name!r} compares scores of the student's own class centres, and with "
+                f"{where}.margin_weight 0 there are none: raise it, or drop the loss"
             )
         teacher = config.teacher
         if teacher["cached_views"] is not None and teacher["cache"] is None:

@@ -35,9 +35,10 @@ _HOST_ONLY = {
     "wandb_log_all",
     "save_artifacts",
     "wandb_resume",
-    "loss",
     "image_size",
 }
+# Of configs for older versions of arcface_torch: a loss by name, whose scale was 64.
+_MARGIN_OF_LOSS = {"arcface": (1.0, 0.5, 0.0), "cosface": (1.0, 0.0, 0.4)}
 
 
 @dataclass
@@ -45,13 +46,15 @@ class TrainConfig:
     """A training run. Keys and defaults are arcface_torch's, where it has them.
 
     Attributes:
-        rec: folder of ``train.rec`` (or of one folder of images per identity).
+        rec: folder of ``train.rec`` or that file; or folder of one folder of images per identity
+            (where ``needs_labels`` is false, of images in whatever folders).
         output: folder for checkpoints, ``model.pt`` and logs; None means work_dirs/<config name>.
         network: the backbone, a name in ``BACKBONES`` or ``timm:<name>``.
         init_weights: what a plain model starts from: a file or folder of weights, or
             ``timm:<model>`` for what timm downloads; None: random weights.
         embedding_size: width E of the embedding.
-        num_classes: identities; None means as many as the data set has.
+        num_classes: identities; None means as many as the data set has. Without effect where
+            ``needs_labels`` is false.
         num_image: images; None means as many as the data set has.
         num_epoch: epochs over ``num_image``.
         warmup_epoch: epochs of linear warm-up.
@@ -79,6 +82,7 @@ class TrainConfig:
         augment: settings of ``Augmentation``, or None.
         num_workers: worker processes that decode.
         resume: go on from the checkpoint in ``output``.
+        force: write to an ``output`` that holds another run.
         save_all_states: keep the checkpoint that resuming needs.
         checkpoint_every: steps between checkpoints; None: at the end of every epoch.
         val_targets: names of the .bin sets in ``rec`` to validate on.
@@ -117,12 +121,26 @@ class TrainConfig:
     augment: Annotated[dict, Section("augment")] | None = None
     num_workers: Annotated[int, Range(0)] = 2
     resume: bool = False
+    force: bool = False
     save_all_states: bool = False
     checkpoint_every: Count | None = None
     val_targets: tuple[str, ...] = VAL_TARGETS
     verbose: Count = 2000
     frequent: Count = 10
     cakd: CakdConfig | None = None
+
+    def __post_init__(self) -> None:
+        self.rec = data_folder(self.rec)
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether training needs to know who is on each image."""
+        return self.cakd is None or self.cakd.needs_labels
+
+    @property
+    def has_class_centers(self) -> bool:
+        """Whether the student learns class centres: not where ``cakd.margin_weight`` is 0."""
+        return self.cakd is None or self.cakd.margin_weight > 0
 
     @property
     def folder(self) -> Path:
@@ -150,17 +168,15 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
     """
     path = Path(path)
     raw = execute_config(path)
-    known = {field.name for field in fields(TrainConfig)} | _HOST_ONLY
     for override in overrides:
-        _override(raw, override, known)
-    for key in list(raw):
-        if key in known:
-            continue
-        near = nearest(str(key), known, similarity=0.75)  # a host's fork may have keys of its own
+        _override(raw, override, known_keys())
+    for key, near in unknown_keys(raw).items():
         if near:
             raise ConfigError(f"{path}: unknown key {key!r}; did you mean {near!r}?")
         warnings.warn(f"{path}: unknown key {key!r} is ignored", ArcfaceCakdWarning, stacklevel=2)
-    given = {k: v for k, v in raw.items() if k in known and k not in _HOST_ONLY}
+    _take_up_loss(raw, path)
+    own = {field.name for field in fields(TrainConfig)}
+    given = {k: v for k, v in raw.items() if k in own}
     config = TrainConfig(**check_settings(TrainConfig, given, f"{path}: config"))
     check_combination(
         f"{path}: config",
@@ -177,6 +193,46 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
     if config.output is None:
         config.output = str(Path("work_dirs") / path.stem)
     return config
+
+
+def known_keys() -> set[str]:
+    """The top-level keys of a config: ours, arcface_torch's, and what older versions had."""
+    return {field.name for field in fields(TrainConfig)} | _HOST_ONLY | {"loss"}
+
+
+def unknown_keys(config: Iterable[str]) -> dict[str, str | None]:
+    """The keys that neither loop reads, each with the known one that it resembles, or None.
+
+    A fork of arcface_torch may have keys of its own: a resemblance is a close one.
+    """
+    known = known_keys()
+    return {
+        key: nearest(str(key).lower(), known, similarity=0.75) for key in config if key not in known
+    }
+
+
+def margin_meant_by(loss: Any) -> tuple[float, float, float] | None:
+    """``margin_list`` of a loss that older configs name (``loss = "cosface"``), where known."""
+    return _MARGIN_OF_LOSS.get(str(loss).lower())
+
+
+def _take_up_loss(raw: dict[str, Any], path: Path) -> None:
+    """Older configs name a loss where newer ones have ``margin_list``: taken up, or said."""
+    loss = raw.pop("loss", None)
+    meant = margin_meant_by(loss)
+    if loss is None or (meant is not None and tuple(raw.get("margin_list", ())) == meant):
+        return
+    said = "is ignored: margin_list says the loss"
+    if meant is not None and "margin_list" not in raw:
+        raw["margin_list"] = meant
+        said = f"is taken up as margin_list {meant}"
+    warnings.warn(f"{path}: loss {loss!r} {said}", ArcfaceCakdWarning, stacklevel=3)
+
+
+def data_folder(rec: str) -> str:
+    """The folder of a data set that is given by its ``train.rec``; any other path as it is."""
+    path = Path(rec)
+    return str(path.parent) if path.name in ("train.rec", "train.idx") else rec
 
 
 def check_combination(

@@ -13,6 +13,7 @@ from arcface_cakd.data.draws import epoch_order
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.face_landmarks import FaceLandmarks
 from arcface_cakd.data.folder import FaceFolder
+from arcface_cakd.data.image_tree import ImageTree
 from arcface_cakd.data.reading import BatchReader, FaceImages, KnownFeatures, Views
 from arcface_cakd.data.records import FaceRecords
 from arcface_cakd.errors import ArcfaceCakdError
@@ -30,6 +31,7 @@ def get_dataloader(
     landmarks: bool = False,
     augmentation: Augmentation | None = None,
     num_views: int | None = None,
+    labelled: bool = True,
 ) -> "FaceLoader":
     """Open a training set.
 
@@ -46,22 +48,35 @@ def get_dataloader(
         augmentation: what may happen to each image, a function of (seed, epoch, key); or None.
         num_views: with augmentation, how many views there are of an image: epoch e sees view
             e modulo ``num_views``. None: each epoch its own.
+        labelled: whether labels are read; see ``open_images``.
 
     Raises:
         RecordIOError: a record file is missing, cut or foreign.
         DataError: no data set, one that is smaller than a global batch, or one without landmarks.
     """
-    images = open_images(rec, num_classes)
+    images = open_images(rec, num_classes, labelled=labelled)
     points = FaceLandmarks(rec, len(images)) if landmarks else None
     views = Views(images, seed, augmentation, num_views)
     return FaceLoader(views, batch_size, num_workers, rank, world_size, points)
 
 
-def open_images(folder: str | Path, num_classes: int | None = None) -> FaceImages:
-    """The images of a folder: its record file, if it holds one, else its folders of images."""
+def open_images(
+    folder: str | Path, num_classes: int | None = None, *, labelled: bool = True
+) -> FaceImages:
+    """The images of a folder: its record file, if it holds one, else its folders of images.
+
+    Args:
+        folder: the data set.
+        num_classes: identities, where the caller knows.
+        labelled: whether labels are read. Where not, each is 0, and the images of a folder may
+            lie at any depth: all that is below it is one set.
+
+    Raises:
+        RecordIOError, DataError: as ``FaceRecords``, ``FaceFolder`` and ``ImageTree``.
+    """
     if any((Path(folder) / name).exists() for name in ("train.rec", "train.idx")):
-        return FaceRecords(folder, num_classes)
-    return FaceFolder(folder, num_classes)
+        return FaceRecords(folder, num_classes, labelled=labelled)
+    return FaceFolder(folder, num_classes) if labelled else ImageTree(folder)
 
 
 class FaceLoader:
@@ -79,7 +94,7 @@ class FaceLoader:
     Attributes:
         views: the images, and how an epoch sees them.
         num_images: images of the data set.
-        num_classes: identities.
+        num_classes: identities; None where labels are not read, and each is 0.
 
     Raises:
         RecordIOError, DataError: while iterating, for a damaged record, an image that does not

@@ -11,6 +11,7 @@ from arcface_cakd.data.draws import epoch_flips, view_draws
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.face_landmarks import FaceLandmarks
 from arcface_cakd.data.folder import FaceFolder
+from arcface_cakd.data.image_tree import ImageTree
 from arcface_cakd.data.images import CROP, decode_crop
 from arcface_cakd.data.records import FaceRecords
 from arcface_cakd.data.tensors import normalised
@@ -18,7 +19,7 @@ from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.landmarks import mirror
 from arcface_cakd.recordio import RecordIOError
 
-FaceImages = FaceRecords | FaceFolder
+FaceImages = FaceRecords | FaceFolder | ImageTree
 
 
 class KnownFeatures(Protocol):

@@ -28,23 +28,28 @@ class FaceRecords:
     Attributes:
         keys: (N,) int64 ascending, the keys of the images; what order and flips hang on.
         num_classes: identities, from ``property`` where it is there, else from record 0, else
-            counted by reading every label.
+            counted by reading every label; None where labels are not read.
 
     Args:
         folder: the data set.
         num_classes: how many identities there are, where the caller knows.
+        labelled: whether labels are read; where not, each is 0, whatever the record says.
 
     Raises:
         RecordIOError: a file is missing, cut or foreign, or lacks a key that record 0 announces.
         DataError: ``property`` or record 0 makes no sense.
     """
 
-    def __init__(self, folder: str | Path, num_classes: int | None = None):
+    def __init__(
+        self, folder: str | Path, num_classes: int | None = None, *, labelled: bool = True
+    ):
         folder = Path(folder)
         self.path = folder / "train.rec"
         self.reader = MXIndexedRecordIO(folder / "train.idx", self.path, "r")
         self.keys, self.identity_keys = image_keys(self.reader)
-        self.num_classes = num_classes or read_property(folder) or self._count_identities()
+        self.num_classes: int | None = None
+        if labelled:
+            self.num_classes = num_classes or read_property(folder) or self._count_identities()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -58,7 +63,7 @@ class FaceRecords:
         """
         key = int(self.keys[position])
         encoded, label = split(self.reader.read_idx(key))
-        return encoded, identity(label, self.num_classes)
+        return encoded, 0 if self.num_classes is None else identity(label, self.num_classes)
 
     def describe(self, position: int) -> str:
         """The place of an image, for messages."""

@@ -2,7 +2,7 @@
 
 import logging
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from arcface_cakd.config import ConfigError, TrainConfig
 from arcface_cakd.data import Augmentation, FaceLoader, get_dataloader
 from arcface_cakd.distiller import Distiller
 from arcface_cakd.distributed import rank, world_size
+from arcface_cakd.engine.preflight import check_num_classes, check_num_image
 from arcface_cakd.engine.schedule import Schedule
 from arcface_cakd.partial_fc import AdaFace, CombinedMarginLoss, PartialFC, start_centers
 from arcface_cakd.precision import amp_dtype
@@ -31,11 +32,12 @@ class Run:
         memory_format: of images and convolutions; channels last on the CPU, where it makes an
             IResNet's step 1.5 times as fast.
         loader: batches of this rank.
-        num_classes: identities of the margin softmax.
+        num_classes: identities of the margin softmax; None where labels are not read.
         model: the student, or the Distiller around it.
         student: what becomes ``model.pt``.
-        partial_fc: this rank's class centres and the margin softmax loss.
-        optimizer: groups ``student`` (``prompts``, ``urfm``) and, last, ``partial_fc``.
+        partial_fc: this rank's class centres and the margin softmax loss; None, and no tensor of
+            class centres anywhere, where ``cakd.margin_weight`` is 0.
+        optimizer: groups ``student`` (``prompts``, ``urfm``) and, last, ``partial_fc`` if any.
         schedule: of the learning rates.
         scaler: for float16, else None.
     """
@@ -43,10 +45,10 @@ class Run:
     device: torch.device
     memory_format: torch.memory_format
     loader: FaceLoader
-    num_classes: int
+    num_classes: int | None
     model: FaceBackbone | Distiller
     student: FaceBackbone
-    partial_fc: PartialFC
+    partial_fc: PartialFC | None
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     scaler: torch.amp.GradScaler | None
@@ -60,22 +62,25 @@ class Run:
     ) -> dict[str, Tensor]:
         """The weighted scalar terms whose sum is the loss of this rank, by name.
 
-        ``margin`` is the margin softmax loss of the global batch, the same on every rank; the
-        others are means over the local batch.
+        ``margin`` is the margin softmax loss of the global batch, the same on every rank, and
+        there where ``partial_fc`` is; the others are means over the local batch.
 
         Args:
             images: (B, 3, 112, 112) float32 in [-1, 1].
-            labels: (B,) int64.
+            labels: (B,) int64; not looked at where ``num_classes`` is None.
             landmarks: (B, 5, 2) in pixels, where distillation needs them.
             known: what a teacher's cache says of the images, see ``TeacherCache.read``.
         """
         if not isinstance(self.model, Distiller):
+            assert self.partial_fc is not None  # it is what a plain model learns from
             return {"margin": self.partial_fc(self.model(images), labels)}
         inputs: list[Any] = [images, landmarks]
         if known is not None:
             inputs.append(as_features(known, self.model.teacher.grid, images.device))
-        margin = self.partial_fc(self.model(*inputs), labels)
-        return self.model.all_terms(margin, labels, self.partial_fc)
+        embeddings = self.model(*inputs)
+        margin = None if self.partial_fc is None else self.partial_fc(embeddings, labels)
+        told = None if self.num_classes is None else labels
+        return self.model.all_terms(margin, told, self.partial_fc)
 
 
 def build_run(config: TrainConfig, device: torch.device) -> Run:
@@ -100,20 +105,17 @@ def build_run(config: TrainConfig, device: torch.device) -> Run:
     model.to(device).to(memory_format=memory_format)
     _seed_everything(config.seed + 1 + rank())  # from here on for dropout, each rank its own
 
-    partial_fc = build_partial_fc(config, num_classes).to(device).train()
+    partial_fc = None
+    if config.has_class_centers:
+        assert num_classes is not None  # class centres need labels, which are read then
+        partial_fc = build_partial_fc(config, num_classes).to(device).train()
+    else:
+        logger.info("cakd.margin_weight is 0: no Partial FC, no class centres%s", _idle(config))
 
     optimizer = build_optimizer(config, model, partial_fc)
-    steps_per_epoch = (config.num_image or loader.num_images) // (config.batch_size * world_size())
-    if steps_per_epoch != len(loader):
-        logger.warning(
-            "num_image %d: the schedule ends after %d steps an epoch, but %s has %d images, "
-            "which are %d steps",
-            config.num_image,
-            steps_per_epoch,
-            config.rec,
-            loader.num_images,
-            len(loader),
-        )
+    global_batch = config.batch_size * world_size()
+    steps_per_epoch = (config.num_image or loader.num_images) // global_batch
+    check_num_image(config.num_image, loader.num_images, global_batch, config.rec)
     return Run(
         device=device,
         memory_format=memory_format,
@@ -132,7 +134,7 @@ def build_run(config: TrainConfig, device: torch.device) -> Run:
     )
 
 
-def build_model(config: TrainConfig, num_classes: int) -> FaceBackbone | Distiller:
+def build_model(config: TrainConfig, num_classes: int | None) -> FaceBackbone | Distiller:
     """The student of ``config``, or the Distiller around it; initial weights by the seed."""
     torch.manual_seed(config.seed)
     student = get_model(
@@ -175,19 +177,39 @@ def build_partial_fc(config: TrainConfig, num_classes: int) -> PartialFC:
 
 
 def build_optimizer(
-    config: TrainConfig, model: FaceBackbone | Distiller, partial_fc: nn.Module
+    config: TrainConfig, model: FaceBackbone | Distiller, partial_fc: nn.Module | None
 ) -> torch.optim.Optimizer:
     """SGD or AdamW over named groups, the class centres' last, as arcface_torch has it."""
     if isinstance(model, Distiller):
         groups = model.parameter_groups(config.lr, config.weight_decay)
     else:
         groups = [{"name": "student", "params": [p for p in model.parameters() if p.requires_grad]}]
-    groups.append({"name": "partial_fc", "params": list(partial_fc.parameters())})
+    if partial_fc is not None:
+        groups.append({"name": "partial_fc", "params": list(partial_fc.parameters())})
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
     return torch.optim.SGD(
         groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
+
+
+def _idle(config: TrainConfig) -> str:
+    """Which settings of a config have no effect where there is no Partial FC, for the log."""
+    names = [
+        "margin_list",
+        "margin_scale",
+        "margin_gradient",
+        "interclass_filtering_threshold",
+        "sample_rate",
+        "adaface",
+        "init_centers",
+        "freeze_centers",
+    ]
+    if not config.needs_labels:
+        names.append("num_classes")
+    defaults = {field.name: field.default for field in fields(config)}
+    idle = [name for name in names if getattr(config, name) != defaults[name]]
+    return f"; without effect: {', '.join(idle)}" if idle else ""
 
 
 def _seed_everything(seed: int) -> None:
@@ -216,7 +238,7 @@ def _check_views(config: TrainConfig) -> None:
 
 
 def _build_loader(config: TrainConfig) -> FaceLoader:
-    """The batches of this rank; its ``num_classes`` is that of the margin softmax."""
+    """The batches of this rank; its ``num_classes`` is that of the margin softmax, if any."""
     augmentation = None if config.augment is None else Augmentation(**config.augment)
 
     def loader(num_classes: int | None) -> FaceLoader:
@@ -231,18 +253,17 @@ def _build_loader(config: TrainConfig) -> FaceLoader:
             landmarks=config.cakd is not None and config.cakd.needs_landmarks,
             augmentation=augmentation,
             num_views=None if config.cakd is None else config.cakd.teacher["cached_views"],
+            labelled=config.needs_labels,
         )
 
     # Opened without the config's number, so that it is held against the data set's own before
     # the run begins, and not by the first label that is too large.
     opened = loader(None)
-    if config.num_classes in (None, opened.num_classes):
+    if opened.num_classes is None:
         return opened
-    if config.num_classes < opened.num_classes:
-        raise ConfigError(
-            f"num_classes is {config.num_classes}, but {config.rec} has {opened.num_classes} "
-            "identities: raise it, or leave it out"
-        )
+    check_num_classes(config.num_classes, opened.num_classes, config.rec)
+    if config.num_classes is None or config.num_classes == opened.num_classes:
+        return opened
     return loader(config.num_classes)
 
 

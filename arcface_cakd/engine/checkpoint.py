@@ -4,7 +4,6 @@ One file per rank, ``checkpoint_gpu_<rank>.pt``, with arcface_torch's keys and m
 builtins only, so that ``torch.load`` reads it under ``weights_only=True``.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,17 @@ from arcface_cakd.config import ConfigError, TrainConfig
 from arcface_cakd.distiller import Distiller
 from arcface_cakd.distributed import barrier, gather_objects, rank, world_size
 from arcface_cakd.engine.builders import Run, build_model
+from arcface_cakd.engine.checkpoint_state import (
+    check_shapes,
+    pending_gradients,
+    read_checkpoint,
+    restore_gradients,
+)
 from arcface_cakd.engine.class_means import CENTERS_FILE, kept_centers
 from arcface_cakd.engine.errors import CheckpointError
 from arcface_cakd.engine.fingerprint import check_fingerprint, fingerprint
 from arcface_cakd.engine.random_state import random_state, restore_random_state
+from arcface_cakd.engine.run_settings import log_changes, run_settings
 from arcface_cakd.files import atomic_path
 from arcface_cakd.losses import DistillationLoss
 from arcface_cakd.partial_fc import shard_of
@@ -61,15 +67,16 @@ def save_checkpoint(run: Run, config: TrainConfig, position: Position, meter: di
         "batch": position.batch,
         "global_step": position.step,
         "state_dict_backbone": run.model.state_dict(),
-        "state_dict_softmax_fc": run.partial_fc.state_dict(),
+        "state_dict_softmax_fc": {} if run.partial_fc is None else run.partial_fc.state_dict(),
         "state_optimizer": run.optimizer.state_dict(),
         "state_lr_scheduler": run.schedule.state_dict(),
         "state_scaler": None if run.scaler is None else run.scaler.state_dict(),
         "gradients": pending_gradients(_parameters(run)),
         "rng": random_state(run.device),
-        "sampling": run.partial_fc.rng_state(),
+        "sampling": None if run.partial_fc is None else run.partial_fc.rng_state(),
         "meter": meter,
         "config": _fingerprint(run, config),
+        "settings": run_settings(config),
     }
     path = checkpoint_path(config.folder, rank())
     with atomic_path(path) as partial:
@@ -88,7 +95,8 @@ def load_checkpoint(run: Run, config: TrainConfig) -> tuple[Position, dict]:
     """Put ``run`` where this rank's checkpoint left it; a collective.
 
     Learning rate, schedule, loss weights and the like are those of ``config``, which may differ
-    from the stopped run's; what has been learned and drawn is the checkpoint's.
+    from the stopped run's: the log says what does. What has been learned and drawn is the
+    checkpoint's.
 
     Returns:
         the position to go on from, and the state of the meter.
@@ -111,7 +119,9 @@ def load_checkpoint(run: Run, config: TrainConfig) -> tuple[Position, dict]:
             raise CheckpointError(problem)
     _check_steps([step for _, step in reports], config.folder)
     run.model.load_state_dict(content["state_dict_backbone"])
-    run.partial_fc.load_state_dict(content["state_dict_softmax_fc"])
+    if run.partial_fc is not None:
+        run.partial_fc.load_state_dict(content["state_dict_softmax_fc"])
+        run.partial_fc.set_rng_state(content["sampling"])
     # The settings of the groups (learning rate, weight decay) are the config's.
     groups = run.optimizer.state_dict()["param_groups"]
     state = content["state_optimizer"]["state"]
@@ -120,8 +130,8 @@ def load_checkpoint(run: Run, config: TrainConfig) -> tuple[Position, dict]:
     if run.scaler is not None and content["state_scaler"] is not None:
         run.scaler.load_state_dict(content["state_scaler"])
     restore_gradients(_parameters(run), content["gradients"])
-    run.partial_fc.set_rng_state(content["sampling"])
     restore_random_state(content["rng"], run.device)
+    log_changes(content.get("settings"), config, path)
     position = Position(content["epoch"], content["batch"], content["global_step"])
     return position, content["meter"]
 
@@ -240,48 +250,6 @@ def _read(path: Path) -> dict[str, Any]:
     )
 
 
-def read_checkpoint(path: Path, key: str, otherwise: str, mapped: bool = False) -> dict[str, Any]:
-    """What a checkpoint holds, on the CPU; no file can run code.
-
-    Args:
-        path: of one rank's file.
-        key: that every checkpoint of the kind that is asked for has.
-        otherwise: what one without it is, for the message.
-        mapped: leave tensors in the file until somebody takes them.
-
-    Raises:
-        CheckpointError: there is none, it cannot be read, or it is of another kind.
-    """
-    if not path.is_file():
-        raise CheckpointError(
-            f"there is no checkpoint {path}: save_all_states=True writes one; start anew with "
-            "resume=False"
-        )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # a damaged file raises nearly anything
-        raise CheckpointError(
-            f"checkpoint {path} cannot be read ({type(error).__name__}): it is damaged or not a "
-            "checkpoint; remove it and start anew with resume=False"
-        ) from error
-    if not isinstance(content, dict) or key not in content:
-        raise CheckpointError(f"{path} {otherwise}: start anew with resume=False")
-    return content
-
-
-def pending_gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor | None]:
-    """The gradients of an optimiser step that is not complete, for a checkpoint."""
-    return [parameter.grad for parameter in parameters]
-
-
-def restore_gradients(
-    parameters: Iterable[nn.Parameter], gradients: Iterable[Tensor | None]
-) -> None:
-    """Give parameters what ``pending_gradients`` found, in the same order."""
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = None if gradient is None else gradient.to(parameter.device)
-
-
 def _check(content: dict[str, Any], run: Run, config: TrainConfig, path: Path) -> None:
     now, then = _fingerprint(run, config), content["config"]
     if then["ranks"] != now["ranks"]:
@@ -289,9 +257,22 @@ def _check(content: dict[str, Any], run: Run, config: TrainConfig, path: Path) -
             f"checkpoint {path} is of a run on {then['ranks']} rank(s), this one has "
             f"{now['ranks']}: resuming on another number is not supported yet"
         )
+    _check_class_centers(bool(content["state_dict_softmax_fc"]), run.partial_fc is not None, path)
     check_fingerprint(then, now, path)
     check_shapes(run.model, content["state_dict_backbone"], path)
-    check_shapes(run.partial_fc, content["state_dict_softmax_fc"], path)
+    if run.partial_fc is not None:
+        check_shapes(run.partial_fc, content["state_dict_softmax_fc"], path)
+
+
+def _check_class_centers(there: bool, here: bool, path: Path) -> None:
+    """Before the number of classes, which differs with it and says less."""
+    if there != here:
+        wrong = "is of a run without class centres (cakd.margin_weight 0), and this one has them"
+        if there:
+            wrong = "has class centres, and this run none, as its cakd.margin_weight is 0"
+        raise CheckpointError(
+            f"checkpoint {path} {wrong}: set the cakd entry back, or start anew with resume=False"
+        )
 
 
 def _check_steps(steps: list[int], output: str | Path) -> None:
@@ -300,24 +281,3 @@ def _check_steps(steps: list[int], output: str | Path) -> None:
             f"the checkpoints in {output} are of different steps (by rank: "
             f"{', '.join(map(str, steps))}): they are not of one moment of one run; start anew"
         )
-
-
-def check_shapes(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Hold a state of the checkpoint ``path`` against the module that is to take it.
-
-    Raises:
-        CheckpointError: a key is missing, unexpected or of another shape.
-    """
-    here = {name: tensor.shape for name, tensor in module.state_dict().items()}
-    there = {name: tensor.shape for name, tensor in state.items()}
-    for name in sorted(here.keys() | there.keys()):
-        if here.get(name) != there.get(name):
-            raise CheckpointError(
-                f"checkpoint {path} does not fit the config: {name} is "
-                f"{_size(there.get(name))} there and {_size(here.get(name))} here: set the cakd "
-                "entry back, or start anew with resume=False"
-            )
-
-
-def _size(shape: torch.Size | None) -> str:
-    return "missing" if shape is None else str(tuple(shape))

@@ -18,11 +18,11 @@ class Journal:
     """The record of a run, kept by rank 0; on other ranks it keeps silent.
 
     Every log line is also a line of ``metrics.jsonl``: ``step``, ``epoch``; the weighted
-    ``loss``, ``margin`` and, when distilling, the other ``terms`` by name, means over the steps
-    since the last line and over the ranks; ``lr`` of the student in that step;
-    ``images_per_second`` of all ranks, ``seconds`` of training since the last line,
-    ``seconds_left``; and where they exist ``grad_scale``, ``gradient_norms`` on the student by
-    term, and ``diagnostics``. A validation is a line with ``step``, ``epoch`` and
+    ``loss``, ``margin`` (unless ``cakd.margin_weight`` is 0) and, when distilling, the other
+    ``terms`` by name, means over the steps since the last line and over the ranks; ``lr`` of
+    the student in that step; ``images_per_second`` of all ranks, ``seconds`` of training since
+    the last line, ``seconds_left``; and where they exist ``grad_scale``, ``gradient_norms`` on
+    the student by term, and ``diagnostics``. A validation is a line with ``step``, ``epoch`` and
     ``validation``, the accuracy by set. Resuming drops the lines after the checkpoint's step,
     which the run is about to write again.
 
@@ -137,7 +137,7 @@ def describe(line: dict[str, Any], total_steps: int) -> str:
     parts = [f"epoch {line['epoch']}", f"step {line['step']}/{total_steps}"]
     loss = f"loss {line['loss']:.4f}"
     if "terms" in line:
-        terms = {"margin": line["margin"], **line["terms"]}
+        terms = {name: line[name] for name in ("margin",) if name in line} | line["terms"]
         loss += " (" + " ".join(f"{name} {value:.4f}" for name, value in terms.items()) + ")"
     parts.append(loss)
     parts.append(f"lr {line['lr']:.2e}")

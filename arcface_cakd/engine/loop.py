@@ -34,6 +34,7 @@ from arcface_cakd.engine.class_means import give_centers
 from arcface_cakd.engine.divergence import DivergenceGuard
 from arcface_cakd.engine.journal import Journal
 from arcface_cakd.engine.meters import Clock, Meter
+from arcface_cakd.engine.preflight import check_output
 from arcface_cakd.engine.stepping import Stepper
 from arcface_cakd.engine.validation import check_teacher, validate, validation_sets
 from arcface_cakd.errors import ArcfaceCakdError
@@ -102,12 +103,14 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
     Raises:
         DivergenceError: a loss or gradient was not finite; nothing was saved after it.
         ArcfaceCakdError: the config does not fit the data, the device, the weights or the
-            checkpoint. Nothing has been written then.
+            checkpoint, or ``config.output`` holds another run. Nothing has been written then.
     """
     device = init_from_env()
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
     with failing_together():
+        if is_main():
+            check_output(config.folder, resume=config.resume, force=config.force)
         run = build_run(config, device)
         sets = validation_sets(config.rec, config.val_targets) if is_main() else {}
     if is_main() and isinstance(run.model, Distiller):
@@ -256,7 +259,9 @@ def _due(
 def _averages(meter: Meter, names: tuple[str, ...]) -> dict[str, Any]:
     """The loss and its terms since the last log line, ``margin`` apart from the others."""
     terms = dict(zip(names, meter.read(), strict=True))
-    averages = {"loss": sum(terms.values()), "margin": terms.pop("margin")}
+    averages: dict[str, Any] = {"loss": sum(terms.values())}
+    if "margin" in terms:
+        averages["margin"] = terms.pop("margin")
     return averages | ({"terms": terms} if terms else {})
 
 

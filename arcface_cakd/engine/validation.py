@@ -12,6 +12,7 @@ from arcface_cakd.distiller import Distiller
 from arcface_cakd.distributed import failing_together, is_main
 from arcface_cakd.engine.errors import TeacherError
 from arcface_cakd.engine.fingerprint import check_same_teacher
+from arcface_cakd.engine.preflight import missing_sets
 from arcface_cakd.evaluation import EvaluationError, check_pairs, embed, verification_metrics
 
 logger = logging.getLogger("arcface_cakd")
@@ -27,21 +28,19 @@ def validation_sets(rec: str, names: Iterable[str]) -> dict[str, VerificationSet
         EvaluationError: a set is there and its pairs cannot be judged. Said before the run, for
             the first validation may come after hours.
     """
-    sets, missing = {}, []
+    sets, names = {}, list(names)
+    missing = missing_sets(rec, names)
     for name in names:
         path = Path(rec) / f"{name}.bin"
-        if path.is_file():
-            sets[name] = read_bin(path)
-            try:
-                check_pairs(sets[name].issame)
-            except EvaluationError as error:
-                raise EvaluationError(
-                    f"{path}: {error}; leave {name} out of val_targets, or make the set anew"
-                ) from error
-        else:
-            missing.append(path.name)
-    if missing:
-        logger.warning("no validation on %s: not in %s", ", ".join(missing), rec)
+        if path.name in missing:
+            continue
+        sets[name] = read_bin(path)
+        try:
+            check_pairs(sets[name].issame)
+        except EvaluationError as error:
+            raise EvaluationError(
+                f"{path}: {error}; leave {name} out of val_targets, or make the set anew"
+            ) from error
     return sets
 
 

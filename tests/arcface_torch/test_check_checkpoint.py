@@ -90,6 +90,26 @@ def test_other_settings_of_urfm_are_refused(stopped, capsys):
     assert "urfm.face_distance 'relative', the config 'saliency'" in line
 
 
+def test_settings_that_differ_are_said_on_one_line(stopped, caplog):
+    caplog.set_level("WARNING", "arcface_cakd")
+    then = make_cfg(stopped, stopped / "teacher.pt", URFM, resume=False)
+    then.wandb_key = "secret"
+    backbone, partial_fc, _ = built(then)
+    path = stopped / "checkpoint_gpu_0.pt"
+    content = torch.load(path, weights_only=True)
+    kept = cakd.run_state(backbone, partial_fc, torch.amp.GradScaler("cpu"), then)
+    assert "secret" not in str(kept["cakd"]["settings"])
+    torch.save(content | kept, path)
+    resumed(stopped)
+    assert not caplog.records
+    now = make_cfg(stopped, stopped / "teacher.pt", URFM, resume=True)
+    now.lr, now.cakd.margin_weight = 0.01, 0.5
+    cakd.check_checkpoint(now, 0, *built(now))
+    (record,) = caplog.records
+    said = record.getMessage().split("other settings: ")[1]
+    assert said == "cakd.margin_weight 0.5 (was unset), lr 0.01 (was 0.1)"
+
+
 def test_a_checkpoint_that_does_not_say_whose_pupil_it_is_is_refused(stopped, capsys):
     path = stopped / "checkpoint_gpu_0.pt"
     content = torch.load(path, weights_only=True)

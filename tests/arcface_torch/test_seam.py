@@ -153,7 +153,7 @@ def test_a_mistake_ends_the_program_with_one_line(changes, words, capsys):
     assert all(word in line for word in words), line
 
 
-@pytest.mark.parametrize("margin_weight", [1.0, 0.25])
+@pytest.mark.parametrize("margin_weight", [1.0, 0.25, 0.0])
 def test_the_loss_is_the_weighted_margin_and_every_term(margin_weight):
     cfg = make_cfg()
     cfg.cakd.margin_weight = margin_weight
@@ -165,7 +165,8 @@ def test_the_loss_is_the_weighted_margin_and_every_term(margin_weight):
     reference.load_state_dict(hosted.state_dict())
     reference.train()
     images, labels = batch()
-    margin = nn.functional.cross_entropy(hosted(images)[:, :CLASSES], labels)
+    apart = torch.zeros(CLASSES, requires_grad=True)  # of class centres
+    margin = nn.functional.cross_entropy(hosted(images)[:, :CLASSES] + apart, labels)
     torch.manual_seed(7)  # anchoring draws
     total = cakd.total_loss(margin, hosted, labels, None)
     reference(images)
@@ -178,6 +179,22 @@ def test_the_loss_is_the_weighted_margin_and_every_term(margin_weight):
     assert float(total.detach()) == pytest.approx(expected, rel=1e-6)
     total.backward()
     assert all(p.grad is not None for p in hosted.student.parameters() if p.requires_grad)
+    assert (apart.grad is None) == (margin_weight == 0)  # nothing went back through the margin
+
+
+@pytest.mark.parametrize("margin_weight", [0.5, 0.0])
+def test_the_partial_fc_that_nothing_needs_gets_one_class(margin_weight, caplog):
+    cfg = make_cfg(sample_rate=0.1)
+    cfg.cakd.margin_weight = margin_weight
+    with caplog.at_level("INFO"):
+        cakd.distill(HostNetwork(), cfg)
+    said = [r.getMessage() for r in caplog.records if "Partial FC" in r.getMessage()]
+    if margin_weight:
+        assert (cfg.num_classes, cfg.sample_rate) == (CLASSES, 0.1) and not said
+    else:
+        assert (cfg.num_classes, cfg.sample_rate) == (1, 1.0)
+        (line,) = said
+        assert "one class a rank" in line and f"num_classes {CLASSES}" in line
 
 
 def test_the_groups_are_those_of_the_distiller(distiller):

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.documents import blocks, read
 from helpers.engine_runs import make_faces
 
 from arcface_cakd.cli import main
+from arcface_cakd.registry import BACKBONES
 
 # A user's config may bring its own network, and goes through arcface_torch's keys.
 CONFIG = """
@@ -81,6 +83,60 @@ def test_a_mistake_is_one_line_and_exit_code_1(config, tmp_path, capfd, override
     assert said in printed and "\n" not in printed
     assert printed.startswith("arcface-cakd train: error: ")
     assert not (tmp_path / "out").exists()
+
+
+def test_another_run_is_written_over_by_force_alone(config, tmp_path, capfd):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "model.pt").write_bytes(b"of hours")
+    assert main(["train", str(config)]) == 1
+    printed = capfd.readouterr().err.strip()
+    assert "holds another run (model.pt)" in printed and "\n" not in printed
+    assert (tmp_path / "out" / "model.pt").read_bytes() == b"of hours"
+    assert main(["train", str(config), "--force"]) == 0
+    assert torch.load(tmp_path / "out" / "model.pt", weights_only=True)
+
+
+@pytest.fixture
+def with_module(tmp_path, monkeypatch):
+    """A function that writes a module into the current folder, forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    before = set(sys.modules), set(BACKBONES.names())
+
+    def write(name, source):
+        (tmp_path / f"{name}.py").write_text(source)
+
+    yield write
+    for name in set(sys.modules) - before[0]:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+    for name in set(BACKBONES.names()) - before[1]:
+        del BACKBONES._components[name]
+
+
+def test_the_network_of_the_document_trains(config, tmp_path, with_module, capsys):
+    (source,) = [block for _, block in blocks(read("docs/config.md")) if "class MyNet" in block]
+    with_module("my_net", source)
+    settings = ["--set", "network=my_net", "embedding_size=16"]
+    assert main(["train", str(config), *settings]) == 1
+    assert "unknown network 'my_net'" in capsys.readouterr().err
+    assert main(["train", str(config), "--import", "my_net", *settings]) == 0
+    model = torch.load(tmp_path / "out" / "model.pt", weights_only=True)
+    assert model["fc.1.weight"].shape == (16, 128 * 49)
+    assert main(["--import", "my_net", "list", "backbones"]) == 0
+    assert "\nmy_net " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "source, said",
+    [(None, "ModuleNotFoundError"), ("1 / 0", "ZeroDivisionError"), ("a b", "SyntaxError")],
+)
+def test_a_module_that_cannot_be_imported_is_one_line(with_module, capsys, source, said):
+    if source is not None:
+        with_module("broken_module", source)
+    assert main(["list", "losses", "--import", "broken_module"]) == 1
+    printed = capsys.readouterr().err.strip()
+    assert said in printed and "--import broken_module" in printed and "\n" not in printed
 
 
 def test_an_unknown_config_is_one_line(capfd):

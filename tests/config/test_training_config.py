@@ -1,3 +1,4 @@
+import re
 import textwrap
 import warnings
 
@@ -106,6 +107,7 @@ def fails_with(message, path, overrides=()):
     ("body", "message"),
     [
         ("", "lacks 'rec'"),
+        (REC + "config.CAKD = edict()", "unknown key 'CAKD'; did you mean 'cakd'?"),
         (REC + "config.batchsize = 1", "unknown key 'batchsize'; did you mean 'batch_size'?"),
         (REC + "config.optimizer = 'adam'", "optimizer must be 'sgd' or 'adamw', got 'adam'"),
         (REC + "config.sample_rate = 0", "sample_rate must be above 0 and at most 1, got 0"),
@@ -224,6 +226,35 @@ def test_what_is_on_follows_from_the_losses_or_is_asked_for(write, entry, on):
 def test_a_key_that_resembles_nothing_is_ignored_aloud(write):
     with pytest.warns(ArcfaceCakdWarning, match="'zzzz' is ignored"):
         load_config(write("config.rec = 'a'\nconfig.zzzz = 1"))
+
+
+COSFACE, ARCFACE = (1.0, 0.0, 0.4), (1.0, 0.5, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("body", "margins", "said"),
+    [
+        ("config.loss = 'cosface'", COSFACE, r"loss 'cosface' is taken up as margin_list \(1.0, 0"),
+        ("config.loss = 'ArcFace'", ARCFACE, "loss 'ArcFace' is taken up"),
+        ("config.loss = 'cosface'; config.margin_list = (1, 0, 0.4)", COSFACE, None),
+        ("config.loss = 'cosface'; config.margin_list = (1, .5, 0)", ARCFACE, "'cosface' is ign"),
+        ("config.loss = 'softmax'", ARCFACE, "loss 'softmax' is ignored: margin_list says"),
+        ("config.loss = None", ARCFACE, None),
+    ],
+)
+def test_a_loss_of_older_configs_is_taken_up_or_said(write, recwarn, body, margins, said):
+    config = load_config(write(f"config.rec = 'x'; {body}"))
+    assert config.margin_list == margins
+    lines = [str(warning.message) for warning in recwarn.list]
+    assert len(lines) == (said is not None)
+    assert all(re.search(said, line) and "\n" not in line for line in lines)
+
+
+def test_a_record_file_stands_for_its_folder(write):
+    for given, folder in (("a/train.rec", "a"), ("a/b", "a/b"), ("train.rec", ".")):
+        path = write(f"config.rec = {given!r}")
+        assert load_config(path).rec == folder
+        assert load_config(path, [f"rec=z/{given}"]).rec == f"z/{folder}".removesuffix("/.")
 
 
 def test_a_missing_file_is_said():

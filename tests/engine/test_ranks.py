@@ -194,7 +194,7 @@ def resume_from_other_steps(config):
     train(config, stop_after_step=2)
     ahead = checkpoint_path(config.output, 1)
     kept = ahead.read_bytes()
-    train(config, stop_after_step=3)
+    train(dataclasses.replace(config, force=True), stop_after_step=3)
     if rank() == 1:
         ahead.write_bytes(kept)
     torch.distributed.barrier()

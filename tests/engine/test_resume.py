@@ -241,7 +241,8 @@ def test_a_fresh_start_leaves_no_checkpoint_of_the_former_run_to_resume_from(fac
     config = small_config(faces, tmp_path / "out", save_all_states=True)
     train(config)
     former = checkpoint_path(config.output).read_bytes()
-    train(dataclasses.replace(config, save_all_states=False), stop_after_step=2)
+    anew = dataclasses.replace(config, save_all_states=False, force=True)
+    train(anew, stop_after_step=2)
     assert not checkpoint_path(config.output).exists()
     assert (tmp_path / "out" / "checkpoint_gpu_0.pt.old").read_bytes() == former
     with pytest.raises(CheckpointError, match="there is no checkpoint"):

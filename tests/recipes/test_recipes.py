@@ -289,9 +289,10 @@ def test_it_trains_two_steps(name, two_steps):
     lines = [line for line in result.history if "loss" in line]
     assert [line["step"] for line in lines] == [1, 2]
     cakd = loaded(name).cakd
-    names = {"margin"} | {entry.name for entry in (cakd.losses if cakd else ())}
+    names = {entry.name for entry in (cakd.losses if cakd else ())}
     for line in lines:
-        terms = {"margin": line["margin"], **line.get("terms", {})}
+        assert ("margin" in line) == (cakd is None or cakd.margin_weight > 0)
+        terms = {"margin": line.get("margin", 0.0), **line.get("terms", {})}
         assert names <= set(terms)
         assert all(math.isfinite(value) for value in terms.values())
 

@@ -1,0 +1,106 @@
+"""Face images of nobody in particular, in whatever folders they lie."""
+
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+
+from arcface_cakd.data.errors import DataError
+from arcface_cakd.data.folder import SUFFIXES
+
+logger = logging.getLogger("arcface_cakd")
+
+_NAMED = 3  # of what is left out
+# What stands beside images without being one of the user's: see FaceLandmarks, validation_sets.
+_BESIDE = {"train_landmarks.npy", "ldmk_5points.csv", "property"}
+
+
+def image_tree(folder: str | Path) -> tuple[list[Path], list[Path]]:
+    """The images below a folder, at any depth, and the other files; each in order of path.
+
+    Links are followed, and a folder that several lead to is read once. Names that begin with a
+    dot are left out of both lists.
+
+    Raises:
+        DataError: no such folder, one without an image, or a link that leads nowhere.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; it should hold train.rec, or images")
+    images, others, seen = [], [], set()
+    for place, folders, files in os.walk(root, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = [] if real in seen else sorted(name for name in folders if name[0] != ".")
+        if real in seen:
+            continue
+        seen.add(real)
+        for name in (name for name in files if name[0] != "."):
+            path = Path(place, name)
+            if path.suffix.lower() not in SUFFIXES:
+                others.append(path)
+            elif not path.exists():
+                raise DataError(f"{path}: a link that leads nowhere: mend it, or remove it")
+            else:
+                images.append(path)
+    if not images:
+        raise DataError(f"{root}: neither train.rec with train.idx nor an image in any folder")
+    return sorted(images), sorted(others)
+
+
+class ImageTree:
+    """The images below a folder, however it is divided, as one set without labels.
+
+    It says in the log how many there are, and what was left out.
+
+    Attributes:
+        folder: the data set.
+        keys: (N,) int64, 0 to N - 1: images in order of path.
+        num_classes: None, as nobody is told apart.
+
+    Args:
+        folder: the data set.
+
+    Raises:
+        DataError: as ``image_tree``.
+    """
+
+    num_classes: int | None = None
+
+    def __init__(self, folder: str | Path):
+        images, others = image_tree(folder)
+        self.folder = Path(folder)
+        self.paths = [str(path) for path in images]
+        self.keys = np.arange(len(images), dtype=np.int64)
+        others = [path for path in others if path.name not in _BESIDE and path.suffix != ".bin"]
+        left_out = ""
+        if others:
+            named = ", ".join(str(path.relative_to(folder)) for path in others[:_NAMED])
+            more = ", ..." if len(others) > _NAMED else ""
+            left_out = f"; left out: {len(others)} without an image's suffix ({named}{more})"
+        folders = len({path.parent for path in images})
+        logger.info(
+            "%s: %d images in %d folder(s), one set without labels%s",
+            folder,
+            len(images),
+            folders,
+            left_out,
+        )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def encoded(self, position: int) -> tuple[bytes, int]:
+        """The encoded image of ``keys[position]``, and 0 for a label.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        try:
+            return Path(self.paths[position]).read_bytes(), 0
+        except OSError as error:
+            raise DataError(f"cannot be read: {error.strerror}") from error
+
+    def describe(self, position: int) -> str:
+        """The place of an image, for messages."""
+        return self.paths[position]

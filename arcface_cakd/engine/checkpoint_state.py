@@ -1,0 +1,73 @@
+"""What both loops, ours and arcface_torch's, read from a checkpoint and put into one."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from arcface_cakd.engine.errors import CheckpointError
+
+
+def read_checkpoint(path: Path, key: str, otherwise: str, mapped: bool = False) -> dict[str, Any]:
+    """What a checkpoint holds, on the CPU; no file can run code.
+
+    Args:
+        path: of one rank's file.
+        key: that every checkpoint of the kind that is asked for has.
+        otherwise: what one without it is, for the message.
+        mapped: leave tensors in the file until somebody takes them.
+
+    Raises:
+        CheckpointError: there is none, it cannot be read, or it is of another kind.
+    """
+    if not path.is_file():
+        raise CheckpointError(
+            f"there is no checkpoint {path}: save_all_states=True writes one; start anew with "
+            "resume=False"
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception as error:  # a damaged file raises nearly anything
+        raise CheckpointError(
+            f"checkpoint {path} cannot be read ({type(error).__name__}): it is damaged or not a "
+            "checkpoint; remove it and start anew with resume=False"
+        ) from error
+    if not isinstance(content, dict) or key not in content:
+        raise CheckpointError(f"{path} {otherwise}: start anew with resume=False")
+    return content
+
+
+def pending_gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor | None]:
+    """The gradients of an optimiser step that is not complete, for a checkpoint."""
+    return [parameter.grad for parameter in parameters]
+
+
+def restore_gradients(
+    parameters: Iterable[nn.Parameter], gradients: Iterable[Tensor | None]
+) -> None:
+    """Give parameters what ``pending_gradients`` found, in the same order."""
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = None if gradient is None else gradient.to(parameter.device)
+
+
+def check_shapes(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Hold a state of the checkpoint ``path`` against the module that is to take it.
+
+    Raises:
+        CheckpointError: a key is missing, unexpected or of another shape.
+    """
+    here = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    there = {name: tensor.shape for name, tensor in state.items()}
+    for name in sorted(here.keys() | there.keys()):
+        if here.get(name) != there.get(name):
+            raise CheckpointError(
+                f"checkpoint {path} does not fit the config: {name} is "
+                f"{_size(there.get(name))} there and {_size(here.get(name))} here: set the cakd "
+                "entry back, or start anew with resume=False"
+            )
+
+
+def _size(shape: torch.Size | None) -> str:
+    return "missing" if shape is None else str(tuple(shape))

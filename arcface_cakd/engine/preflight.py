@@ -1,0 +1,97 @@
+"""What is looked at before a run begins, in our loop and in arcface_torch's: data and output."""
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+
+from arcface_cakd.config import ConfigError
+
+logger = logging.getLogger("arcface_cakd")
+
+
+def check_output(folder: str | Path, *, resume: bool, force: bool) -> None:
+    """Keep a run from writing over another one's model and checkpoints.
+
+    Args:
+        folder: the run's output.
+        resume: whether it goes on with what is there.
+        force: whether its user says that what is there may go.
+
+    Raises:
+        ConfigError: the folder holds a ``model.pt`` or a checkpoint, and neither is so.
+    """
+    if resume or force:
+        return
+    held = [Path(folder) / "model.pt", *sorted(Path(folder).glob("checkpoint_gpu_*.pt"))]
+    found = next((path for path in held if path.is_file()), None)
+    if found is not None:
+        raise ConfigError(
+            f"output {folder} holds another run ({found.name}): name another output, set "
+            "resume=True to go on with it, or force=True to write over it"
+        )
+
+
+def check_num_classes(given: int | None, found: int, rec: str) -> None:
+    """Hold ``num_classes`` against the identities of a data set whose labels are needed.
+
+    Args:
+        given: the config's; None: as many as there are.
+        found: those of the data set, at least 1.
+        rec: the data set, for messages.
+
+    Raises:
+        ConfigError: fewer classes than identities, or a single identity. More are a warning.
+    """
+    if found == 1:
+        raise ConfigError(
+            f"{rec} has one identity, and to tell it from others there is nothing to learn: "
+            "take a set of several, or distil without labels (cakd.margin_weight=0, and no loss "
+            "that needs labels)"
+        )
+    if given is None or given == found:
+        return
+    if given < found:
+        raise ConfigError(
+            f"num_classes is {given}, but {rec} has {found} identities: raise it, or leave it out "
+            "where that is possible"
+        )
+    logger.warning(
+        "num_classes is %d, but %s has %d identities: %d class centres stand for nobody, and only "
+        "push; set it to %d",
+        given,
+        rec,
+        found,
+        given - found,
+        found,
+    )
+
+
+def check_num_image(given: int | None, found: int, global_batch: int, rec: str) -> None:
+    """Warn where ``num_image``, by which the schedule counts, makes other epochs than the data.
+
+    Args:
+        given: the config's; None: as many as there are.
+        found: images of the data set.
+        global_batch: images a step, of all ranks.
+        rec: the data set, for the message.
+    """
+    if given is None or given // global_batch == found // global_batch:
+        return
+    logger.warning(
+        "num_image %d: the schedule ends after %d steps an epoch, but %s has %d images, which are "
+        "%d steps; set it to %d",
+        given,
+        given // global_batch,
+        rec,
+        found,
+        found // global_batch,
+        found,
+    )
+
+
+def missing_sets(rec: str | Path, names: Iterable[str]) -> list[str]:
+    """The ``<name>.bin`` of ``val_targets`` that are not in ``rec``; one warning names them."""
+    missing = [f"{name}.bin" for name in names if not (Path(rec) / f"{name}.bin").is_file()]
+    if missing:
+        logger.warning("no validation on %s: not in %s", ", ".join(missing), rec)
+    return missing
