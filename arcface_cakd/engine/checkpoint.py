@@ -314,9 +314,14 @@ def check_shapes(module: nn.Module, state: dict[str, Tensor], path: Path) -> Non
         if here.get(name) != there.get(name):
             raise CheckpointError(
                 f"checkpoint {path} does not fit the config: {name} is "
-                f"{_size(there.get(name))} there and {_size(here.get(name))} here: set the cakd "
-                "entry back, or start anew with resume=False"
+                f"{_size(there.get(name))} there and {_size(here.get(name))} here: set "
+                f"{_entry_of(name)} back, or start anew with resume=False"
             )
+
+
+def _entry_of(name: str) -> str:
+    """What of the config a tensor comes from."""
+    return "adaface" if name.startswith("margin_softmax.") else "the cakd entry"
 
 
 def _size(shape: torch.Size | None) -> str:

@@ -7,7 +7,7 @@ import torch
 from helpers.engine_runs import small_cakd, small_config
 
 from arcface_cakd.config import ConfigError, load_config
-from arcface_cakd.engine import checkpoint_path, train
+from arcface_cakd.engine import CheckpointError, checkpoint_path, train
 from arcface_cakd.engine.builders import build_partial_fc
 from arcface_cakd.partial_fc import AdaFace, PartialFCError
 
@@ -105,3 +105,12 @@ def test_adaface_is_chosen_by_the_config(tmp_path, faces, caplog):
     assert type(build_partial_fc(load_config(path, ["adaface=None"]), 6).margin_softmax) is not (
         AdaFace
     )
+
+
+@pytest.mark.parametrize("before", [None, {"m": 0.3, "h": 0.333, "t_alpha": 0.5}])
+def test_a_checkpoint_of_another_margin_is_refused(faces, tmp_path, before):
+    config = small_config(faces, tmp_path, save_all_states=True, adaface=before)
+    train(config, stop_after_step=1)
+    other = {"m": 0.3, "h": 0.333, "t_alpha": 0.5} if before is None else None
+    with pytest.raises(CheckpointError, match="set adaface back"):
+        train(dataclasses.replace(config, resume=True, adaface=other))
