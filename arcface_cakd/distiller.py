@@ -120,6 +120,7 @@ class Distiller(nn.Module):
         self.prompts = None
         if config.prompts is not None:
             self.prompts = AdaptablePrompts(teacher, **config.prompts)
+            _check_feedback(self.prompts, dims)
         self.urfm = None
         if config.urfm is not None:
             self.urfm = URFM(
@@ -295,6 +296,8 @@ class Distiller(nn.Module):
                 self.teacher_fc if self.preservation.needs_centers else None,
             )
             terms["preservation"] = self.preservation.weight * kept
+        if self.prompts is not None:
+            self.prompts.take_feedback(now.student.embedding, now.teacher.embedding)
         self._last = _Snapshot(
             images=now.images,
             prompted=now.teacher.embedding.detach(),
@@ -437,6 +440,15 @@ class Distiller(nn.Module):
             norms = [prompt.norm(dim=-1) for prompt in self.prompts.parameters()]
             figures["prompt_norm"] = float(torch.cat(norms).max()) if norms[0].numel() else 0.0
         return figures
+
+
+def _check_feedback(prompts: AdaptablePrompts, dims: FeatureDims) -> None:
+    widths = dims.student_embedding, dims.teacher_embedding
+    if prompts.feedback is not None and widths[0] != widths[1]:
+        raise ConfigError(
+            f"cakd.prompts.feedback compares embeddings, and the student's has width {widths[0]}, "
+            f"the teacher's {widths[1]}: give both one width, or set feedback=False"
+        )
 
 
 def _check_embeddings_suffice(config: CakdConfig, *losses: str) -> None:

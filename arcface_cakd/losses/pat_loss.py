@@ -22,7 +22,8 @@ the region-aware attention, but for:
   batch of all ranks and keeps no running statistics.
 * Its other terms are other entries here: KL to the unprompted teacher's logits (``kd``), and the
   regulariser of the prompted ones (``cakd.preservation``). Its prompts, convolutions fed by the gap
-  between student and teacher of the step before, are not APT's and are left out.
+  between student and teacher of the step before, are not APT's; the idea is ``feedback`` of
+  ``cakd.prompts``.
 """
 
 import math

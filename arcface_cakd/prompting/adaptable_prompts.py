@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from arcface_cakd.backbones import FaceBackbone
 from arcface_cakd.config.settings import Range
+from arcface_cakd.distributed import all_reduce_mean
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.landmarks import CROP_SIZE
 from arcface_cakd.precision import at_least_float32, autocast
@@ -45,6 +46,12 @@ class AdaptablePrompts(nn.Module):
     in pixels; the published code of Visual Prompt Tuning has the first stage's width for d_i at
     every stage of a Swin. The teacher is an argument of ``forward``: it is never changed.
 
+    With ``feedback`` the prompts also know how far behind the student is: each place adds a learned
+    linear map, 0 at first, of the gap that ``take_feedback`` left. The idea is that of Lin et al.,
+    "Perspective-Aware Teaching", ICCV 2025, whose convolutional prompts are fed the difference of
+    both sides' feature maps in the batch before, image by image, though these are other images.
+    Here, for tokens that all images share, it is the batch's mean difference of the embeddings.
+
     Args:
         teacher: a Swin (``swin_t``, ``swinv2_t``, ..., ``timm:swin_*``, ``timm:swinv2_*``) or a
             plain ViT (``vit_s``, ``vit_mini``, ..., ``timm:vit_*``, ``timm:deit_*``).
@@ -54,11 +61,18 @@ class AdaptablePrompts(nn.Module):
             0; None means all. What comes before the first of them runs without a graph.
         checkpointing: whether blocks are recomputed in the backward pass, which costs a third
             more time of the teacher and saves most of its memory.
+        feedback: whether the gap between student and teacher of the batch before shifts the
+            prompts; for embeddings of one width.
+
+    Attributes:
+        gap: (E,) float32, with ``feedback``; the same on every rank.
 
     Raises:
         PromptingError: the teacher is no such Transformer, lacks one of the places, or has the
-            map of a stage before its last for pixel features.
+            map of a stage before its last for pixel features; feedback without prompts.
     """
+
+    gap: Tensor
 
     def __init__(
         self,
@@ -68,6 +82,7 @@ class AdaptablePrompts(nn.Module):
         dropout: Annotated[float, Range(0.0, 1.0)] = 0.0,
         places: Annotated[tuple[int, ...] | None, Range(0)] = None,
         checkpointing: bool = False,
+        feedback: bool = False,
     ):
         super().__init__()
         self._route = _route_for(teacher)
@@ -87,10 +102,27 @@ class AdaptablePrompts(nn.Module):
         self.prompts = nn.ParameterDict(
             [(str(i), nn.Parameter(torch.empty(num_tokens, widths[i]))) for i in self.places]
         )
+        self.feedback: nn.ParameterDict | None = None
+        if feedback:
+            if num_tokens == 0:
+                raise PromptingError(
+                    "cakd.prompts.feedback shifts prompts, and num_tokens=0 leaves none: set "
+                    "num_tokens, or feedback=False"
+                )
+            width = teacher.embedding_size
+            self.register_buffer("gap", torch.zeros(width))
+            self.feedback = nn.ParameterDict(
+                [
+                    (str(i), nn.Parameter(torch.empty(num_tokens * widths[i], width)))
+                    for i in self.places
+                ]
+            )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the prompts anew, as Visual Prompt Tuning does."""
+        """Draw the prompts anew, as Visual Prompt Tuning does; feedback starts without effect."""
+        for weight in () if self.feedback is None else self.feedback.values():
+            nn.init.zeros_(weight)
         for prompt in self.prompts.values():
             bound = math.sqrt(6 / (3 * math.prod(self.patch_size) + prompt.shape[1]))
             nn.init.uniform_(prompt, -bound, bound)
@@ -118,7 +150,7 @@ class AdaptablePrompts(nn.Module):
             return replace(plain, prompts=tokens[:, :0])
         entering = {}
         for place in self.places:
-            learned = F.dropout(self.prompts[str(place)], self.dropout, self.training)
+            learned = F.dropout(self._learned(str(place)), self.dropout, self.training)
             entering[place] = learned.expand(len(images), -1, -1)
         with teacher.autocast(images.device.type):
             final, maps, prompts, class_token = self._route.run(
@@ -139,6 +171,29 @@ class AdaptablePrompts(nn.Module):
             prompts=at_least_float32(prompts),
             stages=tuple(at_least_float32(m) for m in maps) if stages else (),
         )
+
+    @torch.no_grad()
+    def take_feedback(self, student: Tensor, teacher: Tensor) -> None:
+        """Keep the gap of a batch for the next one, where ``feedback`` is on; then a collective.
+
+        Args:
+            student: embeddings (B, E), of which the mean over all ranks of u(student) -
+                u(teacher) is the gap, u to unit length.
+            teacher: embeddings (B, E) of the same images.
+        """
+        if self.feedback is None:
+            return
+        ours, theirs = (F.normalize(at_least_float32(x), dim=1) for x in (student, teacher))
+        self.gap.copy_(all_reduce_mean((ours - theirs).mean(0)))
+
+    def _learned(self, place: str) -> Tensor:
+        """The prompts (t, d) of a place, in float32."""
+        prompts = self.prompts[place]
+        if self.feedback is None:
+            return prompts
+        # A copy, as the gap moves on before the backward pass.
+        shift = F.linear(self.gap.clone(), self.feedback[place])
+        return prompts + at_least_float32(shift).view_as(prompts)
 
     def _check(self, teacher: FaceBackbone, images: Tensor) -> None:
         if tuple(images.shape[-2:]) != (CROP_SIZE, CROP_SIZE):

@@ -438,6 +438,7 @@ def test_settings_are_declared():
         "dropout": 0.0,
         "places": None,
         "checkpointing": False,
+        "feedback": False,
     }
     assert check_settings(component, {"places": [2, 3]}, "cakd.prompts")["places"] == (2, 3)
     with pytest.raises(ConfigError, match=r"cakd\.prompts\.places must be at least 0"):
