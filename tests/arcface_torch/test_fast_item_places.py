@@ -23,6 +23,7 @@ def cfg_for(folder, cache, **entry):
     )
     return edict(
         rec=str(folder),
+        output=str(cache.parent / "out"),
         network="r10_narrow",
         embedding_size=16,
         num_classes=5,

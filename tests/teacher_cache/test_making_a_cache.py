@@ -40,8 +40,10 @@ def weights(tmp_path_factory):
     return path
 
 
-def open_for(faces, weights, cache, entry=URFM, batch_size=5, **settings) -> TeacherCache:
-    teacher = {"network": "test_tiny", "weights": str(weights), "cache": str(cache)}
+def open_for(
+    faces, weights, cache, entry=URFM, batch_size=5, stage=None, **settings
+) -> TeacherCache:
+    teacher = {"network": "test_tiny", "weights": str(weights), "cache": str(cache), "stage": stage}
     config = small_config(
         faces, cache.parent / "out", cakd=small_cakd(teacher=teacher, **entry), **settings
     )
@@ -183,7 +185,9 @@ def test_ranks_compute_a_share_each_when_another_run_has_gone(faces, weights, tm
         np.testing.assert_allclose(array, whole[0][name], rtol=2**-9, atol=1e-2)
 
 
-@pytest.mark.parametrize("what", ["weights", "images", "source", "precision", "version", "seed"])
+@pytest.mark.parametrize(
+    "what", ["weights", "stage", "images", "source", "precision", "version", "seed"]
+)
 def test_a_stale_one_is_refused_and_the_advice_works(
     faces, weights, tmp_path, whole, monkeypatch, what
 ):
@@ -192,6 +196,8 @@ def test_a_stale_one_is_refused_and_the_advice_works(
     if what == "weights":
         save_teacher(tmp_path / "other.pt", seed=2, name="test_tiny")
         given, named = (faces, tmp_path / "other.pt"), "teacher's weights"
+    elif what == "stage":
+        settings, named = {"stage": 0}, "teacher"
     elif what == "images":
         other = make_faces(tmp_path / "faces", images=5)
         given, named = (other, weights), "training set"
