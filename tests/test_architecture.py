@@ -96,7 +96,7 @@ def test_the_imports_that_there_are_were_read():
     def imported(name: str) -> set[str]:
         return {room for _, room in rooms_imported(PACKAGE, PACKAGE / name)}
 
-    assert {"backbones", "losses", "prompting", "partial_fc"} <= imported("distiller.py")
+    assert {"backbones", "losses", "prompting", "partial_fc"} <= imported("distiller/module.py")
     assert "registry" in imported("resources.py")  # inside a function
     assert "recordio" in imported("arcface_torch/mxnet.py")  # by its name in the package
     assert len(order_of(MAP)) > 20

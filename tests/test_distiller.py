@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from arcface_cakd.backbones import build_teacher, get_model
 from arcface_cakd.config import CakdConfig, ConfigError
 from arcface_cakd.distiller import Distiller
+from arcface_cakd.distiller.description import describe
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.export import export_onnx
 from arcface_cakd.losses import DistillationLoss
@@ -233,7 +234,8 @@ def test_losses_at_the_output_reach_prompts_only_where_the_entry_says_so(images,
 
 
 def test_figures_tell_how_l_feat_compares_with_a_constant_and_how_large_prompts_are(images):
-    distiller = make(urfm={**SMALL_URFM, **LEARNED, "dim": 16})
+    prompts = {"num_tokens": 2, "feedback": True}
+    distiller = make(urfm={**SMALL_URFM, **LEARNED, "dim": 16}, prompts=prompts)
     with torch.no_grad():
         distiller.prompts.prompts["1"][0] = 3.0
     distiller(images)
@@ -254,7 +256,8 @@ def test_figures_tell_how_l_feat_compares_with_a_constant_and_how_large_prompts_
     on_patches = lookups[1][..., :49] / lookups[1][..., :49].sum(-1, keepdims=True)
     variation = np.abs(lookups[0] - on_patches).sum(-1).mean() / 2
     assert figures["lookup_variation"] == pytest.approx(variation, rel=1e-4)
-    norms = [np.linalg.norm(p.detach().numpy(), axis=1) for p in distiller.prompts.parameters()]
+    prompts = distiller.prompts.prompts.values()  # of a feedback's weights it says nothing
+    norms = [np.linalg.norm(p.detach().numpy(), axis=1) for p in prompts]
     assert figures["prompt_norm"] == pytest.approx(np.concatenate(norms).max(), rel=1e-5)
 
 
@@ -281,20 +284,20 @@ def test_what_is_asked_for_without_effect_is_said(entry, said, caplog):
     with caplog.at_level("INFO"):
         distiller.announce(logging.getLogger("test"))
     first, *warned = caplog.records
-    assert first.getMessage() == distiller.describe()
+    assert first.getMessage() == describe(distiller)
     assert len(warned) == len(said) and all(record.levelname == "WARNING" for record in warned)
     for record, start in zip(warned, said, strict=True):
         assert start in record.getMessage()
 
 
 def test_the_first_line_says_what_is_on():
-    assert make().describe() == (
+    assert describe(make()) == (
         "distilling from swin_mini: margin softmax x 1, embedding_cosine x 64, urfm_feature x 50, "
         "urfm_attention x 1, anchoring x 1, preservation x 64; URFM 9 local centres of width 128; "
         "prompts 2 at each of 3 places"
     )
     rival = make(losses=[{"name": "rkd", "weight": 2}], prompts=None, urfm=None, margin_weight=0.5)
-    assert rival.describe() == (
+    assert describe(rival) == (
         "distilling from swin_mini: margin softmax x 0.5, rkd x 2; URFM off; prompts off"
     )
 

@@ -65,7 +65,7 @@ def open_cache(
 
     Returns:
         None where ``cakd.teacher.cache`` is not set, and where a step uses nothing of the
-        unprompted teacher, which ``Distiller.without_effect`` says.
+        unprompted teacher, which ``without_effect`` says.
 
     Raises:
         CacheError: the cache is of something else, the disk is too small, a value does not fit

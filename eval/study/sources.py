@@ -37,7 +37,7 @@ TRAINING = (
     "landmarks.py",
     "precision.py",
 )
-DISTILLATION = ("backbones/teacher.py", "distiller.py", "losses/*.py")
+DISTILLATION = ("backbones/teacher.py", "distiller/*.py", "losses/*.py")
 ALIGNMENT = ("alignment/*.py",)
 PROMPTING = ("prompting/*.py",)
 CACHE = ("teacher_cache/*.py",)

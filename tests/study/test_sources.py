@@ -72,7 +72,7 @@ def test_a_change_shows_in_its_part_alone(sources, tmp_path, monkeypatch):
     assert changed("losses/sp_loss.py") == {"loss sp"}
     assert changed("losses/kd_loss.py") == set()
     assert changed("losses/relations.py") == {"distillation"}
-    assert changed("distiller.py") == {"distillation"}
+    assert changed("distiller/module.py") == {"distillation"}
     assert changed("engine/loop.py") == {"training"}
     assert changed("partial_fc/margin.py") == {"training"}
     assert changed("backbones/iresnet.py") == {"network r10_mini"}

@@ -18,6 +18,7 @@ from helpers.engine_runs import (
 
 from arcface_cakd.backbones import get_model
 from arcface_cakd.config import ConfigError
+from arcface_cakd.distiller.description import without_effect
 from arcface_cakd.engine import checkpoint_path, train
 from arcface_cakd.engine.builders import build_run
 from arcface_cakd.teacher_cache import TeacherCache, as_features, open_cache
@@ -248,9 +249,9 @@ def test_a_step_without_use_for_it_says_so(faces, weights, tmp_path):
     cakd = entry(weights, tmp_path / "c", **prompted)
     run = build_run(small_config(faces, tmp_path, cakd=cakd), CPU)
     assert opened(run) is None and not (tmp_path / "c").exists()
-    (line,) = run.model.without_effect()
+    (line,) = without_effect(run.model)
     assert line.startswith("cakd.teacher.cache has no effect")
     cakd = entry(weights, tmp_path / "c", **{**prompted, "output_target": "unprompted"})
     run = build_run(small_config(faces, tmp_path, cakd=cakd), CPU)
     assert run.model.known_parts == ("embedding",)
-    assert not any("cache" in line for line in run.model.without_effect())
+    assert not any("cache" in line for line in without_effect(run.model))

@@ -1,4 +1,4 @@
-"""The composition root: student, frozen teacher, prompts, URFM and losses as one module."""
+"""Student, frozen teacher, prompts, URFM and losses as one module."""
 
 import logging
 from collections.abc import Mapping
@@ -10,10 +10,16 @@ from torch import Tensor, nn
 from arcface_cakd.alignment import URFM, Alignment, Anchoring, LocalFeatures, alignment_figures
 from arcface_cakd.backbones import FaceBackbone, load_weights
 from arcface_cakd.config import CakdConfig, ConfigError
+from arcface_cakd.distiller.description import describe, without_effect
+from arcface_cakd.distiller.requirements import (
+    check_embeddings_suffice,
+    check_feedback,
+    teacher_partial_fc,
+)
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses import FeatureDims, LossBatch, WeightedLosses
 from arcface_cakd.losses.base import PIXEL_FEATURES
-from arcface_cakd.partial_fc import FROM_DATA, ArcFace, MarginHead, PartialFC, load_centers
+from arcface_cakd.partial_fc import FROM_DATA, MarginHead, PartialFC
 from arcface_cakd.prompting import AdaptablePrompts, Preservation
 
 
@@ -85,7 +91,7 @@ class Distiller(nn.Module):
         )
 
         if teacher.token_dim is None:
-            _check_embeddings_suffice(config)
+            check_embeddings_suffice(config)
         student_width, student_grid = student.map_shape
         dims = FeatureDims(
             student_embedding=student.embedding_size,
@@ -109,9 +115,9 @@ class Distiller(nn.Module):
                     "cakd.urfm=edict() or drop the loss"
                 )
         if teacher.token_dim is None and self.losses.needing(*PIXEL_FEATURES):
-            _check_embeddings_suffice(config, *self.losses.needing(*PIXEL_FEATURES))
+            check_embeddings_suffice(config, *self.losses.needing(*PIXEL_FEATURES))
         for name in self.losses.needing("centers")[:1]:
-            fc = _teacher_partial_fc(config, teacher, num_classes, f"loss {name!r}")
+            fc = teacher_partial_fc(config, teacher, num_classes, f"loss {name!r}")
             self._frozen = (teacher, fc)
 
         # Those of the data are computed when there is a data set: by ``engine.give_centers``.
@@ -119,7 +125,7 @@ class Distiller(nn.Module):
         self.prompts = None
         if config.prompts is not None:
             self.prompts = AdaptablePrompts(teacher, **config.prompts)
-            _check_feedback(self.prompts, dims)
+            check_feedback(self.prompts, dims)
         self.urfm = None
         if config.urfm is not None:
             self.urfm = URFM(
@@ -140,7 +146,7 @@ class Distiller(nn.Module):
             self.preservation = Preservation(**config.preservation)
             if self.preservation.needs_centers and self.teacher_fc is None:
                 wants = "cakd.preservation of kind 'margin'"
-                fc = _teacher_partial_fc(config, teacher, num_classes, wants)
+                fc = teacher_partial_fc(config, teacher, num_classes, wants)
                 self._frozen = (teacher, fc)
         self._pending: _Forward | None = None
         self._last: _Snapshot | None = None
@@ -237,10 +243,10 @@ class Distiller(nn.Module):
     @property
     def _compares_unprompted(self) -> bool:
         kept = self.preservation is not None and self.preservation.needs_unprompted
-        return kept or self.anchoring is not None or self._targets_unprompted
+        return kept or self.anchoring is not None or self.targets_unprompted
 
     @property
-    def _targets_unprompted(self) -> bool:
+    def targets_unprompted(self) -> bool:
         """Whether losses compare with another output than the prompted teacher's."""
         unprompted = self.prompts is not None and self.config.output_target == "unprompted"
         return unprompted and bool(self.losses.at_output)
@@ -282,7 +288,7 @@ class Distiller(nn.Module):
             unprompted=now.unprompted,
             teacher_fc=self.teacher_fc,
         )
-        output = now.unprompted if self._targets_unprompted else None
+        output = now.unprompted if self.targets_unprompted else None
         terms = self.losses(now.student, now.teacher, batch, output)
         if self.anchoring is not None:
             # With it URFM is on, and each forward keeps what the unprompted teacher says.
@@ -328,54 +334,9 @@ class Distiller(nn.Module):
 
     def announce(self, logger: logging.Logger) -> None:
         """Log what is on, and warn of what the entry asks for without effect."""
-        logger.info("%s", self.describe())
-        for line in self.without_effect():
+        logger.info("%s", describe(self))
+        for line in without_effect(self):
             logger.warning("%s", line)
-
-    def describe(self) -> str:
-        """What is on, in one line: teacher, losses and terms with their weights, URFM, prompts."""
-        config = self.config
-        parts = []
-        if config.margin_weight > 0:
-            parts.append(f"margin softmax x {config.margin_weight:g}")
-        parts += [f"{name} x {weight:g}" for name, weight in self.losses.weights.items()]
-        for name, term in (("anchoring", self.anchoring), ("preservation", self.preservation)):
-            if term is not None:
-                parts.append(f"{name} x {term.weight:g}")
-        urfm = prompts = "off"
-        if self.urfm is not None:
-            urfm = f"{self.urfm.num_centers} local centres of width {self.urfm.dim}"
-        if self.prompts is not None:
-            places = len(self.prompts.places)
-            prompts = f"{self.prompts.num_tokens} at each of {places} places"
-        return (
-            f"distilling from {config.teacher['network']}: {', '.join(parts)}; URFM {urfm}; "
-            f"prompts {prompts}"
-        )
-
-    def without_effect(self) -> list[str]:
-        """What the entry asks for and nothing here comes of, a line each."""
-        lines = [] if self.urfm is None else list(self.urfm.without_effect)
-        compared = self.losses.needing("alignment")
-        if self.urfm is not None and not compared:
-            lines.append("cakd.urfm trains nothing of the student: no loss compares local features")
-        if self.prompts is not None and not self._reaches_prompts:
-            lines.append(
-                "cakd.prompts learn nothing from the student: no loss reaches them; set "
-                'cakd.output_target="prompted", add one that compares pixel features, or set '
-                "cakd.prompts=None"
-            )
-        if self.prompts is None and self.config.output_target == "prompted":
-            lines.append('cakd.output_target="prompted" has no effect: cakd.prompts is None')
-        if self.config.teacher["cache"] is not None and not self.known_parts:
-            lines.append(
-                "cakd.teacher.cache has no effect: nothing looks at the unprompted teacher"
-            )
-        return lines
-
-    @property
-    def _reaches_prompts(self) -> bool:
-        return len(self.losses.at_output) < len(self.losses) or not self._targets_unprompted
 
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict]:
         """Optimiser groups ``student``, ``prompts`` and ``urfm``, empty ones left out.
@@ -446,63 +407,6 @@ class Distiller(nn.Module):
                 plain = self._unprompted(last.images).embedding
             cosine = nn.functional.cosine_similarity(last.prompted, plain)
             figures["prompted_cosine"] = float(cosine.mean())
-            norms = [prompt.norm(dim=-1) for prompt in self.prompts.parameters()]
+            norms = [prompt.norm(dim=-1) for prompt in self.prompts.prompts.values()]
             figures["prompt_norm"] = float(torch.cat(norms).max()) if norms[0].numel() else 0.0
         return figures
-
-
-def _check_feedback(prompts: AdaptablePrompts, dims: FeatureDims) -> None:
-    widths = dims.student_embedding, dims.teacher_embedding
-    if prompts.feedback is not None and widths[0] != widths[1]:
-        raise ConfigError(
-            f"cakd.prompts.feedback compares embeddings, and the student's has width {widths[0]}, "
-            f"the teacher's {widths[1]}: give both one width, or set feedback=False"
-        )
-
-
-def _check_embeddings_suffice(config: CakdConfig, *losses: str) -> None:
-    """Refuse what asks more than embeddings of the teacher.
-
-    Args:
-        config: the entry.
-        losses: those known to do so; by default those whose class says it.
-    """
-    off = [f"cakd.{part}=None" for part in ("prompts", "urfm") if getattr(config, part) is not None]
-    losses = losses or tuple(config.losses_needing(PIXEL_FEATURES))
-    advice = [f"set {' and '.join(off)}"] if off else []
-    if losses:
-        advice.append(f"leave out of cakd.losses {', '.join(map(repr, losses))}")
-    if advice:
-        raise ConfigError(
-            f"the teacher {config.teacher['network']!r} gives embeddings only, no pixel features: "
-            f"{', '.join(advice)}, or take a teacher that has them, such as 'swin_s'"
-        )
-
-
-def _teacher_partial_fc(
-    config: CakdConfig, teacher: FaceBackbone, num_classes: int | None, wants: str
-) -> PartialFC:
-    """The teacher's frozen class centres under ArcFace, for what ``wants`` them."""
-    pattern = config.teacher["centers"]
-    if pattern is None:
-        raise ConfigError(
-            f"{wants} needs the teacher's class centres: set cakd.teacher.centers to its "
-            f"checkpoint_gpu_*.pt, or to {FROM_DATA!r} for means of its embeddings"
-        )
-    if pattern == FROM_DATA:
-        if num_classes is None:
-            raise ConfigError(
-                f"{wants} needs class centres from the data, whose number of classes the distiller "
-                "was not told: give it num_classes"
-            )
-        unset = torch.full((num_classes, teacher.embedding_size), torch.nan)
-        return PartialFC.from_centers(ArcFace(), unset)
-    centers = load_centers(pattern)
-    expected = (num_classes or len(centers), teacher.embedding_size)
-    if tuple(centers.shape) != expected:
-        raise ConfigError(
-            f"cakd.teacher.centers {pattern}: {tuple(centers.shape)} class centres, but the "
-            f"training set and the teacher's embedding need {expected}: give the centres that "
-            "the teacher learned on this training set"
-        )
-    return PartialFC.from_centers(ArcFace(), centers)

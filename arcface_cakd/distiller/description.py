@@ -1,0 +1,51 @@
+"""What a distillation says of itself before it begins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from arcface_cakd.distiller.module import Distiller
+
+
+def describe(distiller: Distiller) -> str:
+    """What is on, in one line: teacher, losses and terms with their weights, URFM, prompts."""
+    config = distiller.config
+    parts = []
+    if config.margin_weight > 0:
+        parts.append(f"margin softmax x {config.margin_weight:g}")
+    parts += [f"{name} x {weight:g}" for name, weight in distiller.losses.weights.items()]
+    for name in ("anchoring", "preservation"):
+        term = getattr(distiller, name)
+        if term is not None:
+            parts.append(f"{name} x {term.weight:g}")
+    urfm = prompts = "off"
+    if distiller.urfm is not None:
+        urfm = f"{distiller.urfm.num_centers} local centres of width {distiller.urfm.dim}"
+    if distiller.prompts is not None:
+        places = len(distiller.prompts.places)
+        prompts = f"{distiller.prompts.num_tokens} at each of {places} places"
+    return (
+        f"distilling from {config.teacher['network']}: {', '.join(parts)}; URFM {urfm}; "
+        f"prompts {prompts}"
+    )
+
+
+def without_effect(distiller: Distiller) -> list[str]:
+    """What the entry asks for and nothing comes of, a line each."""
+    config, losses = distiller.config, distiller.losses
+    lines = [] if distiller.urfm is None else list(distiller.urfm.without_effect)
+    if distiller.urfm is not None and not losses.needing("alignment"):
+        lines.append("cakd.urfm trains nothing of the student: no loss compares local features")
+    reached = len(losses.at_output) < len(losses) or not distiller.targets_unprompted
+    if distiller.prompts is not None and not reached:
+        lines.append(
+            "cakd.prompts learn nothing from the student: no loss reaches them; set "
+            'cakd.output_target="prompted", add one that compares pixel features, or set '
+            "cakd.prompts=None"
+        )
+    if distiller.prompts is None and config.output_target == "prompted":
+        lines.append('cakd.output_target="prompted" has no effect: cakd.prompts is None')
+    if config.teacher["cache"] is not None and not distiller.known_parts:
+        lines.append("cakd.teacher.cache has no effect: nothing looks at the unprompted teacher")
+    return lines
