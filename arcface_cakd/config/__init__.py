@@ -1,14 +1,13 @@
 """The config file, and the ``cakd`` entry in it: reading, defaults and validation."""
 
 from arcface_cakd.config.cakd import METHOD_LOSSES, CakdConfig, LossEntry
+from arcface_cakd.config.other_words import data_folder, margin_meant_by
 from arcface_cakd.config.settings import ConfigError, Range, Section, check_settings
 from arcface_cakd.config.training import (
     TrainConfig,
     check_centers,
     check_combination,
-    data_folder,
     load_config,
-    margin_meant_by,
     unknown_keys,
 )
 

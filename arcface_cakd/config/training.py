@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from arcface_cakd.config.cakd import CakdConfig
+from arcface_cakd.config.other_words import data_folder, take_up_loss
 from arcface_cakd.config.settings import ConfigError, Range, Section, check_settings
 from arcface_cakd.errors import ArcfaceCakdWarning
 from arcface_cakd.registry import did_you_mean, nearest
@@ -37,8 +38,6 @@ _HOST_ONLY = {
     "wandb_resume",
     "image_size",
 }
-# Of configs for older versions of arcface_torch: a loss by name, whose scale was 64.
-_MARGIN_OF_LOSS = {"arcface": (1.0, 0.5, 0.0), "cosface": (1.0, 0.0, 0.4)}
 
 
 @dataclass
@@ -174,7 +173,7 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
         if near:
             raise ConfigError(f"{path}: unknown key {key!r}; did you mean {near!r}?")
         warnings.warn(f"{path}: unknown key {key!r} is ignored", ArcfaceCakdWarning, stacklevel=2)
-    _take_up_loss(raw, path)
+    take_up_loss(raw, path)
     own = {field.name for field in fields(TrainConfig)}
     given = {k: v for k, v in raw.items() if k in own}
     config = TrainConfig(**check_settings(TrainConfig, given, f"{path}: config"))
@@ -209,30 +208,6 @@ def unknown_keys(config: Iterable[str]) -> dict[str, str | None]:
     return {
         key: nearest(str(key).lower(), known, similarity=0.75) for key in config if key not in known
     }
-
-
-def margin_meant_by(loss: Any) -> tuple[float, float, float] | None:
-    """``margin_list`` of a loss that older configs name (``loss = "cosface"``), where known."""
-    return _MARGIN_OF_LOSS.get(str(loss).lower())
-
-
-def _take_up_loss(raw: dict[str, Any], path: Path) -> None:
-    """Older configs name a loss where newer ones have ``margin_list``: taken up, or said."""
-    loss = raw.pop("loss", None)
-    meant = margin_meant_by(loss)
-    if loss is None or (meant is not None and tuple(raw.get("margin_list", ())) == meant):
-        return
-    said = "is ignored: margin_list says the loss"
-    if meant is not None and "margin_list" not in raw:
-        raw["margin_list"] = meant
-        said = f"is taken up as margin_list {meant}"
-    warnings.warn(f"{path}: loss {loss!r} {said}", ArcfaceCakdWarning, stacklevel=3)
-
-
-def data_folder(rec: str) -> str:
-    """The folder of a data set that is given by its ``train.rec``; any other path as it is."""
-    path = Path(rec)
-    return str(path.parent) if path.name in ("train.rec", "train.idx") else rec
 
 
 def check_combination(

@@ -84,7 +84,7 @@ def run_cell(cell: Cell, faces: Path, work: Path, runs: Path) -> dict[str, Any]:
         config = cell_config(cell, faces, work)
         settings = asdict(config)
         record["sources"] = digests(config.network, config.cakd)
-        for place in ("rec", "output"):  # where things lie on one machine says nothing
+        for place in ("rec", "output", "force"):  # where things lie on one machine says nothing
             del settings[place]
         if config.cakd is not None:
             settings["cakd"]["teacher"] |= cell.of.teacher

@@ -245,4 +245,5 @@ def _config(
     data: Data, settings: dict[str, Any], faces: Path, output: Path, **more: Any
 ) -> TrainConfig:
     places = {"rec": str(faces / data.folder), "output": str(output), "val_targets": ()}
+    more["force"] = True  # a run that was stopped is begun anew, in a folder of its own
     return TrainConfig(**check_settings(TrainConfig, {**settings, **places, **more}, "study"))
