@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 
 from arcface_cakd.files import write_text
 
@@ -29,6 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--pairs", type=_count, default=3000, metavar="P", help="pairs per verification set [3000]"
     )
     made.add_argument("--contact-sheet", metavar="FILE.png", help="picture of what was made")
+    made.add_argument("--force", action="store_true", help="replace a data set in OUT")
 
     packed = _action(
         actions,
@@ -38,6 +40,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     packed.add_argument("folder", metavar="FOLDER", help="one subfolder per identity")
     packed.add_argument("out", metavar="OUT", help="folder to write to")
+    packed.add_argument("--force", action="store_true", help="replace a data set in OUT")
+    packed.add_argument(
+        "--skip-bad", action="store_true", help="leave out files that are no 112 x 112 images"
+    )
+
+    renumbered = _action(
+        actions,
+        "renumber",
+        "write a record set anew: every image, people numbered from 0 on without gaps",
+        "arcface-cakd data renumber dataset/ renumbered/",
+    )
+    renumbered.add_argument("dataset", metavar="DATASET", help="folder of train.rec")
+    renumbered.add_argument("out", metavar="OUT", help="folder to write to")
+    renumbered.add_argument("--force", action="store_true", help="replace a data set in OUT")
+
+    indexed = _action(
+        actions,
+        "index",
+        "write the .idx of a .rec file anew, from the records themselves",
+        "arcface-cakd data index dataset/train.rec",
+    )
+    indexed.add_argument("rec", metavar="FILE.rec", type=Path)
+    indexed.add_argument("--force", action="store_true", help="replace an index that is there")
 
     inspected = _action(
         actions,
@@ -61,8 +86,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _synthesize(args: argparse.Namespace) -> int:
+    from arcface_cakd.data.packing import check_vacant
     from arcface_cakd.synthesis import synthesize
 
+    check_vacant(args.out, args.force)
     synthesize(
         args.out,
         args.identities,
@@ -80,8 +107,36 @@ def _synthesize(args: argparse.Namespace) -> int:
 def _pack(args: argparse.Namespace) -> int:
     from arcface_cakd.data.packing import pack_folder
 
-    images, identities = pack_folder(args.folder, args.out)
-    print(f"{args.out}: {images} images of {identities} identities")
+    packed = pack_folder(args.folder, args.out, force=args.force, skip_bad=args.skip_bad)
+    skipped = f"; {len(packed.skipped)} files left out" if packed.skipped else ""
+    print(f"{args.out}: {packed.images} images of {packed.identities} identities{skipped}")
+    print(f"{args.out}/labels.tsv: the folder of each label")
+    return 0
+
+
+def _renumber(args: argparse.Namespace) -> int:
+    from arcface_cakd.data.renumbering import renumber
+
+    images, people = renumber(args.dataset, args.out, args.force)
+    print(f"{args.out}: {images} images of {people} people; labels.tsv has their former labels")
+    left = sorted(path.name for path in Path(args.dataset).glob("*.bin"))
+    if left:
+        print(f"{args.dataset}: {', '.join(left)} stay there: copy what you validate on")
+    return 0
+
+
+def _index(args: argparse.Namespace) -> int:
+    from arcface_cakd.data.errors import DataError
+    from arcface_cakd.recordio.scan import rebuild_index
+
+    idx = args.rec.with_suffix(".idx")
+    if args.rec.suffix != ".rec":
+        raise DataError(f"{args.rec}: not a .rec file")
+    if idx.exists() and not args.force:
+        raise DataError(f"{idx}: an index is there: replace it with --force")
+    records, by_id = rebuild_index(args.rec, idx)
+    kind = "the ids in their headers" if by_id else "their places, for their ids do not tell them"
+    print(f"{idx}: {records} records, whose keys are {kind}")
     return 0
 
 
@@ -101,7 +156,7 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from arcface_cakd.data.inspection import verify
+    from arcface_cakd.data.damage import verify
 
     items, damages = verify(args.path)
     for damage in damages:
@@ -113,7 +168,14 @@ def _verify(args: argparse.Namespace) -> int:
     return 1 if damages else 0
 
 
-_ACTIONS = {"synthesize": _synthesize, "pack": _pack, "inspect": _inspect, "verify": _verify}
+_ACTIONS = {
+    "synthesize": _synthesize,
+    "pack": _pack,
+    "renumber": _renumber,
+    "index": _index,
+    "inspect": _inspect,
+    "verify": _verify,
+}
 
 
 def _action(actions, name: str, text: str, example: str) -> argparse.ArgumentParser:

@@ -99,6 +99,10 @@ class MXRecordIO:
         """Byte offset where the next record is read or written."""
         return self._position
 
+    def mapped(self):
+        """All bytes of a reader's file, a memory map or bytes."""
+        return self._readable()
+
     def __enter__(self):
         return self
 
@@ -190,7 +194,10 @@ class MXIndexedRecordIO(MXRecordIO):
             try:
                 self._idx = read_index(self.idx_path, self.key_type)
             except OSError as error:
-                raise _cannot_open(self.idx_path, error, f"the index of {self.uri}") from error
+                remedy = f": 'arcface-cakd data index {self.uri}' rebuilds it"
+                raise _cannot_open(
+                    self.idx_path, error, f"the index of {self.uri}", remedy
+                ) from error
 
     @property
     def idx(self) -> RecordIndex | dict[Any, int]:
@@ -251,6 +258,15 @@ class MXIndexedRecordIO(MXRecordIO):
     def _offset(self, key) -> int:
         try:
             return self.idx[key]
+        except MissingKeyError as error:
+            if not isinstance(key, int) or key != 0:
+                raise
+            # Which is where arcface_torch looks first, of whatever set.
+            problem = (
+                f"{error.problem}; where the set has images and begins at another key, "
+                "'arcface-cakd data renumber' writes one that arcface_torch reads"
+            )
+            raise MissingKeyError(problem, error.path, 0) from None
         except RecordIOError:
             raise
         except KeyError:
@@ -313,7 +329,7 @@ def _map(path: str):
         raise _cannot_open(path, error, "a record file") from error
 
 
-def _cannot_open(path: str, error: OSError, expected: str) -> RecordIOError:
+def _cannot_open(path: str, error: OSError, expected: str, remedy: str = "") -> RecordIOError:
     if isinstance(error, FileNotFoundError):
-        return RecordIOError(f"no such file, where {expected} should be", path)
+        return RecordIOError(f"no such file, where {expected} should be{remedy}", path)
     return RecordIOError(f"cannot be opened as {expected}: {error.strerror}", path)

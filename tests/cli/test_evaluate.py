@@ -8,6 +8,7 @@ from PIL import Image
 
 from arcface_cakd import cli
 from arcface_cakd.backbones import get_model, save_weights
+from arcface_cakd.cli.evaluate import _find_sets
 from arcface_cakd.data import read_bin, write_bin
 from arcface_cakd.evaluation import embed, verification_metrics
 from arcface_cakd.export import export_onnx
@@ -91,6 +92,27 @@ def test_bin_files_are_taken_as_they_are(folder, tmp_path, capsys):
     assert sets["calfw"] == sets[str(twin)] != sets[str(folder / "lfw.bin")]
 
 
+@pytest.mark.parametrize("suffix", ["", ".bin"])
+def test_a_set_is_found_by_its_own_name(tmp_path, suffix, caplog):
+    """In --data, in --targets, and as what there is where none of the usual ones is."""
+
+    def names(*paths, targets=None):
+        return list(_find_sets(list(paths), targets))
+
+    caplog.set_level("INFO")
+    usual, own = tmp_path / "usual", tmp_path / "own"
+    for path in (usual / "lfw.bin", usual / "agedb_30.bin", usual / "calfw.bin", own / "mine.bin"):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert names(own / f"mine{suffix}") == names(own) == ["mine"]
+    assert names(usual, own, targets=[f"mine{suffix}", f"lfw{suffix}"]) == ["lfw", "mine"]
+    assert caplog.text == ""
+    assert names(usual, own) == ["lfw", "agedb_30", "mine"]
+    assert caplog.messages == [f"{usual}: also there: calfw; --targets names them"]
+    (own / "mine.bin").rename(own / "calfw.bin")
+    assert names(usual, own / f"calfw{suffix}") == ["lfw", "agedb_30", "calfw"]
+
+
 def few(tmp_path):
     write_bin(tmp_path / "few.bin", *faces(0, 4))
     return tmp_path / "few.bin"
@@ -104,7 +126,7 @@ def few(tmp_path):
         (lambda f, t: [f / "model.pt", "--data", f], "--network is needed"),
         (lambda f, t: [f / "model.pt", "--network", "r10_narow", "--data", f], "'r10_narrow'?"),
         (lambda f, t: [f / "model.pt", "--network", "r10_narrow", "--data", f], "another shape"),
-        (lambda f, t: [f / "model.pt", *NETWORK, "--data", t], "none of lfw"),
+        (lambda f, t: [f / "model.pt", *NETWORK, "--data", t], "no .bin set is in"),
         (lambda f, t: [f / "model.pt", *NETWORK, "--data", t / "x"], "no such file or folder"),
         (
             lambda f, t: [f / "model.pt", *NETWORK, "--data", f, "--targets", "lwf"],
@@ -112,6 +134,7 @@ def few(tmp_path):
         ),
         (lambda f, t: [f / "model.pt", *NETWORK, "--data", f / "model.pt"], "model.pt"),
         (lambda f, t: [f / "model.pt", *NETWORK, "--data", few(t)], "few.bin: 4 pairs"),
+        (lambda f, t: [f / "model.pt", *NETWORK, "--data", f, "--pixels", "raw"], "is for .onnx"),
         (
             lambda f, t: [f / "model.pt", *NETWORK, "--data", f, "--device", "gpu"],
             "--device gpu cannot be used",

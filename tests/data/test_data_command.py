@@ -21,8 +21,15 @@ MAGIC_IMAGE = jpeg(1) + bytes(-len(jpeg(1)) % 4) + framing.MAGIC
 def faces(insightface_set):
     folder, _ = insightface_set
     (folder / "property").write_text("4,112,112\n")
-    write_bin(folder / "lfw.bin", [jpeg(1), jpeg(2, (96, 96))], [False])
+    same = [n % 2 == 0 for n in range(10)]
+    write_bin(folder / "lfw.bin", [jpeg(1), jpeg(2, (96, 96))] * 10, same)
     return folder
+
+
+def write_pairs(path, *bad):
+    """Ten pairs of both kinds, the last images of which are given."""
+    images = [jpeg(seed) for seed in range(20 - len(bad))]
+    write_bin(path, [*images, *bad], [n % 2 == 0 for n in range(10)])
 
 
 def data(*arguments) -> int:
@@ -38,6 +45,7 @@ def test_inspect_counts(faces, capsys, tmp_path):
         "record_0": "insightface",
         "images": 26,
         "identities": 4,
+        "labels": "0 to 3",
         "declared_identities": 4,
         "multi_part": 0,
         "other_records": 5,
@@ -46,11 +54,11 @@ def test_inspect_counts(faces, capsys, tmp_path):
     }
     assert (pairs["kind"], pairs["images"], pairs["pairs"], pairs["same"]) == (
         "verification",
-        2,
-        1,
-        0,
+        20,
+        10,
+        5,
     )
-    assert pairs["sizes"] == {"112 x 112": 1, "96 x 96": 1}
+    assert pairs["sizes"] == {"112 x 112": 10, "96 x 96": 10}
     printed = capsys.readouterr().out
     assert "identities: 4" in printed and "sizes: 26 of 112 x 112" in printed
 
@@ -95,7 +103,7 @@ def test_inspect_a_folder(tmp_path, capsys):
 
 def test_verify_an_intact_set(faces, capsys):
     assert data("verify", faces) == 0
-    assert f"{faces}: 33 items read, 0 damaged" in capsys.readouterr().out
+    assert f"{faces}: 51 items read, 0 damaged" in capsys.readouterr().out
 
 
 def test_verify_names_every_damaged_record(tmp_path, capsys):
@@ -109,14 +117,14 @@ def test_verify_names_every_damaged_record(tmp_path, capsys):
     stored = bytearray((tmp_path / "train.rec").read_bytes())
     stored[int(lines["6"])] ^= 1
     (tmp_path / "train.rec").write_bytes(stored)
-    write_bin(tmp_path / "lfw.bin", [jpeg(0), b"nothing"], [True])
+    write_pairs(tmp_path / "lfw.bin", b"nothing")
     assert data("verify", tmp_path, "--json", tmp_path / "damage.json") == 1
     report = json.loads((tmp_path / "damage.json").read_text())
     rec, lfw = str(tmp_path / "train.rec"), str(tmp_path / "lfw.bin")
-    assert report["items"] == 10
+    assert report["items"] == 28
     assert [(d["path"], d["key"], d["byte"]) for d in report["damaged"]] == [
         *((rec, key, int(lines[str(key)])) for key in (2, 3, 5, 6)),
-        (lfw, 1, None),
+        (lfw, 19, None),
     ]
     assert "label 7 is not one of 0 to 2" in capsys.readouterr().out
 
@@ -153,11 +161,9 @@ def test_verify_goes_on_behind_a_file_that_cannot_be_read(tmp_path, monkeypatch)
 
 def test_a_mistake_is_one_line_and_exit_code_1(faces, tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("x")
-    (faces / "train.rec").unlink()
     for arguments, text in (
         (("inspect", tmp_path / "nowhere"), "nowhere: no such file or folder"),
         (("verify", tmp_path / "notes.txt"), "notes.txt: neither a .rec nor a .bin"),
-        (("verify", faces), "train.rec: no such file"),
         (("pack", tmp_path / "nowhere", tmp_path / "out"), "nowhere: no such folder"),
     ):
         assert data(*arguments) == 1
@@ -170,8 +176,10 @@ def test_a_mistake_is_one_line_and_exit_code_1(faces, tmp_path, capsys):
 def test_pack(tmp_path, capsys):
     (tmp_path / "crops" / "someone").mkdir(parents=True)
     (tmp_path / "crops" / "someone" / "1.jpg").write_bytes(jpeg(0))
+    (tmp_path / "crops" / "another").mkdir()
+    (tmp_path / "crops" / "another" / "1.jpg").write_bytes(jpeg(1))
     assert data("pack", tmp_path / "crops", tmp_path / "out") == 0
-    assert "1 images of 1 identities" in capsys.readouterr().out
+    assert "2 images of 2 identities" in capsys.readouterr().out
     assert data("verify", tmp_path / "out") == 0
 
 
@@ -199,9 +207,45 @@ def test_synthesize_passes_on_what_was_asked(monkeypatch, tmp_path):
     assert stop.value.code == 2
 
 
-@pytest.mark.parametrize("action", ["synthesize", "pack", "inspect", "verify"])
+@pytest.mark.parametrize("action", ["synthesize", "pack", "renumber", "index", "inspect", "verify"])
 def test_help_has_an_example(action, capsys):
     with pytest.raises(SystemExit) as stop:
         data(action, "--help")
     assert stop.value.code == 0
     assert f"example: arcface-cakd data {action}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_verify_goes_through_every_file_of_a_set(faces, capsys, tmp_path):
+    (faces / "agedb_30.bin").write_bytes(b"no pickle")
+    write_pairs(faces / "cfp_fp.bin", b"nothing")
+    (faces / "train.idx").unlink()
+    assert data("verify", faces, "--json", tmp_path / "damage.json") == 1
+    damaged = json.loads((tmp_path / "damage.json").read_text())["damaged"]
+    assert [(Path(d["path"]).name, d["key"]) for d in damaged] == [
+        ("train.idx", None),
+        ("agedb_30.bin", None),
+        ("cfp_fp.bin", 19),
+    ]
+    (faces / "train.rec").unlink()
+    assert data("verify", faces, "--json", tmp_path / "damage.json") == 1
+    assert "agedb_30.bin: not a verification set" in capsys.readouterr().out
+
+
+def test_folders_beside_verification_sets_are_read_too(tmp_path, capsys):
+    """As training does, where there is no train.rec."""
+    for i in range(3):
+        (tmp_path / f"person {i}").mkdir()
+        (tmp_path / f"person {i}" / "1.jpg").write_bytes(jpeg(i)[: 900 if i == 1 else None])
+    write_pairs(tmp_path / "lfw.bin")
+    assert data("inspect", tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert "identities: 3" in printed and "pairs: 10" in printed
+    assert data("verify", tmp_path) == 1
+    assert "23 items read, 1 damaged" in capsys.readouterr().out
+
+
+def test_a_wrong_label_hides_no_damaged_image(tmp_path, capsys):
+    write_records(tmp_path, {0: (0.0, jpeg(0)), 1: (1.0, jpeg(1)), 2: (7.5, jpeg(2)[:900])})
+    assert data("verify", tmp_path) == 1
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "key 2" in line]
+    assert "label 7.5 is not one of" in line and "the image does not decode" in line
