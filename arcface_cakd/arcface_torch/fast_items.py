@@ -1,5 +1,6 @@
 """arcface_torch's training items, the same to the bit, read and decoded faster."""
 
+import contextlib
 import logging
 import os
 from collections.abc import Mapping
@@ -16,11 +17,12 @@ from arcface_cakd.config import CakdConfig, ConfigError
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.face_landmarks import FaceLandmarks
 from arcface_cakd.data.images import decode_crop
-from arcface_cakd.data.records import image_keys, split
+from arcface_cakd.data.record_layout import image_keys
+from arcface_cakd.data.records import split
 from arcface_cakd.data.tensors import normalised
 from arcface_cakd.distributed import is_main
 from arcface_cakd.landmarks import mirror
-from arcface_cakd.recordio import MXIndexedRecordIO
+from arcface_cakd.recordio import MXIndexedRecordIO, RecordIOError
 
 logger = logging.getLogger("arcface_cakd")
 
@@ -63,9 +65,7 @@ class FaceItems(Dataset):
         # Landmarks and caches follow the keys: the rank of each image's own.
         rides = landmarks or places
         self._rows = np.argsort(np.argsort(keys)) if rides else np.empty(0, dtype=np.int64)
-        self.reader = MXIndexedRecordIO(
-            os.path.join(root_dir, "train.idx"), os.path.join(root_dir, "train.rec"), "r"
-        )
+        self.reader = _open_records(root_dir)
         if places and not np.array_equal(np.sort(keys), image_keys(self.reader)[0]):
             raise ConfigError(
                 f"cakd.teacher.cache: this arcface_torch takes other images of {self.reader.uri} "
@@ -115,7 +115,8 @@ def faster_items(train_loader: Any, cfg: Any) -> Any:
         sampler, workers and seeds, whose batches are the same to the bit.
 
     A damaged record file or index ends the program with one line, as do landmarks that the data
-    set lacks, and ``config.augment``, which only our own loader has.
+    set lacks, ``config.augment``, which only our own loader has, and records of which the host
+    would take others for images than there are; where neither is asked for that is a warning.
     """
     landmarks = places = False
     with exiting_on_user_error():
@@ -132,6 +133,7 @@ def faster_items(train_loader: Any, cfg: Any) -> Any:
                     "cakd.teacher.cached_views counts views that config.augment makes, which "
                     "arcface_torch's loader has no place for: drop it"
                 )
+    _hold_against_records(train_loader, strict=bool(cfg.get("cakd") or cfg.get("fast_items")))
     if not cfg.get("fast_items") and not landmarks and not places:
         return train_loader
     obstacle = _obstacle(train_loader)
@@ -165,6 +167,49 @@ def faster_items(train_loader: Any, cfg: Any) -> Any:
         prefetch_factor=train_loader.prefetch_factor,
         persistent_workers=train_loader.persistent_workers,
     )
+
+
+def _open_records(root_dir: str | os.PathLike) -> MXIndexedRecordIO:
+    return MXIndexedRecordIO(
+        os.path.join(root_dir, "train.idx"), os.path.join(root_dir, "train.rec"), "r"
+    )
+
+
+def _hold_against_records(loader: Any, strict: bool) -> None:
+    """Say where the host takes other records for images than those that carry one.
+
+    Its MXFaceDataset trusts record 0: it would train on a part of a set, or fail in the middle of
+    an epoch.
+
+    Args:
+        loader: the host's.
+        strict: whether to end the program then; else it is a warning.
+    """
+    dataset = getattr(loader, "dataset", None)
+    if type(dataset).__name__ != "MXFaceDataset":
+        return
+    opened = getattr(dataset, "imgrec", None)
+    taken, folder = getattr(dataset, "imgidx", None), getattr(dataset, "root_dir", None)
+    if taken is None or folder is None:
+        return
+    if not strict and not isinstance(opened, MXIndexedRecordIO):
+        return  # mxnet's own reader: the index is not read again for a warning
+    with exiting_on_user_error() if strict else contextlib.suppress(DataError, RecordIOError):
+        reader = opened if isinstance(opened, MXIndexedRecordIO) else _open_records(folder)
+        images, _ = image_keys(reader)
+        lost = len(np.setdiff1d(images, taken))
+        extra = len(np.setdiff1d(taken, images))
+        if not lost and not extra:
+            return
+        problem = (
+            f"{reader.uri}: arcface_torch takes {len(taken)} records for images, by record 0; "
+            f"{lost} images would be left out and {extra} are none: 'arcface-cakd data renumber' "
+            "writes a set that it reads whole"
+        )
+        if strict:
+            raise DataError(problem)
+        if is_main():
+            logger.warning("%s", problem)
 
 
 def _obstacle(loader: Any) -> str | None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 
 from arcface_cakd.files import write_text
 
@@ -38,6 +39,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     packed.add_argument("folder", metavar="FOLDER", help="one subfolder per identity")
     packed.add_argument("out", metavar="OUT", help="folder to write to")
+
+    renumbered = _action(
+        actions,
+        "renumber",
+        "write a record set anew: every image, people numbered from 0 on without gaps",
+        "arcface-cakd data renumber dataset/ renumbered/",
+    )
+    renumbered.add_argument("dataset", metavar="DATASET", help="folder of train.rec")
+    renumbered.add_argument("out", metavar="OUT", help="folder to write to")
+    renumbered.add_argument("--force", action="store_true", help="replace a data set in OUT")
+
+    indexed = _action(
+        actions,
+        "index",
+        "write the .idx of a .rec file anew, from the records themselves",
+        "arcface-cakd data index dataset/train.rec",
+    )
+    indexed.add_argument("rec", metavar="FILE.rec", type=Path)
+    indexed.add_argument("--force", action="store_true", help="replace an index that is there")
 
     inspected = _action(
         actions,
@@ -85,6 +105,32 @@ def _pack(args: argparse.Namespace) -> int:
     return 0
 
 
+def _renumber(args: argparse.Namespace) -> int:
+    from arcface_cakd.data.renumbering import renumber
+
+    images, people = renumber(args.dataset, args.out, args.force)
+    print(f"{args.out}: {images} images of {people} people; labels.tsv has their former labels")
+    left = sorted(path.name for path in Path(args.dataset).glob("*.bin"))
+    if left:
+        print(f"{args.dataset}: {', '.join(left)} stay there: copy what you validate on")
+    return 0
+
+
+def _index(args: argparse.Namespace) -> int:
+    from arcface_cakd.data.errors import DataError
+    from arcface_cakd.recordio.scan import rebuild_index
+
+    idx = args.rec.with_suffix(".idx")
+    if args.rec.suffix != ".rec":
+        raise DataError(f"{args.rec}: not a .rec file")
+    if idx.exists() and not args.force:
+        raise DataError(f"{idx}: an index is there: replace it with --force")
+    records, by_id = rebuild_index(args.rec, idx)
+    kind = "the ids in their headers" if by_id else "their places, for their ids do not tell them"
+    print(f"{idx}: {records} records, whose keys are {kind}")
+    return 0
+
+
 def _inspect(args: argparse.Namespace) -> int:
     from arcface_cakd.data.inspection import inspect
 
@@ -101,7 +147,7 @@ def _inspect(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from arcface_cakd.data.inspection import verify
+    from arcface_cakd.data.damage import verify
 
     items, damages = verify(args.path)
     for damage in damages:
@@ -113,7 +159,14 @@ def _verify(args: argparse.Namespace) -> int:
     return 1 if damages else 0
 
 
-_ACTIONS = {"synthesize": _synthesize, "pack": _pack, "inspect": _inspect, "verify": _verify}
+_ACTIONS = {
+    "synthesize": _synthesize,
+    "pack": _pack,
+    "renumber": _renumber,
+    "index": _index,
+    "inspect": _inspect,
+    "verify": _verify,
+}
 
 
 def _action(actions, name: str, text: str, example: str) -> argparse.ArgumentParser:

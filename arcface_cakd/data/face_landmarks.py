@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from arcface_cakd.data.errors import DataError
-from arcface_cakd.data.records import image_keys
+from arcface_cakd.data.record_layout import image_keys
 from arcface_cakd.landmarks import ARCFACE_TEMPLATE, CROP_SIZE
 from arcface_cakd.recordio import MXIndexedRecordIO
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from arcface_cakd.data.errors import DataError
-from arcface_cakd.data.records import identity
+from arcface_cakd.data.labels import identity
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -45,6 +45,7 @@ class FaceFolder:
         folder: the data set.
         keys: (N,) int64, 0 to N - 1: images in order of identity, then path.
         num_classes: identities.
+        num_people: those that have images, which all have.
 
     Args:
         folder: the data set.
@@ -61,7 +62,8 @@ class FaceFolder:
         counts = [len(images) for _, images in identities]
         self._labels = np.repeat(np.arange(len(counts)), counts)
         self.keys = np.arange(len(self.paths), dtype=np.int64)
-        self.num_classes = num_classes or len(identities)
+        self.num_people = len(identities)
+        self.num_classes = num_classes or self.num_people
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -95,6 +95,7 @@ class FaceLoader:
         views: the images, and how an epoch sees them.
         num_images: images of the data set.
         num_classes: identities; None where labels are not read, and each is 0.
+        num_people: how many of them have images; None where that was not counted.
 
     Raises:
         RecordIOError, DataError: while iterating, for a damaged record, an image that does not
@@ -115,6 +116,7 @@ class FaceLoader:
         self.views = views
         self.num_images = len(images)
         self.num_classes = images.num_classes
+        self.num_people = images.num_people
         self._batches = _Batches(images.keys, batch_size, views.seed, rank, world_size)
         self._reader = BatchReader(views, landmarks)
         if not len(self):

@@ -1,16 +1,18 @@
 """Writing record sets as insightface lays them out."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.folder import identity_folders
 from arcface_cakd.data.images import decode_crop
-from arcface_cakd.data.records import MAX_EXACT
+from arcface_cakd.data.record_layout import MAX_EXACT
 from arcface_cakd.files import write_text
 from arcface_cakd.landmarks import CROP_SIZE
 from arcface_cakd.progress import track
 from arcface_cakd.recordio import IRHeader, MXIndexedRecordIO, codec, pack
+
+LABELS_FILE = "labels.tsv"
 
 
 def write_identity_records(out_dir: str | Path, identities: Iterable[Iterable[bytes]]) -> None:
@@ -51,6 +53,32 @@ def write_identity_records(out_dir: str | Path, identities: Iterable[Iterable[by
             writer.write_idx(key, pack(IRHeader(2, extent, key, 0), b""))
         writer.write_idx(0, pack(IRHeader(2, (begin, begin + len(ranges)), 0, 0), b""))
     write_text(out / "property", f"{len(ranges)},{CROP_SIZE},{CROP_SIZE}\n")
+
+
+def check_vacant(out: str | Path, force: bool) -> None:
+    """Refuse to write a data set over another.
+
+    Raises:
+        DataError: there is one, and ``force`` is false.
+    """
+    there = [name for name in ("train.rec", "train.idx") if (Path(out) / name).exists()]
+    if there and not force:
+        raise DataError(
+            f"{Path(out) / there[0]}: a data set is there: choose another folder, or replace it "
+            "with --force"
+        )
+
+
+def write_labels(out: str | Path, names: Sequence[str], heading: str) -> None:
+    """Write ``labels.tsv``: what stood for each label before.
+
+    Args:
+        out: folder of the data set.
+        names: of label 0, 1 and so on.
+        heading: what they are.
+    """
+    rows = "".join(f"{label}\t{name}\n" for label, name in enumerate(names))
+    write_text(Path(out) / LABELS_FILE, f"label\t{heading}\n{rows}")
 
 
 def pack_folder(folder: str | Path, out: str | Path) -> tuple[int, int]:

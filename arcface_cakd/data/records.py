@@ -1,34 +1,36 @@
 """Face images and their identities in a record file, as insightface and im2rec write them."""
 
+import logging
 import struct
 from pathlib import Path
 
-import numpy as np
-
 from arcface_cakd.data.errors import DataError
-from arcface_cakd.landmarks import CROP_SIZE
-from arcface_cakd.progress import track
-from arcface_cakd.recordio import MissingKeyError, MXIndexedRecordIO, RecordIOError, unpack
-from arcface_cakd.recordio.index import RecordIndex
+from arcface_cakd.data.labels import LabelSurvey, identity, survey
+from arcface_cakd.data.record_layout import image_keys, read_property
+from arcface_cakd.recordio import MXIndexedRecordIO
+from arcface_cakd.recordio.header import HEADER_SIZE
 
-MAX_EXACT = 2**24  # labels are float32: integers up to here are exact
+logger = logging.getLogger("arcface_cakd")
 
 _FLAG_AND_LABEL = struct.Struct("<If")
 _FIRST_LABEL = struct.Struct("<f")
-_HEADER_SIZE = 24
 
 
 class FaceRecords:
     """The images of ``<folder>/train.rec``, read through ``train.idx``.
 
-    Record 0 tells the kind. In an insightface set its flag is above 0 and its first label n + 1:
-    the images are the keys 1 to n, identity headers follow. In an im2rec set its flag is 0 and
-    every key is an image.
+    Which records are images: see ``image_keys``. Where the caller does not know the number of
+    identities, the labels are read (all, or of a large set a sample) and held against
+    ``property`` and record 0; what does not fit is a warning, or an error where labels go beyond
+    the number that is stated.
 
     Attributes:
         keys: (N,) int64 ascending, the keys of the images; what order and flips hang on.
-        num_classes: identities, from ``property`` where it is there, else from record 0, else
-            counted by reading every label; None where labels are not read.
+        num_classes: classes of a margin softmax over the labels: one more than the highest label,
+            or as many as record 0 has headers of identities where that is more. Of a set whose
+            labels are not all read, the number in ``property``, else in record 0. None where labels
+            are not read.
+        num_people: how many identities have images; None where that was not counted.
 
     Args:
         folder: the data set.
@@ -37,7 +39,8 @@ class FaceRecords:
 
     Raises:
         RecordIOError: a file is missing, cut or foreign, or lacks a key that record 0 announces.
-        DataError: ``property`` or record 0 makes no sense.
+        DataError: ``property`` or record 0 makes no sense, there is no image, or a label is not
+            one of the identities that they state.
     """
 
     def __init__(
@@ -47,9 +50,12 @@ class FaceRecords:
         self.path = folder / "train.rec"
         self.reader = MXIndexedRecordIO(folder / "train.idx", self.path, "r")
         self.keys, self.identity_keys = image_keys(self.reader)
+        if not len(self.keys):
+            raise DataError(f"{self.path}: there is no image in it")
+        self.num_people: int | None = None
         self.num_classes: int | None = None
         if labelled:
-            self.num_classes = num_classes or read_property(folder) or self._count_identities()
+            self.num_classes = num_classes or self._count_identities(folder)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -69,17 +75,23 @@ class FaceRecords:
         """The place of an image, for messages."""
         return f"{self.path}, key {self.keys[position]}"
 
-    def _count_identities(self) -> int:
-        if len(self.identity_keys):
-            return len(self.identity_keys)
-        highest = 0
-        for key in track(self.keys.tolist(), "counting identities", unit="records"):
-            payload = self.reader.read_idx(key)
-            try:
-                highest = max(highest, identity(split(payload)[1], MAX_EXACT))
-            except DataError as error:
-                raise DataError(f"{self.path}, key {key}: {error}") from error
-        return highest + 1
+    def _count_identities(self, folder: Path) -> int:
+        stated = read_property(folder)
+        headers = len(self.identity_keys)
+        labels = survey(self.reader, self.keys, everything=not (stated or headers))
+        misfit = property_misfit(folder, stated, headers, labels)
+        if labels.highest >= (stated or headers or labels.highest + 1):
+            raise DataError(misfit or _beyond_headers(folder, headers, labels))
+        if misfit:
+            logger.warning("%s", misfit)
+        if not labels.complete:
+            self.num_people = headers or None
+            return stated or headers
+        self.num_people = labels.people
+        classes = max(labels.highest + 1, headers)
+        if classes != labels.people:
+            logger.warning("%s", _differ(folder, classes, labels))
+        return classes
 
 
 def split(payload: bytes) -> tuple[bytes, float]:
@@ -93,87 +105,66 @@ def split(payload: bytes) -> tuple[bytes, float]:
     try:
         flag, label = _FLAG_AND_LABEL.unpack_from(payload)
         if flag:
-            label = _FIRST_LABEL.unpack_from(payload, _HEADER_SIZE)[0]
+            label = _FIRST_LABEL.unpack_from(payload, HEADER_SIZE)[0]
     except struct.error:
         raise DataError("no image record: too short for its header and labels") from None
-    return payload[_HEADER_SIZE + 4 * flag :], label
+    return payload[HEADER_SIZE + 4 * flag :], label
 
 
-def identity(label: float, num_classes: int) -> int:
-    """A label as the number of an identity.
+def property_misfit(
+    folder: Path, stated: int | None, headers: int, labels: LabelSurvey
+) -> str | None:
+    """What is wrong with the number of identities in ``property``, None where nothing is.
 
-    Raises:
-        DataError: it is not one of 0 to ``num_classes`` - 1.
+    Args:
+        folder: the data set.
+        stated: what ``property`` says, None where it is not there.
+        headers: how many identities record 0 announces, 0 where it says nothing of them.
+        labels: of the images.
     """
-    if not 0 <= label < num_classes or label != int(label):
-        raise DataError(
-            f"label {label:g} is not one of 0 to {num_classes - 1}: set num_classes to the number "
-            "of identities, or mend the data set"
+    if stated is None:
+        return None
+    says = f"{folder / 'property'}: says {stated} identities, but labels are {labels.range()}"
+    needed = max(labels.highest + 1, headers)
+    if labels.highest >= stated:
+        advice = (
+            f"number them from 0 on ('arcface-cakd data renumber {folder} OUT'), or write "
+            f"'{needed},112,112' into it"
         )
-    return int(label)
-
-
-def image_keys(reader: MXIndexedRecordIO) -> tuple[np.ndarray, np.ndarray]:
-    """The keys of images and of identity headers, as record 0 tells; both int64, ascending.
-
-    Raises:
-        RecordIOError: record 0 is missing or damaged, or announces keys that are not there.
-        DataError: record 0 makes no sense.
-    """
-    try:
-        header, _ = unpack(reader.read_idx(0))
-    except MissingKeyError as error:
-        raise MissingKeyError(
-            "record 0, which tells what is an image, is not there: cut, or no set of images",
-            error.path,
-            0,
-        ) from error
-    except RecordIOError as error:
-        raise RecordIOError(error.problem, reader.uri, 0, reader.idx[0]) from error
-    index = reader.idx
-    assert isinstance(index, RecordIndex)  # whose keys are integers
-    if header.flag == 0:
-        return index.sorted_keys, np.zeros(0, dtype=np.int64)
-    ends = np.asarray(header.label, dtype=np.float64)
-    if not np.all(np.isfinite(ends)) or ends[0] < 1 or np.any(np.diff(ends) < 0):
-        raise DataError(f"{reader.uri}, key 0: labels {ends[:2].tolist()} tell no range of keys")
-    # Beyond MAX_EXACT these are rounded; arcface_torch takes them as they are, and so do we.
-    first_header = int(ends[0])
-    last = int(ends[1]) if len(ends) > 1 else first_header
-    if last > 2**40:
-        raise DataError(f"{reader.uri}, key 0: labels {ends[:2].tolist()} tell no range of keys")
-    known = index.sorted_keys
-    announced = int(np.searchsorted(known, last) - np.searchsorted(known, 1))
-    if announced != last - 1:
-        found = known[(known >= 1) & (known < last)]
-        gaps = np.flatnonzero(found != np.arange(1, len(found) + 1))
-        raise MissingKeyError(
-            f"the index lacks {last - 1 - announced} of the {last - 1} keys that record 0 "
-            "announces, this one first: cut, or not the index of this file",
-            reader.idx_path,
-            int(gaps[0]) + 1 if len(gaps) else len(found) + 1,
+        if labels.lowest == 1 and labels.highest == stated:
+            return f"{says}, which begin at 1: {advice}, and class 0 is of nobody"
+        return f"{says}: {advice}"
+    if labels.complete and stated != needed:
+        return f"{says}: {needed} are taken; write '{needed},112,112' into it"
+    if not labels.complete and headers and stated != headers:
+        return (
+            f"{says} and record 0 announces {headers} identities: {stated} are taken; if that is "
+            f"wrong, write '{headers},112,112' into it"
         )
+    # By far too few for a sample of this size to have missed the others.
+    if not labels.complete and (
+        labels.highest + 1 < 0.9 * stated or 10 * labels.people < min(stated, labels.read)
+    ):
+        return (
+            f"{says}, {labels.people} different ones among {labels.read} that were read: {stated} "
+            "are taken; if that is wrong, write the right number into it, or number the "
+            f"identities from 0 on ('arcface-cakd data renumber {folder} OUT')"
+        )
+    return None
+
+
+def _beyond_headers(folder: Path, headers: int, labels: LabelSurvey) -> str:
     return (
-        np.arange(1, first_header, dtype=np.int64),
-        np.arange(first_header, last, dtype=np.int64),
+        f"{folder / 'train.rec'}: record 0 announces {headers} identities, but labels are "
+        f"{labels.range()}: number them from 0 on ('arcface-cakd data renumber {folder} OUT'), or "
+        f"write '{labels.highest + 1},112,112' into {folder / 'property'}"
     )
 
 
-def read_property(folder: Path) -> int | None:
-    """The number of identities in ``<folder>/property``, None where there is no such file.
-
-    Raises:
-        DataError: the file does not say ``identities,112,112``.
-    """
-    path = folder / "property"
-    if not path.is_file():
-        return None
-    text = path.read_text(encoding="utf-8", errors="replace").strip()
-    fields = text.splitlines()[0].split(",") if text else []
-    try:
-        identities, *size = (int(field) for field in fields)
-    except ValueError:
-        identities, size = 0, []
-    if identities < 1 or size != [CROP_SIZE, CROP_SIZE]:
-        raise DataError(f"{path}: must say 'identities,112,112', says {text[:40]!r}: mend it")
-    return identities
+def _differ(folder: Path, classes: int, labels: LabelSurvey) -> str:
+    begin = ", which begin at 1" if labels.lowest == 1 else ""
+    return (
+        f"{folder / 'train.rec'}: {classes} classes for {labels.people} people, as labels are "
+        f"{labels.range()}{begin}: 'arcface-cakd data renumber {folder} OUT' numbers the people "
+        "from 0 on without gaps"
+    )

@@ -261,10 +261,13 @@ def _build_loader(config: TrainConfig) -> FaceLoader:
     opened = loader(None)
     if opened.num_classes is None:
         return opened
+    people = "" if opened.num_people is None else f" of {opened.num_people} people"
+    classes = config.num_classes or opened.num_classes
+    logger.info("%s: %d images%s, %d classes", config.rec, opened.num_images, people, classes)
     check_num_classes(config.num_classes, opened.num_classes, config.rec)
-    if config.num_classes is None or config.num_classes == opened.num_classes:
+    if classes == opened.num_classes:
         return opened
-    return loader(config.num_classes)
+    return loader(classes)
 
 
 def _scaler() -> torch.amp.GradScaler:

@@ -159,6 +159,16 @@ def _aligned_magics(payload: bytes):
         position = payload.find(MAGIC, position + 1)
 
 
+def next_beginning(buffer, offset: int) -> int:
+    """The first offset from ``offset`` on where a record can begin, else the end of the buffer."""
+    position = buffer.find(MAGIC, offset)
+    while position >= 0:
+        if position % 4 == 0 and _begins_record(buffer, position):
+            return position
+        position = buffer.find(MAGIC, position + 1)
+    return len(buffer)
+
+
 def _begins_record(buffer, offset: int) -> bool:
     if offset + 8 > len(buffer):
         return False

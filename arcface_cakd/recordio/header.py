@@ -17,6 +17,7 @@ numbers of the user's own.
 """
 
 _FIXED = struct.Struct("<IfQQ")
+HEADER_SIZE = _FIXED.size  # bytes before the labels
 
 
 def pack(header: IRHeader, s: bytes) -> bytes:

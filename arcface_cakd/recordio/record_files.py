@@ -99,6 +99,10 @@ class MXRecordIO:
         """Byte offset where the next record is read or written."""
         return self._position
 
+    def mapped(self):
+        """All bytes of a reader's file, a memory map or bytes."""
+        return self._readable()
+
     def __enter__(self):
         return self
 
@@ -190,7 +194,10 @@ class MXIndexedRecordIO(MXRecordIO):
             try:
                 self._idx = read_index(self.idx_path, self.key_type)
             except OSError as error:
-                raise _cannot_open(self.idx_path, error, f"the index of {self.uri}") from error
+                remedy = f": 'arcface-cakd data index {self.uri}' rebuilds it"
+                raise _cannot_open(
+                    self.idx_path, error, f"the index of {self.uri}", remedy
+                ) from error
 
     @property
     def idx(self) -> RecordIndex | dict[Any, int]:
@@ -313,7 +320,7 @@ def _map(path: str):
         raise _cannot_open(path, error, "a record file") from error
 
 
-def _cannot_open(path: str, error: OSError, expected: str) -> RecordIOError:
+def _cannot_open(path: str, error: OSError, expected: str, remedy: str = "") -> RecordIOError:
     if isinstance(error, FileNotFoundError):
-        return RecordIOError(f"no such file, where {expected} should be", path)
+        return RecordIOError(f"no such file, where {expected} should be{remedy}", path)
     return RecordIOError(f"cannot be opened as {expected}: {error.strerror}", path)

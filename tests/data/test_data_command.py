@@ -38,6 +38,7 @@ def test_inspect_counts(faces, capsys, tmp_path):
         "record_0": "insightface",
         "images": 26,
         "identities": 4,
+        "labels": "0 to 3",
         "declared_identities": 4,
         "multi_part": 0,
         "other_records": 5,
@@ -153,11 +154,9 @@ def test_verify_goes_on_behind_a_file_that_cannot_be_read(tmp_path, monkeypatch)
 
 def test_a_mistake_is_one_line_and_exit_code_1(faces, tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("x")
-    (faces / "train.rec").unlink()
     for arguments, text in (
         (("inspect", tmp_path / "nowhere"), "nowhere: no such file or folder"),
         (("verify", tmp_path / "notes.txt"), "notes.txt: neither a .rec nor a .bin"),
-        (("verify", faces), "train.rec: no such file"),
         (("pack", tmp_path / "nowhere", tmp_path / "out"), "nowhere: no such folder"),
     ):
         assert data(*arguments) == 1
@@ -199,9 +198,38 @@ def test_synthesize_passes_on_what_was_asked(monkeypatch, tmp_path):
     assert stop.value.code == 2
 
 
-@pytest.mark.parametrize("action", ["synthesize", "pack", "inspect", "verify"])
+@pytest.mark.parametrize("action", ["synthesize", "pack", "renumber", "index", "inspect", "verify"])
 def test_help_has_an_example(action, capsys):
     with pytest.raises(SystemExit) as stop:
         data(action, "--help")
     assert stop.value.code == 0
     assert f"example: arcface-cakd data {action}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_verify_goes_through_every_file_of_a_set(faces, capsys, tmp_path):
+    (faces / "agedb_30.bin").write_bytes(b"no pickle")
+    write_bin(faces / "cfp_fp.bin", [jpeg(1), b"nothing"], [True])
+    (faces / "train.idx").unlink()
+    assert data("verify", faces, "--json", tmp_path / "damage.json") == 1
+    damaged = json.loads((tmp_path / "damage.json").read_text())["damaged"]
+    assert [(Path(d["path"]).name, d["key"]) for d in damaged] == [
+        ("train.idx", None),
+        ("agedb_30.bin", None),
+        ("cfp_fp.bin", 1),
+    ]
+    (faces / "train.rec").unlink()
+    assert data("verify", faces, "--json", tmp_path / "damage.json") == 1
+    assert "agedb_30.bin: not a verification set" in capsys.readouterr().out
+
+
+def test_folders_beside_verification_sets_are_read_too(tmp_path, capsys):
+    """As training does, where there is no train.rec."""
+    for i in range(3):
+        (tmp_path / f"person {i}").mkdir()
+        (tmp_path / f"person {i}" / "1.jpg").write_bytes(jpeg(i)[: 900 if i == 1 else None])
+    write_bin(tmp_path / "lfw.bin", [jpeg(1), jpeg(2)], [False])
+    assert data("inspect", tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert "identities: 3" in printed and "pairs: 1" in printed
+    assert data("verify", tmp_path) == 1
+    assert "5 items read, 1 damaged" in capsys.readouterr().out

@@ -149,8 +149,6 @@ def test_im2rec_sets_hold_an_image_under_every_key(tmp_path):
     assert (loader.num_images, loader.num_classes) == (5, 3)
     ((_, labels),) = epoch_of(loader, 0)
     assert sorted(labels.tolist()) == sorted(key % 3 for key in (5, 9, 0, 7, 1))
-    (tmp_path / "property").write_text("11,112,112\n")
-    assert get_dataloader(tmp_path, 5, **SETTINGS).num_classes == 11
 
 
 def test_the_identity_is_the_first_of_several_labels(tmp_path):
@@ -219,7 +217,7 @@ def test_a_damaged_record_is_named_in_one_line(insightface_set, num_workers):
     data = bytearray((folder / "train.rec").read_bytes())
     data[offset] ^= 1
     (folder / "train.rec").write_bytes(data)
-    loader = get_dataloader(folder, 26, seed=1, num_workers=num_workers)
+    loader = get_dataloader(folder, 26, seed=1, num_workers=num_workers, num_classes=4)
     error = error_of(loader)
     assert type(error) is RecordIOError
     assert str(error).startswith(f"{folder / 'train.rec'}, key 9, byte {offset}: ")

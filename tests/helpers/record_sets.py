@@ -32,6 +32,14 @@ def write_records(folder, records: dict[int, tuple[object, bytes]]) -> None:
             writer.write_idx(key, pack(IRHeader(0, label, key, 0), image))
 
 
+def write_insightface_set(folder) -> dict[int, tuple[float, bytes]]:
+    """26 images of 4 identities, key 0 written last; key -> (label, JPEG)."""
+    images = {key: (float((key - 1) // 7), jpeg(key)) for key in range(1, 27)}
+    headers = {27 + i: ([1 + 7 * i, min(8 + 7 * i, 27)], b"") for i in range(4)}
+    write_records(folder, {**images, **headers, 0: ([27, 31], b"")})
+    return images
+
+
 def identify(image: Tensor, known: dict[int, np.ndarray]) -> tuple[int, bool]:
     """Which key an image of a batch shows, and whether it is flipped."""
     restored = ((image.permute(1, 2, 0).numpy().astype(np.float64) + 1) * 127.5).round()

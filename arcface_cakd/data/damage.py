@@ -1,0 +1,191 @@
+"""Whether all of a data set can be read: every record, every image, every file."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from arcface_cakd.data.bins import load_bin
+from arcface_cakd.data.errors import DataError
+from arcface_cakd.data.face_landmarks import FaceLandmarks
+from arcface_cakd.data.folder import identity_folders
+from arcface_cakd.data.images import decode_crop, decode_image
+from arcface_cakd.data.inspection import landmarks_of, open_records, parts_of
+from arcface_cakd.data.labels import LabelSurvey, identity
+from arcface_cakd.data.record_layout import MAX_EXACT, image_keys, read_property
+from arcface_cakd.data.records import property_misfit, split
+from arcface_cakd.progress import track
+from arcface_cakd.recordio import RecordIOError, unpack
+from arcface_cakd.recordio.index import RecordIndex
+from arcface_cakd.recordio.scan import scan
+
+Damage = dict[str, Any]
+_BLOCK = 2**16  # keys that are Python's numbers at a time
+
+
+def verify(path: str | Path) -> tuple[int, list[Damage]]:
+    """Read and decode all of a data set.
+
+    Every record that carries an image is decoded, whatever record 0 says; a file that cannot be
+    read as a whole is a damage, and the others are read.
+
+    Args:
+        path: as in ``inspect``.
+
+    Returns:
+        how many items were read, and for each damaged one ``path``, ``key`` (a record's key, an
+        image's number in a ``.bin``, else None), ``byte`` (offset in the file, or None) and
+        ``problem``.
+
+    Raises:
+        DataError: no such path, or a file of another kind.
+    """
+    count, damages = 0, []
+    for kind, item in parts_of(path):
+        try:
+            for damage in _VERIFIERS[kind](item):
+                count += 1
+                if damage is not None:
+                    damages.append(damage)
+        except DataError as error:
+            damages.append(_damage(item, None, None, error))
+    return count, damages
+
+
+class _Labels:
+    """Labels that were seen."""
+
+    def __init__(self) -> None:
+        self.seen: set[int] = set()
+
+    def check(self, payload: bytes, allowed: int, must_be_image: bool) -> None:
+        """Decode an image record and note its label.
+
+        Raises:
+            DataError: something is wrong with it.
+        """
+        encoded, label = split(payload)
+        if not len(encoded) and not must_be_image:
+            unpack(payload)
+            return
+        self.seen.add(identity(label, allowed))
+        decode_crop(encoded, strict=True)
+
+    def misfit(self, folder: Path, stated: int | None, headers: int, unread: int) -> str | None:
+        """What is wrong with ``property``, which labels of ``unread`` records may account for."""
+        if not self.seen or (stated and stated <= max(self.seen) + 1 + unread):
+            return None
+        found = LabelSurvey(min(self.seen), max(self.seen), len(self.seen), 0, complete=True)
+        return property_misfit(folder, stated, headers, found)
+
+
+def _verify_records(path: Path) -> Iterator[Damage | None]:
+    try:
+        reader = open_records(path)
+    except RecordIOError as error:
+        yield _damage(Path(error.path or path), None, error.offset, error)
+        if path.is_file():
+            yield from _verify_unindexed(path)
+        return
+    index = reader.idx
+    assert isinstance(index, RecordIndex)  # whose keys are integers
+    keys = index.sorted_keys
+    announced = np.zeros(len(keys), dtype=bool)
+    stated, headers = None, 0
+    try:
+        images, identity_keys = image_keys(reader)
+        announced[index.positions(images)] = True
+        headers = len(identity_keys)
+    except (DataError, RecordIOError) as error:
+        yield _damage(path, getattr(error, "key", 0), None, error)
+    property_file = path.parent / "property"
+    try:
+        stated = read_property(path.parent)
+    except DataError as error:
+        yield _damage(property_file, None, None, error)
+    labels, damaged = _Labels(), 0
+    for key, must_be_image in track(
+        _pairs(keys, announced), f"verifying {path.name}", len(keys), unit="records"
+    ):
+        try:
+            labels.check(reader.read_idx(key), stated or MAX_EXACT, must_be_image)
+        except (DataError, RecordIOError) as error:
+            damaged += 1
+            yield _damage(path, key, index[key], error)
+        else:
+            yield None
+    misfit = labels.misfit(path.parent, stated, headers, damaged)
+    if misfit:
+        yield _damage(property_file, None, None, DataError(misfit))
+    landmarks = landmarks_of(path)
+    if landmarks is not None:
+        yield from _verify_landmarks(landmarks, int(announced.sum()))
+
+
+def _pairs(keys: np.ndarray, flags: np.ndarray) -> Iterator[tuple[int, bool]]:
+    for start in range(0, len(keys), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        yield from zip(keys[block].tolist(), flags[block].tolist(), strict=True)
+
+
+def _verify_unindexed(path: Path) -> Iterator[Damage | None]:
+    labels = _Labels()
+    for offset, payload in track(scan(path), f"verifying {path.name}", unit="records"):
+        try:
+            if isinstance(payload, RecordIOError):
+                raise payload
+            labels.check(payload, MAX_EXACT, must_be_image=False)
+        except (DataError, RecordIOError) as error:
+            yield _damage(path, None, offset, error)
+        else:
+            yield None
+
+
+def _verify_landmarks(path: Path, num_images: int) -> Iterator[Damage | None]:
+    try:
+        landmarks = FaceLandmarks(path.parent, num_images)
+    except (DataError, RecordIOError) as error:
+        yield _damage(path, None, None, error)
+        return
+    for row in track(range(num_images), f"verifying {path.name}", unit="rows"):
+        try:
+            landmarks[row]
+        except DataError as error:
+            yield _damage(path, None, None, error)
+
+
+def _verify_bin(path: Path) -> Iterator[Damage | None]:
+    encoded, _ = load_bin(path)
+    for i, item in enumerate(track(encoded, f"verifying {path.name}", unit="images")):
+        try:
+            decode_image(item)
+        except DataError as error:
+            yield _damage(path, i, None, error)
+        else:
+            yield None
+
+
+def _verify_folder(path: Path) -> Iterator[Damage | None]:
+    files = [file for _, images in identity_folders(path) for file in images]
+    for file in track(files, f"verifying {path.name}", unit="images"):
+        try:
+            decode_crop(file.read_bytes(), strict=True)
+        except (DataError, OSError) as error:
+            yield _damage(file, None, None, error)
+        else:
+            yield None
+
+
+def _damage(path: Path, key, offset: int | None, error: Exception) -> Damage:
+    if isinstance(error, RecordIOError):
+        problem = error.problem
+    elif isinstance(error, OSError):
+        problem = f"cannot be read: {error.strerror}"
+    else:
+        problem = str(error).removeprefix(f"{path}: ")  # the place is told apart
+        problem = problem.removeprefix(f"{path}, key {key}: ")
+    return {"path": str(path), "key": key, "byte": offset, "problem": problem}
+
+
+_VERIFIERS = {"rec": _verify_records, "bin": _verify_bin, "folder": _verify_folder}

@@ -1,0 +1,84 @@
+"""A record set written anew, with people numbered from 0 on."""
+
+import numpy as np
+import pytest
+from helpers.record_sets import jpeg, write_records
+
+from arcface_cakd.cli import main
+from arcface_cakd.data import DataError, FaceLandmarks, get_dataloader
+from arcface_cakd.data.damage import verify
+from arcface_cakd.data.renumbering import renumber
+from arcface_cakd.recordio import MXIndexedRecordIO, unpack
+
+LABELS = [7, 100_000, 3, 7, 3, 3, 12]  # of the images, in the order of their keys
+
+
+def write(folder, label=float, first_key=0, record_0=None):
+    folder.mkdir(exist_ok=True)
+    records = {first_key + n: (label(number), jpeg(n)) for n, number in enumerate(LABELS)}
+    write_records(folder, records | (record_0 or {}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"label": lambda number: [number, 5.0]},
+        {"first_key": 1},
+        # Insightface's layout, whose record 0 misses two images and knows of no headers.
+        {"first_key": 1, "record_0": {0: ([6, 6], b"")}},
+    ],
+)
+def test_people_are_numbered_in_the_order_of_labels(tmp_path, options, caplog):
+    folder, out = write(tmp_path / "in", **options), tmp_path / "out"
+    assert renumber(folder, out) == (7, 4)
+    reader = MXIndexedRecordIO(out / "train.idx", out / "train.rec", "r")
+    found = [unpack(reader.read_idx(key)) for key in range(1, 8)]
+    order = [2, 4, 5, 0, 3, 6, 1]
+    assert [header.label for header, _ in found] == [0, 0, 0, 1, 1, 2, 3]
+    assert [image for _, image in found] == [jpeg(n) for n in order]
+    rows = "label\tformer label\n0\t3\n1\t7\n2\t12\n3\t100000\n"
+    assert (out / "labels.tsv").read_text() == rows
+    loader = get_dataloader(out, 7, seed=0, num_workers=0)
+    assert (loader.num_classes, loader.num_people, caplog.text) == (4, 4, "")
+    assert verify(out) == (12, [])
+
+
+def test_landmarks_go_along(tmp_path):
+    folder, out = write(tmp_path / "in"), tmp_path / "out"
+    points = np.random.default_rng(0).uniform(30, 80, (7, 5, 2)).astype(np.float32)
+    np.save(folder / "train_landmarks.npy", points)
+    renumber(folder, out)
+    moved = FaceLandmarks(out, 7)
+    for place, n in enumerate([2, 4, 5, 0, 3, 6, 1]):
+        np.testing.assert_array_equal(moved[place], points[n])
+    np.save(folder / "train_landmarks.npy", points[:6])
+    with pytest.raises(DataError, match=r"shape \(6, 5, 2\) instead of \(7, 5, 2\)"):
+        renumber(folder, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_command(tmp_path, capsys):
+    folder, out = write(tmp_path / "in"), tmp_path / "out"
+    (folder / "lfw.bin").write_bytes(b"")
+    assert main(["data", "renumber", str(folder), str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "7 images of 4 people" in printed and "lfw.bin stay there" in printed
+    assert main(["data", "renumber", str(folder), str(out)]) == 1
+    assert "a data set is there" in capsys.readouterr().err
+    assert main(["data", "renumber", str(folder), str(out), "--force"]) == 0
+
+
+def test_the_index_command(tmp_path, capsys):
+    folder = write(tmp_path / "in")
+    before = (folder / "train.idx").read_bytes()
+    rec = str(folder / "train.rec")
+    assert main(["data", "index", rec]) == 1
+    assert "an index is there: replace it with --force" in capsys.readouterr().err
+    (folder / "train.idx").unlink()
+    assert main(["data", "index", rec]) == 0
+    assert "7 records, whose keys are the ids in their headers" in capsys.readouterr().out
+    assert (folder / "train.idx").read_bytes() == before
+    assert main(["data", "index", str(folder / "train.idx")]) == 1
+    assert "not a .rec file" in capsys.readouterr().err
