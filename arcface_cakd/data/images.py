@@ -10,7 +10,7 @@ CROP = (CROP_SIZE, CROP_SIZE, 3)
 
 
 def decode_image(encoded: bytes) -> np.ndarray:
-    """Decode an image of any format that Pillow reads (JPEG by libjpeg-turbo).
+    """Decode an image of any format that Pillow reads (JPEG by libjpeg-turbo), upright.
 
     Returns:
         uint8 (H, W, 3) RGB.

@@ -11,6 +11,7 @@ from arcface_cakd.files import write_text
 from arcface_cakd.landmarks import CROP_SIZE
 from arcface_cakd.progress import track
 from arcface_cakd.recordio import IRHeader, MXIndexedRecordIO, codec, pack
+from arcface_cakd.recordio.orientation import jpeg_orientation
 
 LABELS_FILE = "labels.tsv"
 
@@ -84,8 +85,9 @@ def write_labels(out: str | Path, names: Sequence[str], heading: str) -> None:
 def pack_folder(folder: str | Path, out: str | Path) -> tuple[int, int]:
     """Pack a folder of one folder per identity into a record set.
 
-    JPEG files go in byte for byte. Other formats, slow to decode, become JPEG of quality 95,
-    as insightface's own tools make them. Every image is decoded once, to be sure of it.
+    JPEG files go in byte for byte, save those that EXIF data turns. They, and other formats, which
+    are slow to decode, become JPEG of quality 95, as insightface's own tools make them. Every
+    image is decoded once, to be sure of it.
 
     Returns:
         how many images and identities there were.
@@ -115,4 +117,6 @@ def _as_jpeg(path: Path) -> bytes:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
-    return encoded if codec.is_jpeg(encoded) else codec.encode(pixels, 95)
+    # Turned by EXIF data alone, a JPEG would lie on its side for readers that do not look at it.
+    as_it_is = codec.is_jpeg(encoded) and jpeg_orientation(encoded) == 1
+    return encoded if as_it_is else codec.encode(pixels, 95)

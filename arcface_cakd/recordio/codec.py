@@ -1,7 +1,8 @@
 """Images, encoded and decoded: JPEG by libjpeg-turbo, all else by Pillow.
 
-Pixels of a JPEG equal those that mxnet, OpenCV and Pillow decode (no fast modes). EXIF
-orientation is not applied.
+Pixels of a JPEG equal those that mxnet, OpenCV and Pillow decode (no fast modes). As by OpenCV,
+an image that is decoded to RGB or grey is turned upright by its EXIF orientation and has its
+16-bit numbers shifted to 8; decoded as it is stored, it is left as it is.
 """
 
 import io
@@ -9,7 +10,10 @@ import io
 import numpy as np
 import simplejpeg
 
+from arcface_cakd.recordio.orientation import exif_orientation, jpeg_orientation, upright
+
 _JPEG = b"\xff\xd8\xff"
+_DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # Pillow's modes of more than 8 bits
 _SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 
 
@@ -23,7 +27,8 @@ def decode_rgb(encoded, out: np.ndarray | None = None, strict: bool = False) -> 
 
     Args:
         encoded: bytes-like, any format that Pillow reads.
-        out: uint8 (H, W, 3) contiguous, to decode into where the image is a JPEG of that size.
+        out: uint8 (H, W, 3) contiguous, to decode into where the image is an upright JPEG of that
+            size.
         strict: refuse a JPEG in which libjpeg sees damage even if all rows can be made up.
 
     Returns:
@@ -33,8 +38,11 @@ def decode_rgb(encoded, out: np.ndarray | None = None, strict: bool = False) -> 
         ValueError: the image does not decode.
     """
     if is_jpeg(encoded):
+        orientation = jpeg_orientation(encoded)
         try:
-            return simplejpeg.decode_jpeg(encoded, "RGB", buffer=out)
+            if orientation == 1:
+                return simplejpeg.decode_jpeg(encoded, "RGB", buffer=out)
+            return upright(simplejpeg.decode_jpeg(encoded, "RGB"), orientation)
         except ValueError as error:
             if strict:
                 raise ValueError(_one_line(error)) from error
@@ -42,34 +50,41 @@ def decode_rgb(encoded, out: np.ndarray | None = None, strict: bool = False) -> 
 
 
 def decode(encoded, mode: str | None) -> np.ndarray:
-    """Decode to Pillow's mode "RGB" (H, W, 3) or "L" (H, W), or as stored where it is None.
+    """Decode to Pillow's mode "RGB" (H, W, 3) or "L" (H, W), uint8, or as stored where it is None.
+
+    As stored is uint8 or uint16 (int32 or float32 of a TIFF) of shape (H, W), (H, W, 3), or
+    (H, W, 4) where there is an alpha channel; not turned, save TIFF, which OpenCV turns too.
 
     Raises:
-        ValueError: the image does not decode.
+        ValueError: the image does not decode, or its 32-bit numbers say nothing of their range.
     """
     if is_jpeg(encoded) and _colourspace(encoded) in ("Gray", "YCbCr"):
         grey = mode == "L" or (mode is None and _colourspace(encoded) == "Gray")
         try:
             image = simplejpeg.decode_jpeg(encoded, "GRAY" if grey else "RGB")
-            return image[..., 0] if grey else image
+            image = image[..., 0] if grey else image
+            return image if mode is None else upright(image, jpeg_orientation(encoded))
         except ValueError:
             pass  # Pillow forgives more
     return _decode_with_pillow(encoded, mode)
 
 
 def image_size(encoded) -> tuple[int, int]:
-    """(height, width), from the image's header alone.
+    """(height, width) of the upright image, from its header alone.
 
     Raises:
         ValueError: no image.
     """
     if is_jpeg(encoded):
         try:
-            return simplejpeg.decode_jpeg_header(encoded)[:2]
+            height, width = simplejpeg.decode_jpeg_header(encoded)[:2]
+            return (height, width) if jpeg_orientation(encoded) < 5 else (width, height)
         except ValueError:
             pass  # Pillow forgives more
     with _opened(encoded) as image:
-        return image.height, image.width
+        if _orientation(image) < 5:
+            return image.height, image.width
+        return image.width, image.height
 
 
 def encode(image: np.ndarray, quality: int = 95, suffix: str = ".jpg") -> bytes:
@@ -108,9 +123,57 @@ def encode(image: np.ndarray, quality: int = 95, suffix: str = ".jpg") -> bytes:
 
 def _decode_with_pillow(encoded, mode: str | None) -> np.ndarray:
     with _opened(encoded) as image:
+        image.load()  # before its EXIF data is known
         if mode is None:
-            mode = image.mode if image.mode in ("L", "RGB", "RGBA") else "RGB"
+            return _as_stored(image, encoded)
+        return upright(_in_8_bits(image, mode), _orientation(image))
+
+
+def _in_8_bits(image, mode: str) -> np.ndarray:
+    if image.mode not in _DEEP:
         return np.array(image.convert(mode))
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+        raise ValueError("its pixels are 32-bit numbers of no known range: save it in 8 bits")
+    grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+    return grey if mode == "L" else np.repeat(grey[..., None], 3, axis=2)
+
+
+def _as_stored(image, encoded) -> np.ndarray:
+    if image.mode in _DEEP:
+        pixels = np.array(image)
+        of_32_bits = image.mode == "F" or (image.mode == "I" and image.format == "TIFF")
+        return pixels if of_32_bits else pixels.astype(np.uint16)
+    if _has_16_bits(encoded):
+        return _with_opencv(encoded)
+    if image.mode in ("1", "L"):
+        return np.array(image.convert("L"))
+    alpha = image.mode in ("RGBA", "LA", "PA", "La") or "transparency" in image.info
+    return np.array(image.convert("RGBA" if alpha else "RGB"))
+
+
+def _has_16_bits(encoded) -> bool:
+    """Whether the colours are of 16 bits, of which Pillow keeps 8."""
+    with _opened(encoded) as image:  # anew: what is decoded has no tiles
+        return any(";16" in str(tile[3]) or "65535" in str(tile[3]) for tile in image.tile)
+
+
+def _with_opencv(encoded) -> np.ndarray:
+    try:
+        import cv2
+    except ImportError:
+        raise ValueError(
+            "16-bit colours as they are stored need OpenCV: pip install opencv-python-headless, "
+            "or decode with iscolor=1"
+        ) from None
+    image = cv2.imdecode(np.frombuffer(encoded, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise ValueError("OpenCV does not decode it")
+    return np.ascontiguousarray(image[..., [2, 1, 0, 3][: image.shape[2]]])
+
+
+def _orientation(image) -> int:
+    """As EXIF data says, of what Pillow opened; TIFF it turns itself."""
+    return exif_orientation(image.info.get("exif") or b"")
 
 
 class _opened:

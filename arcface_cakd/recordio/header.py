@@ -88,8 +88,9 @@ def unpack_img(s: bytes, iscolor: int = -1) -> tuple[IRHeader, np.ndarray]:
 
     Args:
         s: the payload.
-        iscolor: 1 for (H, W, 3) in BGR order, 0 for (H, W) grey, -1 as stored (grey, BGR, or
-            BGRA where there is an alpha channel).
+        iscolor: as in OpenCV's ``imdecode``. 1 for (H, W, 3) in BGR order and 0 for (H, W) grey,
+            both uint8, turned upright by the EXIF orientation; -1 as stored (grey, BGR, or BGRA
+            where there is an alpha channel), not turned and with 16 bits where it has them.
 
     Raises:
         RecordIOError: no header, or an image that does not decode.

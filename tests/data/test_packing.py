@@ -60,6 +60,25 @@ def test_a_folder_is_packed(tmp_path):
     assert (sorted(labels.tolist()), loader.num_classes) == ([0, 1, 1], 2)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_what_is_packed_is_upright_without_exif(tmp_path, orientation):
+    face = Image.fromarray(pixels(jpeg(orientation)))
+    turns = [None, 0, 3, 1, 5, 2, 6, 4]  # Pillow's transpositions that undo the upright one
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = face if orientation == 1 else face.transpose(turns[orientation - 1])
+    (tmp_path / "in" / "a").mkdir(parents=True)
+    (tmp_path / "in" / "a" / "1.jpg").write_bytes(encoded(stored, exif=exif, quality=95))
+    (tmp_path / "in" / "b").mkdir()
+    grey = np.asarray(face.convert("L")).astype(np.uint16) * 256 + 200
+    (tmp_path / "in" / "b" / "1.png").write_bytes(encoded(Image.fromarray(grey), "PNG"))
+    pack_folder(tmp_path / "in", tmp_path / "out")
+    reader = MXIndexedRecordIO(tmp_path / "out/train.idx", tmp_path / "out/train.rec", "r")
+    upright, deep = (pixels(unpack(reader.read_idx(key))[1]).astype(int) for key in (1, 2))
+    assert np.abs(upright - np.asarray(face)).mean() < 3
+    assert np.abs(deep - np.asarray(face.convert("L"))[..., None]).mean() < 2
+
+
 def test_an_image_of_another_size_is_named(tmp_path):
     folder = tmp_path / "crops" / "zoe"
     folder.mkdir(parents=True)
