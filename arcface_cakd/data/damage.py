@@ -167,7 +167,9 @@ def _verify_bin(path: Path) -> Iterator[Damage | None]:
 
 
 def _verify_folder(path: Path) -> Iterator[Damage | None]:
-    files = [file for _, images in identity_folders(path) for file in images]
+    found = identity_folders(path)
+    found.warn_of_left_out()
+    files = [file for _, images in found.identities for file in images]
     for file in track(files, f"verifying {path.name}", unit="images"):
         try:
             decode_crop(file.read_bytes(), strict=True)

@@ -1,39 +1,121 @@
 """Face images in one folder per identity."""
 
+import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from arcface_cakd.data.errors import DataError
+from arcface_cakd.data.image_files import SUFFIXES as SUFFIXES
+from arcface_cakd.data.image_files import files_below, files_directly_in, some_of
 from arcface_cakd.data.labels import identity
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+logger = logging.getLogger("arcface_cakd")
+
+# What our tools and insightface's put beside the images of a set.
+_BESIDE = {"property", "labels.tsv", "train_landmarks.npy", "ldmk_5points.csv"}
+# Names of folders that divide a set and are no people's.
+_PARTS = {
+    *("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval"),
+    *("images", "image", "imgs", "img", "faces", "crops", "data", "dataset"),
+    *("query", "gallery", "probe"),
+}
 
 
-def identity_folders(folder: str | Path) -> list[tuple[str, list[Path]]]:
+@dataclass(frozen=True)
+class IdentityFolders:
+    """A folder of one folder per identity.
+
+    Attributes:
+        identities: name and images of each, in order of name; images in order of path.
+        loose: images that lie beside the identities' folders.
+        others: files that are no images.
+    """
+
+    root: Path
+    identities: list[tuple[str, list[Path]]]
+    loose: list[Path]
+    others: list[Path]
+
+    def left_out(self) -> str | None:
+        """What is no image of an identity, for messages; None where there is nothing."""
+        parts = []
+        if self.loose:
+            parts.append(
+                f"{len(self.loose)} images beside the identities' folders "
+                f"({some_of(self.loose, self.root)})"
+            )
+        if self.others:
+            parts.append(
+                f"{len(self.others)} files that are no images ({some_of(self.others, self.root)})"
+            )
+        return "; ".join(parts) or None
+
+    def warn_of_left_out(self) -> None:
+        """Say in the log what is left out, if anything is."""
+        if left_out := self.left_out():
+            logger.warning("%s: left out: %s", self.root, left_out)
+
+
+def identity_folders(folder: str | Path) -> IdentityFolders:
     """Identities and their images: every subfolder, in order of name, with what lies below it.
 
-    Names that begin with a dot are left out.
+    Images are told by suffix, and where that is of none, by content. Links are followed. Names
+    that begin with a dot are left out.
 
     Raises:
-        DataError: no such folder, none with subfolders, or a subfolder without an image.
+        DataError: no such folder, none with subfolders, a subfolder without an image, a link
+            that leads nowhere or back, one identity alone, or subfolders that are no people but
+            folders of people.
     """
     root = Path(folder)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; it should hold train.rec, or identities' folders")
-    identities = []
-    for subfolder in sorted(p for p in root.iterdir() if p.is_dir() and p.name[0] != "."):
-        images = sorted(p for p in subfolder.rglob("*") if _is_image(p))
-        if not images:
-            raise DataError(f"{subfolder}: no image in it: remove the folder, or fill it")
-        identities.append((subfolder.name, images))
+    beside, subfolders = files_directly_in(root)
+    identities, empty = [], []
+    others = [p for p in beside.others if p.name not in _BESIDE and p.suffix != ".bin"]
+    for subfolder in subfolders:
+        files = files_below(subfolder)
+        beside.dangling += files.dangling
+        others += files.others
+        if files.images:
+            identities.append((subfolder.name, files.images))
+        else:
+            empty.append(subfolder)
+    beside.refuse_dangling()
+    if identities:
+        _refuse_wrapped(root, identities)
+    if empty:
+        raise DataError(f"{empty[0]}: no image in it: remove the folder, or fill it")
     if not identities:
         raise DataError(f"{root}: neither train.rec with train.idx nor one folder per identity")
-    return identities
+    if len(identities) == 1:
+        raise DataError(
+            f"{root}: one identity alone, {identities[0][0]}, and there must be others to tell it "
+            "from: give a folder of several people's folders"
+        )
+    return IdentityFolders(root, identities, beside.images, others)
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.is_file()
+def _refuse_wrapped(root: Path, identities: list[tuple[str, list[Path]]]) -> None:
+    """Raise DataError where the people's folders are further down."""
+    if any(path.parent == root / name for name, images in identities for path in images):
+        return
+    names = [name for name, _ in identities]
+    if len(names) > 1 and not all(name.lower() in _PARTS for name in names):
+        return  # people, whose images are in folders of their own
+    name, images = next((each for each in identities if each[0].lower() == "train"), identities[0])
+    people = root / name
+    while True:
+        inner = {path.relative_to(people).parts[0] for path in images}
+        if len(inner) > 1 or any(path.parent.parent == people for path in images):
+            break
+        people /= inner.pop()
+    raise DataError(
+        f"{root}: its folders ({', '.join(names[:3])}) hold folders, not one person's images: "
+        f"give {people}"
+    )
 
 
 class FaceFolder:
@@ -56,7 +138,10 @@ class FaceFolder:
     """
 
     def __init__(self, folder: str | Path, num_classes: int | None = None):
-        identities = identity_folders(folder)
+        found = identity_folders(folder)
+        identities = found.identities
+        if num_classes is None:  # else it was said
+            found.warn_of_left_out()
         self.folder = Path(folder)
         self.paths = [str(path) for _, images in identities for path in images]
         counts = [len(images) for _, images in identities]

@@ -1,5 +1,6 @@
 """What a data set holds."""
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from arcface_cakd.data.bins import load_bin
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.face_landmarks import find_landmarks
 from arcface_cakd.data.folder import identity_folders
+from arcface_cakd.data.image_files import SUFFIXES
 from arcface_cakd.data.record_layout import image_keys, read_property
 from arcface_cakd.data.records import split
 from arcface_cakd.progress import track
@@ -52,9 +54,17 @@ def parts_of(path: str | Path) -> list[tuple[str, Path]]:
     parts = [("rec", item) for item in sorted(records)]
     bins = [("bin", item) for item in sorted(path.glob("*.bin"))]
     # Where there are no records, training reads the folders of identities, .bin sets or not.
-    if not parts and (not bins or any(p.is_dir() and p.name[0] != "." for p in path.iterdir())):
+    if not parts and (not bins or any(_has_images(inner) for inner in path.iterdir())):
         parts = [("folder", path)]
     return parts + bins
+
+
+def _has_images(folder: Path) -> bool:
+    """Whether it is a folder with images somewhere below, as far as suffixes tell."""
+    if not folder.is_dir() or folder.name[0] == ".":
+        return False
+    files = (name for _, _, names in os.walk(folder) for name in names)
+    return any(Path(name).suffix.lower() in SUFFIXES for name in files)
 
 
 def open_records(path: Path) -> MXIndexedRecordIO:
@@ -117,8 +127,8 @@ def _inspect_bin(path: Path) -> dict[str, Any]:
 
 
 def _inspect_folder(path: Path) -> dict[str, Any]:
-    identities = identity_folders(path)
-    files = [file for _, images in identities for file in images]
+    found = identity_folders(path)
+    files = [file for _, images in found.identities for file in images]
     sizes: Counter[str] = Counter()
     for file in track(files, f"reading {path.name}", unit="images"):
         try:
@@ -129,7 +139,8 @@ def _inspect_folder(path: Path) -> dict[str, Any]:
         "path": str(path),
         "kind": "folder",
         "images": len(files),
-        "identities": len(identities),
+        "identities": len(found.identities),
+        "left_out": found.left_out(),
         "sizes": dict(sizes),
     }
 

@@ -95,7 +95,9 @@ def pack_folder(folder: str | Path, out: str | Path) -> tuple[int, int]:
     Raises:
         DataError: as ``identity_folders``, and for a file that is no 112 x 112 image.
     """
-    identities = identity_folders(folder)
+    found = identity_folders(folder)
+    found.warn_of_left_out()
+    identities = found.identities
     count = sum(len(paths) for _, paths in identities)
     tracked = track(
         (path for _, paths in identities for path in paths), "packing", count, unit="images"

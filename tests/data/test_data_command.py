@@ -169,8 +169,10 @@ def test_a_mistake_is_one_line_and_exit_code_1(faces, tmp_path, capsys):
 def test_pack(tmp_path, capsys):
     (tmp_path / "crops" / "someone").mkdir(parents=True)
     (tmp_path / "crops" / "someone" / "1.jpg").write_bytes(jpeg(0))
+    (tmp_path / "crops" / "another").mkdir()
+    (tmp_path / "crops" / "another" / "1.jpg").write_bytes(jpeg(1))
     assert data("pack", tmp_path / "crops", tmp_path / "out") == 0
-    assert "1 images of 1 identities" in capsys.readouterr().out
+    assert "2 images of 2 identities" in capsys.readouterr().out
     assert data("verify", tmp_path / "out") == 0
 
 

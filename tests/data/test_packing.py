@@ -83,6 +83,8 @@ def test_an_image_of_another_size_is_named(tmp_path):
     folder = tmp_path / "crops" / "zoe"
     folder.mkdir(parents=True)
     (folder / "1.jpg").write_bytes(jpeg(0, (120, 112)))
+    (tmp_path / "crops" / "adam").mkdir()
+    (tmp_path / "crops" / "adam" / "1.jpg").write_bytes(jpeg(1))
     with pytest.raises(DataError, match=r"1\.jpg: the image is 120 x 112, not 112 x 112: align"):
         pack_folder(tmp_path / "crops", tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
