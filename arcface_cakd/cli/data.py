@@ -30,6 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--pairs", type=_count, default=3000, metavar="P", help="pairs per verification set [3000]"
     )
     made.add_argument("--contact-sheet", metavar="FILE.png", help="picture of what was made")
+    made.add_argument("--force", action="store_true", help="replace a data set in OUT")
 
     packed = _action(
         actions,
@@ -39,6 +40,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     packed.add_argument("folder", metavar="FOLDER", help="one subfolder per identity")
     packed.add_argument("out", metavar="OUT", help="folder to write to")
+    packed.add_argument("--force", action="store_true", help="replace a data set in OUT")
+    packed.add_argument(
+        "--skip-bad", action="store_true", help="leave out files that are no 112 x 112 images"
+    )
 
     renumbered = _action(
         actions,
@@ -81,8 +86,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _synthesize(args: argparse.Namespace) -> int:
+    from arcface_cakd.data.packing import check_vacant
     from arcface_cakd.synthesis import synthesize
 
+    check_vacant(args.out, args.force)
     synthesize(
         args.out,
         args.identities,
@@ -100,8 +107,10 @@ def _synthesize(args: argparse.Namespace) -> int:
 def _pack(args: argparse.Namespace) -> int:
     from arcface_cakd.data.packing import pack_folder
 
-    images, identities = pack_folder(args.folder, args.out)
-    print(f"{args.out}: {images} images of {identities} identities")
+    packed = pack_folder(args.folder, args.out, force=args.force, skip_bad=args.skip_bad)
+    skipped = f"; {len(packed.skipped)} files left out" if packed.skipped else ""
+    print(f"{args.out}: {packed.images} images of {packed.identities} identities{skipped}")
+    print(f"{args.out}/labels.tsv: the folder of each label")
     return 0
 
 

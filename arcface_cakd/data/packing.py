@@ -1,9 +1,16 @@
 """Writing record sets as insightface lays them out."""
 
+import hashlib
+import logging
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from arcface_cakd.data.errors import DataError
+from arcface_cakd.data.face_landmarks import CVLFACE_FILE, LANDMARKS_FILE
 from arcface_cakd.data.folder import identity_folders
 from arcface_cakd.data.images import decode_crop
 from arcface_cakd.data.record_layout import MAX_EXACT
@@ -12,6 +19,8 @@ from arcface_cakd.landmarks import CROP_SIZE
 from arcface_cakd.progress import track
 from arcface_cakd.recordio import IRHeader, MXIndexedRecordIO, codec, pack
 from arcface_cakd.recordio.orientation import jpeg_orientation
+
+logger = logging.getLogger("arcface_cakd")
 
 LABELS_FILE = "labels.tsv"
 
@@ -78,47 +87,134 @@ def write_labels(out: str | Path, names: Sequence[str], heading: str) -> None:
         names: of label 0, 1 and so on.
         heading: what they are.
     """
+    # Names of files may hold what no text has.
+    names = [name.encode("utf-8", "backslashreplace").decode() for name in names]
+    names = [name.replace("\t", "\\t").replace("\n", "\\n") for name in names]
     rows = "".join(f"{label}\t{name}\n" for label, name in enumerate(names))
     write_text(Path(out) / LABELS_FILE, f"label\t{heading}\n{rows}")
 
 
-def pack_folder(folder: str | Path, out: str | Path) -> tuple[int, int]:
+@dataclass(frozen=True)
+class Packed:
+    """What a folder came to.
+
+    Attributes:
+        images: that were packed.
+        identities: that were packed.
+        skipped: files that were left out, each with what is wrong with it.
+    """
+
+    images: int
+    identities: int
+    skipped: list[str]
+
+
+def pack_folder(
+    folder: str | Path, out: str | Path, *, force: bool = False, skip_bad: bool = False
+) -> Packed:
     """Pack a folder of one folder per identity into a record set.
 
     JPEG files go in byte for byte, save those that EXIF data turns. They, and other formats, which
     are slow to decode, become JPEG of quality 95, as insightface's own tools make them. Every
-    image is decoded once, to be sure of it.
+    image is decoded once, to be sure of it; the log names every file that is none, and images
+    that two people share. ``labels.tsv`` says which folder each label is.
 
-    Returns:
-        how many images and identities there were.
+    Args:
+        folder: of the identities.
+        out: folder to write to.
+        force: whether a data set that is there may be replaced.
+        skip_bad: leave out files that are no 112 x 112 images, and identities of which nothing
+            is left.
 
     Raises:
-        DataError: as ``identity_folders``, and for a file that is no 112 x 112 image.
+        DataError: as ``identity_folders``; for files that are no 112 x 112 images, unless
+            ``skip_bad``; and where a data set is there, unless ``force``.
     """
+    check_vacant(out, force)
     found = identity_folders(folder)
     found.warn_of_left_out()
-    identities = found.identities
-    count = sum(len(paths) for _, paths in identities)
-    tracked = track(
-        (path for _, paths in identities for path in paths), "packing", count, unit="images"
-    )
+    count = sum(len(paths) for _, paths in found.identities)
+    tracked = track(_decoded(found.identities), "packing", count, unit="images")
+    names: list[str] = []
+    bad: list[str] = []
+    shared = _SharedImages()
 
-    def images(number: int) -> Iterator[bytes]:
-        for _ in range(number):
-            yield _as_jpeg(next(tracked))
+    def identities() -> Iterator[list[bytes]]:
+        for name, paths in found.identities:
+            images = []
+            for path, (encoded, pixels, problem) in zip(paths, tracked, strict=False):
+                if problem is not None:
+                    bad.append(f"{path}: {problem}")
+                    logger.warning("%s", bad[-1])
+                    continue
+                images.append(encoded)
+                shared.add(path, len(names), pixels)
+            if images:
+                names.append(name)
+                yield images
+        if bad and not skip_bad:
+            raise DataError(
+                f"{bad[0]} ({len(bad)} of {count} files cannot be packed, each named above): mend "
+                "them, or leave them out with --skip-bad"
+            )
+        if len(names) < 2:
+            raise DataError(f"{folder}: fewer than two identities have an image to pack")
 
-    write_identity_records(out, (images(len(paths)) for _, paths in identities))
-    return count, len(identities)
+    write_identity_records(out, identities())
+    write_labels(out, names, "folder")
+    shared.warn()
+    for name in (LANDMARKS_FILE, CVLFACE_FILE):
+        if (Path(out) / name).exists():
+            logger.warning("%s: is of the former data set: remove it", Path(out) / name)
+    return Packed(count - len(bad), len(names), bad)
 
 
-def _as_jpeg(path: Path) -> bytes:
-    try:
-        encoded = path.read_bytes()
-        pixels = decode_crop(encoded)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-    # Turned by EXIF data alone, a JPEG would lie on its side for readers that do not look at it.
-    as_it_is = codec.is_jpeg(encoded) and jpeg_orientation(encoded) == 1
-    return encoded if as_it_is else codec.encode(pixels, 95)
+class _SharedImages:
+    """Finds pictures that are the same, pixel by pixel, under two labels."""
+
+    def __init__(self) -> None:
+        self.paths: list[Path] = []
+        self.labels = array("q")
+        self.digests = array("Q")
+
+    def add(self, path: Path, label: int, pixels: np.ndarray) -> None:
+        self.paths.append(path)
+        self.labels.append(label)
+        digest = hashlib.blake2b(np.ascontiguousarray(pixels), digest_size=8).digest()
+        self.digests.append(int.from_bytes(digest, "little"))
+
+    def warn(self) -> None:
+        """Say in the log how many there are, and where the first is."""
+        digests, labels = np.array(self.digests, dtype=np.uint64), np.array(self.labels)
+        order = np.lexsort((labels, digests))
+        again = (np.diff(digests[order]) == 0) & (np.diff(labels[order]) != 0)
+        if again.any():
+            pairs = sorted((int(order[i]), int(order[i + 1])) for i in np.flatnonzero(again))
+            first, second = (self.paths[place] for place in pairs[0])
+            logger.warning(
+                "%s and %s are the same image under two people; there are %d such pairs: one of "
+                "the two labels is wrong, or the two are one person",
+                first,
+                second,
+                len(pairs),
+            )
+
+
+def _decoded(
+    identities: list[tuple[str, list[Path]]],
+) -> Iterator[tuple[bytes, np.ndarray, str | None]]:
+    """Each image as it is packed, its pixels, and what is wrong with it."""
+    nothing = np.empty(0, dtype=np.uint8)
+    for path in (path for _, paths in identities for path in paths):
+        try:
+            encoded = path.read_bytes()
+            pixels = decode_crop(encoded)
+        except OSError as error:
+            yield b"", nothing, f"cannot be read: {error.strerror}"
+        except DataError as error:
+            yield b"", nothing, str(error)
+        else:
+            # Turned by EXIF data alone, a JPEG would lie on its side for readers that do not
+            # look at it.
+            as_it_is = codec.is_jpeg(encoded) and jpeg_orientation(encoded) == 1
+            yield encoded if as_it_is else codec.encode(pixels, 95), pixels, None

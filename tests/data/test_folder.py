@@ -13,6 +13,7 @@ from arcface_cakd.data.damage import verify
 from arcface_cakd.data.folder import FaceFolder, identity_folders
 from arcface_cakd.data.image_files import SUFFIXES, begins_as_image
 from arcface_cakd.data.inspection import inspect
+from arcface_cakd.data.packing import Packed
 from arcface_cakd.recordio import MXIndexedRecordIO, unpack
 
 Image.init()
@@ -70,7 +71,7 @@ class TestFormats:
         put(tmp_path / "in", "a/1.jpg")
         data = encoded(picture, KINDS[kind])
         put(tmp_path / "in", "b/1", data=data)
-        assert pack_folder(tmp_path / "in", tmp_path / "out") == (2, 2)
+        assert pack_folder(tmp_path / "in", tmp_path / "out") == Packed(2, 2, [])
         reader = MXIndexedRecordIO(tmp_path / "out/train.idx", tmp_path / "out/train.rec", "r")
         packed = pixels(unpack(reader.read_idx(2))[1]).astype(int)
         assert np.abs(packed - pixels(data)).mean() < 6

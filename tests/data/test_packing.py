@@ -1,11 +1,15 @@
 """Record sets that are written: their layout, and a folder that is packed."""
 
+import os
+
 import numpy as np
 import pytest
 from helpers.record_sets import encoded, jpeg, pixels
 from PIL import Image
 
+from arcface_cakd.cli import main
 from arcface_cakd.data import DataError, get_dataloader, pack_folder, write_identity_records
+from arcface_cakd.data.packing import Packed
 from arcface_cakd.recordio import MXIndexedRecordIO, unpack
 
 
@@ -47,7 +51,7 @@ def test_a_folder_is_packed(tmp_path):
     (folder / "zoe" / "1.jpeg").write_bytes(jpeg(1, quality=30))
     smooth = Image.fromarray(pixels(jpeg(2)))
     (folder / "adam" / "x.png").write_bytes(encoded(smooth, "PNG"))
-    assert pack_folder(folder, out) == (3, 2)
+    assert pack_folder(folder, out) == Packed(3, 2, [])
     reader = MXIndexedRecordIO(out / "train.idx", out / "train.rec", "r")
     records = [unpack(reader.read_idx(key)) for key in (1, 2, 3)]
     assert [header.label for header, _ in records] == [0, 1, 1]
@@ -88,3 +92,116 @@ def test_an_image_of_another_size_is_named(tmp_path):
     with pytest.raises(DataError, match=r"1\.jpg: the image is 120 x 112, not 112 x 112: align"):
         pack_folder(tmp_path / "crops", tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
+
+
+class TestBadFiles:
+    @pytest.fixture
+    def crops(self, tmp_path):
+        for name, data in {
+            "a/1.jpg": jpeg(1),
+            "a/2.jpg": jpeg(2)[:700],
+            "b/1.jpg": jpeg(3),
+            "b/2.jpg": jpeg(4, (96, 112)),
+            "b/3.png": b"no image",
+            "c/1.jpg": b"",
+            "d/1.jpg": jpeg(5),
+        }.items():
+            path = tmp_path / "crops" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        return tmp_path / "crops"
+
+    BAD = ("a/2.jpg", "b/2.jpg", "b/3.png", "c/1.jpg")
+
+    def test_all_are_named_in_one_go(self, crops, tmp_path, caplog):
+        with pytest.raises(DataError, match=r"4 of 7 files cannot be packed") as error:
+            pack_folder(crops, tmp_path / "out")
+        assert str(error.value).startswith(f"{crops / self.BAD[0]}: the image does not decode")
+        assert [message.split(":")[0] for message in caplog.messages] == [
+            str(crops / name) for name in self.BAD
+        ]
+        assert not list((tmp_path / "out").iterdir())
+
+    def test_they_are_left_out_where_that_is_asked_for(self, crops, tmp_path):
+        packed = pack_folder(crops, tmp_path / "out", skip_bad=True)
+        assert (packed.images, packed.identities) == (3, 3)
+        assert [line.split(":")[0] for line in packed.skipped] == [
+            str(crops / name) for name in self.BAD
+        ]
+        out = tmp_path / "out"
+        reader = MXIndexedRecordIO(out / "train.idx", out / "train.rec", "r")
+        records = [unpack(reader.read_idx(key)) for key in (1, 2, 3)]
+        assert [(header.label, image) for header, image in records] == [
+            (0, jpeg(1)),
+            (1, jpeg(3)),
+            (2, jpeg(5)),
+        ]
+        # "c" has no label, as none of its images is left.
+        assert (out / "labels.tsv").read_text() == "label\tfolder\n0\ta\n1\tb\n2\td\n"
+
+    def test_one_identity_that_is_left_is_refused(self, crops, tmp_path):
+        for name in ("b/1.jpg", "d/1.jpg"):
+            (crops / name).write_bytes(b"no image")
+        with pytest.raises(DataError, match="fewer than two identities have an image"):
+            pack_folder(crops, tmp_path / "out", skip_bad=True)
+        assert not list((tmp_path / "out").iterdir())
+
+    def test_the_command(self, crops, tmp_path, capsys):
+        arguments = ["data", "pack", str(crops), str(tmp_path / "out")]
+        assert main(arguments) == 1
+        assert main([*arguments, "--skip-bad"]) == 0
+        printed = capsys.readouterr()
+        assert "3 images of 3 identities; 4 files left out" in printed.out
+
+
+def two_people(folder):
+    for name in ("anna", "ben"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "1.jpg").write_bytes(jpeg(len(name)))
+    return folder
+
+
+@pytest.mark.parametrize("there", ["train.rec", "train.idx"])
+def test_a_standing_data_set_is_replaced_by_force_alone(tmp_path, there, caplog):
+    crops, out = two_people(tmp_path / "crops"), tmp_path / "out"
+    out.mkdir()
+    (out / there).write_bytes(b"weeks of work")
+    (out / "train_landmarks.npy").write_bytes(b"of those")
+    for arguments in (
+        ["pack", str(crops), str(out)],
+        ["synthesize", str(out), "--identities", "2", "--images-per-identity", "1", "--seed", "1"],
+    ):
+        assert main(["data", *arguments]) == 1
+    with pytest.raises(DataError, match=rf"{there}: a data set is there: .* with --force"):
+        pack_folder(crops, out)
+    assert (out / there).read_bytes() == b"weeks of work"
+    assert pack_folder(crops, out, force=True).images == 2
+    assert caplog.messages == [
+        f"{out / 'train_landmarks.npy'}: is of the former data set: remove it"
+    ]
+
+
+def test_labels_are_told_by_folder(tmp_path):
+    crops = two_people(tmp_path / "crops")
+    (crops / "anna").rename(crops / "zoë\tand more")
+    pack_folder(crops, tmp_path / "out")
+    text = (tmp_path / "out" / "labels.tsv").read_text(encoding="utf-8")
+    assert text == "label\tfolder\n0\tben\n1\tzoë\\tand more\n"
+    (crops / "ben").rename(os.fsdecode(os.fsencode(crops) + b"/b\xe9n"))
+    pack_folder(crops, tmp_path / "out", force=True)
+    assert "\n0\tb\\udce9n\n" in (tmp_path / "out" / "labels.tsv").read_text(encoding="utf-8")
+
+
+def test_the_same_image_under_two_people_is_a_warning(tmp_path, caplog):
+    crops = two_people(tmp_path / "crops")
+    (crops / "cleo").mkdir()
+    shown = Image.fromarray(pixels(jpeg(77)))
+    (crops / "anna" / "2.jpg").write_bytes(jpeg(77))
+    (crops / "ben" / "7.png").write_bytes(encoded(shown, "PNG"))
+    (crops / "cleo" / "2.bmp").write_bytes(encoded(shown, "BMP"))
+    (crops / "cleo" / "1.jpg").write_bytes(jpeg(99))
+    (crops / "cleo" / "9.jpg").write_bytes(jpeg(99))  # twice, but one person's
+    pack_folder(crops, tmp_path / "out")
+    (message,) = caplog.messages
+    pair = f"{crops / 'anna' / '2.jpg'} and {crops / 'ben' / '7.png'}"
+    assert message.startswith(f"{pair} are the same image under two people; there are 2 such pairs")
