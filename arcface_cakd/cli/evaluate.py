@@ -2,11 +2,14 @@
 
 import argparse
 import json
+import logging
 from pathlib import Path
 
 from arcface_cakd.config.training import VAL_TARGETS
 from arcface_cakd.files import write_text
 from arcface_cakd.registry import did_you_mean
+
+logger = logging.getLogger("arcface_cakd")
 
 HELP = "Verify faces with a model: 10-fold accuracy, AUC, EER and TAR at FAR on .bin sets."
 
@@ -26,13 +29,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="PATH",
-        help="folders of .bin sets, or .bin files",
+        help="folders of .bin sets, or .bin files, with their suffix or without",
     )
     parser.add_argument(
         "--targets",
         nargs="+",
         metavar="SET",
-        help=f"sets to take from folders; default: {', '.join(VAL_TARGETS)}, those that are there",
+        help=f"sets to take from folders; default: {', '.join(VAL_TARGETS)}, those that are "
+        "there; where none is, all",
     )
     parser.add_argument(
         "--batch-size", type=positive, default=128, metavar="B", help="default: %(default)s"
@@ -87,26 +91,30 @@ def _find_sets(paths: list[Path], targets: list[str] | None) -> dict[str, Path]:
     """Paths of the .bin sets, by the name to print."""
     from arcface_cakd.evaluation import EvaluationError
 
-    found = []
+    found, folders = [], {}
     for path in paths:
+        named = path.with_name(f"{path.name}.bin")
         if path.is_dir():
-            there = {file.stem: file for file in sorted(path.glob("*.bin"))}
-            names = targets or [name for name in VAL_TARGETS if name in there]
-            missing = [name for name in names if name not in there]
-            if missing:
-                hint = did_you_mean(missing[0], there)
-                raise EvaluationError(f"no {missing[0]}.bin in {path}; {hint}")
-            if not names:
-                known = ", ".join(there) or "none"
-                raise EvaluationError(
-                    f"none of {', '.join(VAL_TARGETS)} is in {path}: name sets with --targets; "
-                    f"there: {known}"
-                )
-            found += [there[name] for name in names]
-        elif path.is_file():
-            found.append(path)
+            folders[path] = {file.stem: file for file in sorted(path.glob("*.bin"))}
+        elif path.is_file() or named.is_file():
+            found.append(path if path.is_file() else named)
         else:
             raise EvaluationError(f"--data {path}: no such file or folder")
+    targets = [name.removesuffix(".bin") for name in targets or []]
+    everywhere = {name for there in folders.values() for name in there}
+    where = ", ".join(map(str, folders)) or ", ".join(map(str, paths))
+    for name in targets:
+        if name not in everywhere:
+            hint = did_you_mean(name, sorted(everywhere))
+            raise EvaluationError(f"no {name}.bin in {where}; {hint}")
+    for folder, there in folders.items():
+        names = targets or [name for name in VAL_TARGETS if name in there] or list(there)
+        if not there:
+            raise EvaluationError(f"no .bin set is in {folder}")
+        found += [there[name] for name in names if name in there]
+        left = [name for name in there if name not in names]
+        if left and not targets:
+            logger.info("%s: also there: %s; --targets names them", folder, ", ".join(left))
     stems = [path.stem for path in found]
     return {path.stem if stems.count(path.stem) == 1 else str(path): path for path in found}
 

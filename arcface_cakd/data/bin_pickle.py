@@ -11,7 +11,9 @@ from arcface_cakd.data.errors import DataError
 
 
 def load_plain(data: bytes) -> Any:
-    """Unpickle lists, tuples, dicts, bytes, strings, numbers, bools and arrays of numbers.
+    """Unpickle lists, tuples, dicts, bytes, strings, numbers, bools and arrays of them.
+
+    Arrays of objects come out as lists.
 
     Strings of Python 2 come out as bytes.
 
@@ -34,7 +36,7 @@ class _DType:
 
     def __init__(self, name, *_):
         dtype = np.dtype(name.decode("ascii") if isinstance(name, bytes) else name)
-        if dtype.kind not in "biuf":
+        if dtype.kind not in "biufSO":
             raise DataError(f"the pickle holds an array of {dtype}, which no set needs")
         self.dtype = dtype
 
@@ -47,10 +49,15 @@ class _Array:
     """Stands in for ``numpy.ndarray``."""
 
     def __init__(self, *_):
-        self.array = np.zeros(0, dtype=np.uint8)
+        self.array: np.ndarray | list = np.zeros(0, dtype=np.uint8)
 
     def __setstate__(self, state):
         _, shape, dtype, is_fortran, raw = state
+        if dtype.dtype.kind == "O":  # whose elements are pickled like any others
+            if not isinstance(raw, list) or len(shape) != 1:
+                raise DataError("the pickle holds a table of objects, which no set needs")
+            self.array = raw
+            return
         self.array = _from_buffer(raw, dtype, shape, "F" if is_fortran else "C")
 
 
@@ -101,7 +108,7 @@ for _core in ("numpy.core", "numpy._core"):  # its names before and since numpy 
 def _plain(value):
     """``value`` with arrays in place of what stood in for them."""
     if isinstance(value, _Array):
-        return value.array
+        return _plain(value.array)
     if isinstance(value, list | tuple):
         return type(value)(_plain(item) for item in value)
     return value

@@ -49,7 +49,7 @@ def read_bin(path: str | os.PathLike) -> VerificationSet:
     images = np.empty((len(encoded), *CROP), dtype=np.uint8)
     for i, item in enumerate(track(encoded, f"reading {Path(path).name}", unit="images")):
         try:
-            images[i] = _fit(decode_image(item))
+            images[i] = decode_face(item)
         except DataError as error:
             raise DataError(f"{path}, image {i}: {error}") from error
     return VerificationSet(images, issame)
@@ -80,7 +80,8 @@ def write_bin(
 def load_bin(path: str | os.PathLike) -> tuple[list[bytes], np.ndarray]:
     """The encoded images (2P) and truth values, bool (P,), of a ``.bin`` set.
 
-    Nothing in the pickle is executed (``bin_pickle.load_plain``). Files of Python 2 are read too.
+    Nothing in the pickle is executed (``bin_pickle.load_plain``). Files of Python 2 are read too,
+    and lists or arrays of whatever numbers 0 and 1 are: what arcface_torch's own reader takes.
 
     Raises:
         DataError: no such file, or not such a set.
@@ -107,6 +108,30 @@ def load_bin(path: str | os.PathLike) -> tuple[list[bytes], np.ndarray]:
     return encoded, np.array(issame, dtype=bool)
 
 
+def pairs_problem(issame: np.ndarray, folds: int = 10) -> str | None:
+    """Why the 10-fold protocol cannot judge such pairs; None where it can.
+
+    Args:
+        issame: (P,) bool, whether pair i shows one identity.
+        folds: of the protocol.
+    """
+    if folds < 2 or len(issame) < folds:
+        return f"{len(issame)} pairs do not make {folds} folds (2 or more)"
+    if issame.all() or not issame.any():
+        kind = "one identity" if issame.all() else "two identities"
+        return f"all {len(issame)} pairs show {kind}: nothing to tell apart"
+    return None
+
+
+def decode_face(encoded: bytes) -> np.ndarray:
+    """An image of a verification set, uint8 (112, 112, 3) RGB.
+
+    Raises:
+        DataError: it does not decode, or is not square.
+    """
+    return _fit(decode_image(encoded))
+
+
 def _fit(image: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     if (height, width) == CROP[:2]:
@@ -128,6 +153,8 @@ def _as_bytes(image) -> bytes:
 
 
 def _as_bool(same) -> bool:
-    if isinstance(same, bool | int | np.bool_ | np.integer) and same in (0, 1):
+    number = isinstance(same, bool | int | float | np.bool_ | np.integer | np.floating)
+    if number and same in (0, 1):
         return bool(same)
-    raise DataError(f"a truth value must be true or false, got {type(same).__name__}")
+    found = f"{same:g}" if number else type(same).__name__
+    raise DataError(f"a truth value must be 0 or 1 (false or true), got {found}")

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from arcface_cakd.data.bins import load_bin
+from arcface_cakd.data.bins import decode_face, load_bin, pairs_problem
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.face_landmarks import FaceLandmarks
 from arcface_cakd.data.folder import identity_folders
-from arcface_cakd.data.images import decode_crop, decode_image
+from arcface_cakd.data.images import decode_crop
 from arcface_cakd.data.inspection import landmarks_of, open_records, parts_of
 from arcface_cakd.data.labels import LabelSurvey, identity
 from arcface_cakd.data.record_layout import MAX_EXACT, image_keys, read_property
@@ -156,10 +156,12 @@ def _verify_landmarks(path: Path, num_images: int) -> Iterator[Damage | None]:
 
 
 def _verify_bin(path: Path) -> Iterator[Damage | None]:
-    encoded, _ = load_bin(path)
+    encoded, issame = load_bin(path)
+    if problem := pairs_problem(issame):
+        yield _damage(path, None, None, DataError(problem))
     for i, item in enumerate(track(encoded, f"verifying {path.name}", unit="images")):
         try:
-            decode_image(item)
+            decode_face(item)
         except DataError as error:
             yield _damage(path, i, None, error)
         else:

@@ -180,7 +180,7 @@ class _SharedImages:
     def add(self, path: Path, label: int, pixels: np.ndarray) -> None:
         self.paths.append(path)
         self.labels.append(label)
-        digest = hashlib.blake2b(np.ascontiguousarray(pixels), digest_size=8).digest()
+        digest = hashlib.blake2b(pixels.tobytes(), digest_size=8).digest()
         self.digests.append(int.from_bytes(digest, "little"))
 
     def warn(self) -> None:

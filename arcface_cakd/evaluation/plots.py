@@ -52,7 +52,8 @@ def plot_roc(
         curve = result.roc
         label = f"{name} (AUC {100 * result.auc:.2f} %)"
         (line,) = axes.step(curve.far, curve.tar, where="post", linestyle=":", linewidth=1)
-        trusted = curve.far >= curve.lowest_far
+        # Above 1, which no FAR is, where there are too few pairs to trust any.
+        trusted = curve.far >= (curve.lowest_far or float("inf"))
         axes.step(
             curve.far[trusted],
             curve.tar[trusted],

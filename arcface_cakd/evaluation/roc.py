@@ -28,9 +28,9 @@ class RocCurve:
     negatives: int
 
     @property
-    def lowest_far(self) -> float:
-        """The lowest FAR that the set can support: 10 / negatives."""
-        return MIN_FALSE_ACCEPTS / self.negatives
+    def lowest_far(self) -> float | None:
+        """The lowest FAR that the set can support: 10 / negatives; None where it has not 10."""
+        return MIN_FALSE_ACCEPTS / self.negatives if self.negatives >= MIN_FALSE_ACCEPTS else None
 
     def area(self) -> float:
         """AUC: the chance that a positive pair is nearer than a negative one, ties counting half.
@@ -53,9 +53,9 @@ class RocCurve:
     def tar_at(self, far: float) -> float | None:
         """The highest TAR at which no more than ``far`` of the negatives are accepted.
 
-        None where ``far`` is below ``lowest_far``.
+        None where ``far`` is below ``lowest_far``, or there is none.
         """
-        if far < self.lowest_far:
+        if self.lowest_far is None or far < self.lowest_far:
             return None
         return float(self.tar[np.searchsorted(self.far, far, side="right") - 1])
 

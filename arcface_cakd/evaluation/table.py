@@ -47,6 +47,12 @@ def verification_table(results: Mapping[str, VerificationResult], heading: str =
         if any(figure.startswith("tar@") for figure in result.absent):
             short.setdefault(result.negatives, []).append(name)
     for negatives, names in short.items():
+        if negatives < MIN_FALSE_ACCEPTS:
+            lines.append(
+                f"{', '.join(names)}: no TAR at any FAR, for {negatives} negative pairs are too "
+                f"few: a FAR is given from {MIN_FALSE_ACCEPTS} false accepts on"
+            )
+            continue
         lines.append(
             f"{', '.join(names)}: no TAR below FAR={MIN_FALSE_ACCEPTS / negatives:.2g}, which is "
             f"{MIN_FALSE_ACCEPTS} false accepts among {negatives} negative pairs"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from arcface_cakd.data import VerificationSet
+from arcface_cakd.data.bins import pairs_problem
 from arcface_cakd.evaluation.embedding import embed
 from arcface_cakd.evaluation.errors import EvaluationError
 from arcface_cakd.evaluation.roc import MIN_FALSE_ACCEPTS, RocCurve, roc_curve
@@ -106,11 +107,11 @@ def verification_metrics(
         embeddings: (2P, E) finite, of any length; rows 2i and 2i + 1 are pair i.
         issame: (P,) whether pair i shows one identity.
         folds: of the protocol.
-        fars: false accept rates to report the TAR at.
+        fars: false accept rates to report the TAR at, above 0 and at most 1.
 
     Raises:
-        EvaluationError: embeddings that are not finite or do not match the pairs, pairs of one
-            kind only, fewer pairs than folds.
+        EvaluationError: a FAR that is none, embeddings that are not finite or do not match the
+            pairs, pairs of one kind only, fewer pairs than folds.
     """
     issame = np.asarray(issame).astype(bool)
     distances = pair_distances(embeddings)
@@ -120,6 +121,8 @@ def verification_metrics(
             f"{issame.shape}"
         )
     check_pairs(issame, folds)
+    if not all(0 < far <= 1 for far in fars):
+        raise EvaluationError(f"a FAR is above 0 and at most 1, got {list(fars)}")
     sizes = np.full(folds, len(issame) // folds)
     sizes[: len(issame) % folds] += 1
     fold = np.repeat(np.arange(folds), sizes)
@@ -170,11 +173,8 @@ def check_pairs(issame: np.ndarray, folds: int = 10) -> None:
     Raises:
         EvaluationError: pairs of one kind only, fewer pairs than folds.
     """
-    if folds < 2 or len(issame) < folds:
-        raise EvaluationError(f"{len(issame)} pairs do not make {folds} folds (2 or more)")
-    if issame.all() or not issame.any():
-        kind = "one identity" if issame.all() else "two identities"
-        raise EvaluationError(f"all {len(issame)} pairs show {kind}: nothing to tell apart")
+    if problem := pairs_problem(issame, folds):
+        raise EvaluationError(problem)
 
 
 def pair_distances(embeddings: np.ndarray) -> np.ndarray:

@@ -91,6 +91,25 @@ def test_bin_files_are_taken_as_they_are(folder, tmp_path, capsys):
     assert sets["calfw"] == sets[str(twin)] != sets[str(folder / "lfw.bin")]
 
 
+@pytest.mark.parametrize("suffix", ["", ".bin"])
+def test_a_set_is_found_by_its_own_name(folder, tmp_path, suffix, caplog):
+    """In --data, in --targets, and as what there is where none of the usual ones is."""
+
+    def names(*arguments):
+        run(folder / "model.pt", *NETWORK, *arguments, "--json", tmp_path / "r.json")
+        return list(json.loads((tmp_path / "r.json").read_text())["sets"])
+
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "mine.bin").write_bytes((folder / "calfw.bin").read_bytes())
+    assert names("--data", tmp_path / "own" / f"mine{suffix}") == ["mine"]
+    assert names("--data", tmp_path / "own") == ["mine"]
+    assert caplog.text == ""
+    both = ["--data", folder, tmp_path / "own"]
+    assert names(*both, "--targets", f"mine{suffix}", f"lfw{suffix}") == ["lfw", "mine"]
+    assert names(*both) == ["lfw", "agedb_30", "mine"]
+    assert f"{folder}: also there: calfw; --targets names them" in caplog.text
+
+
 def few(tmp_path):
     write_bin(tmp_path / "few.bin", *faces(0, 4))
     return tmp_path / "few.bin"
@@ -104,7 +123,7 @@ def few(tmp_path):
         (lambda f, t: [f / "model.pt", "--data", f], "--network is needed"),
         (lambda f, t: [f / "model.pt", "--network", "r10_narow", "--data", f], "'r10_narrow'?"),
         (lambda f, t: [f / "model.pt", "--network", "r10_narrow", "--data", f], "another shape"),
-        (lambda f, t: [f / "model.pt", *NETWORK, "--data", t], "none of lfw"),
+        (lambda f, t: [f / "model.pt", *NETWORK, "--data", t], "no .bin set is in"),
         (lambda f, t: [f / "model.pt", *NETWORK, "--data", t / "x"], "no such file or folder"),
         (
             lambda f, t: [f / "model.pt", *NETWORK, "--data", f, "--targets", "lwf"],

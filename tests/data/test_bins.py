@@ -11,6 +11,8 @@ from PIL import Image
 
 from arcface_cakd.data import DataError, VerificationSet, read_bin, write_bin
 from arcface_cakd.data.bins import load_bin
+from arcface_cakd.data.damage import verify
+from arcface_cakd.evaluation import EvaluationError, verification_metrics
 
 IMAGES = [jpeg(seed) for seed in range(4)]
 ISSAME = [True, False]
@@ -55,8 +57,12 @@ def test_round_trip_and_what_arcface_torch_unpickles(tmp_path):
 def test_all_protocols_and_kinds_of_content(tmp_path, protocol):
     path = tmp_path / "a.bin"
     arrays = [np.frombuffer(image, np.uint8) for image in IMAGES]
-    for images in (IMAGES, arrays, [bytearray(image) for image in IMAGES]):
-        for issame in (ISSAME, np.array(ISSAME), [np.bool_(s) for s in ISSAME], [1, 0]):
+    objects = np.array(IMAGES, dtype=object)
+    truths = [ISSAME, np.array(ISSAME), [np.bool_(s) for s in ISSAME], [1, 0], [1.0, 0.0]]
+    truths += [np.array(ISSAME, dtype=kind) for kind in ("i8", "u1", "f4", ">f8", object)]
+    truths += [[np.float32(1), np.float64(0)], tuple(ISSAME)]
+    for images in (IMAGES, arrays, [bytearray(image) for image in IMAGES], objects):
+        for issame in truths:
             path.write_bytes(pickle.dumps((images, issame), protocol))
             check(path)
 
@@ -101,10 +107,20 @@ def test_an_attack_is_not_executed(tmp_path):
                 read_bin(path)
     assert not mark.exists()
     objects = np.array([b"x", None], dtype=object)
-    for content in ((objects, ISSAME), (IMAGES, np.array(["a", "b"]))):
+    for content, text in (
+        ((objects, ISSAME), "an image must be bytes or an array of uint8, got NoneType"),
+        ((IMAGES, np.array(["a", "b"])), "an array of .*no set needs"),
+        ((objects.reshape(2, 1), ISSAME), "a table of objects, which no set needs"),
+    ):
         path.write_bytes(pickle.dumps(content))
-        with pytest.raises(DataError, match=r"an array of .*no set needs"):
+        with pytest.raises(DataError, match=text):
             read_bin(path)
+    for function, *args in calls:
+        objects[1] = Attack(function, *args)
+        path.write_bytes(pickle.dumps((objects, ISSAME)))
+        with pytest.raises(DataError, match=r"evil\.bin: the pickle asks for .*do not trust"):
+            read_bin(path)
+    assert not mark.exists()
     path.write_bytes(b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aX\x05\x00\x00\x00rot13\x86R.")
     with pytest.raises(DataError, match="codec 'rot13'"):
         read_bin(path)
@@ -130,8 +146,12 @@ def test_an_attack_leaves_nothing_behind_for_the_next_set(tmp_path):
         ((IMAGES[:3], ISSAME), "3 images are not two for each of 2 pairs"),
         (([], []), "0 images"),
         (([*IMAGES[:3], "text"], ISSAME), "an image must be bytes"),
-        ((IMAGES, [True, 2]), "a truth value must be"),
-        ((IMAGES, [True, None]), "a truth value must be"),
+        ((IMAGES, [True, 2]), r"a truth value must be 0 or 1 \(false or true\), got 2"),
+        ((IMAGES, [1, -1]), "a truth value must be .*, got -1"),
+        ((IMAGES, [1.0, 0.5]), "a truth value must be .*, got 0.5"),
+        ((IMAGES, [1.0, float("nan")]), "a truth value must be .*, got nan"),
+        ((IMAGES, [True, None]), "a truth value must be .*, got NoneType"),
+        ((IMAGES, np.array([[1.0], [0.0]])), "a truth value must be .*, got ndarray"),
         (([*IMAGES[:3], b"no image"], ISSAME), "image 3: .* its bytes are of no known"),
     ],
 )
@@ -176,3 +196,33 @@ def test_other_image_formats_decode(tmp_path):
     write_bin(tmp_path / "a.bin", exact, [True])
     for loaded in read_bin(tmp_path / "a.bin").images:
         np.testing.assert_array_equal(loaded, pixels(IMAGES[0]))
+
+
+class TestWhatEvaluateRefusesVerifyFinds:
+    """Each refusal of one is a damage of the other; and the other way round."""
+
+    SETS = {
+        "good": ([(112, 112)] * 20, [True, False] * 5, []),
+        "square": ([(112, 112)] * 19 + [(96, 96)], [True, False] * 5, []),
+        "rectangular": ([(112, 112), (96, 112)] * 10, [True, False] * 5, [*range(1, 20, 2)]),
+        "one is not square": ([(112, 112)] * 19 + [(112, 96)], [True, False] * 5, [19]),
+        "few": ([(112, 112)] * 18, [True, False, True] * 3, [None]),
+        "of one kind": ([(112, 112)] * 20, [True] * 10, [None]),
+        "of the other": ([(112, 112)] * 20, [0.0] * 10, [None]),
+    }
+
+    @pytest.mark.parametrize("kind", SETS)
+    def test_by_kind(self, tmp_path, kind):
+        sizes, issame, places = self.SETS[kind]
+        path = tmp_path / "mine.bin"
+        images = [jpeg(seed, size) for seed, size in enumerate(sizes)]
+        path.write_bytes(pickle.dumps((images, issame)))
+        assert [damage["key"] for damage in verify(path)[1]] == places
+        try:
+            pairs = read_bin(path)
+            embeddings = pairs.images.reshape(len(pairs.images), -1)[:, ::1000].astype(float)
+            verification_metrics(embeddings, pairs.issame)
+        except (DataError, EvaluationError):
+            assert places
+        else:
+            assert not places

@@ -21,8 +21,15 @@ MAGIC_IMAGE = jpeg(1) + bytes(-len(jpeg(1)) % 4) + framing.MAGIC
 def faces(insightface_set):
     folder, _ = insightface_set
     (folder / "property").write_text("4,112,112\n")
-    write_bin(folder / "lfw.bin", [jpeg(1), jpeg(2, (96, 96))], [False])
+    same = [n % 2 == 0 for n in range(10)]
+    write_bin(folder / "lfw.bin", [jpeg(1), jpeg(2, (96, 96))] * 10, same)
     return folder
+
+
+def write_pairs(path, *bad):
+    """Ten pairs of both kinds, the last images of which are given."""
+    images = [jpeg(seed) for seed in range(20 - len(bad))]
+    write_bin(path, [*images, *bad], [n % 2 == 0 for n in range(10)])
 
 
 def data(*arguments) -> int:
@@ -47,11 +54,11 @@ def test_inspect_counts(faces, capsys, tmp_path):
     }
     assert (pairs["kind"], pairs["images"], pairs["pairs"], pairs["same"]) == (
         "verification",
-        2,
-        1,
-        0,
+        20,
+        10,
+        5,
     )
-    assert pairs["sizes"] == {"112 x 112": 1, "96 x 96": 1}
+    assert pairs["sizes"] == {"112 x 112": 10, "96 x 96": 10}
     printed = capsys.readouterr().out
     assert "identities: 4" in printed and "sizes: 26 of 112 x 112" in printed
 
@@ -96,7 +103,7 @@ def test_inspect_a_folder(tmp_path, capsys):
 
 def test_verify_an_intact_set(faces, capsys):
     assert data("verify", faces) == 0
-    assert f"{faces}: 33 items read, 0 damaged" in capsys.readouterr().out
+    assert f"{faces}: 51 items read, 0 damaged" in capsys.readouterr().out
 
 
 def test_verify_names_every_damaged_record(tmp_path, capsys):
@@ -110,14 +117,14 @@ def test_verify_names_every_damaged_record(tmp_path, capsys):
     stored = bytearray((tmp_path / "train.rec").read_bytes())
     stored[int(lines["6"])] ^= 1
     (tmp_path / "train.rec").write_bytes(stored)
-    write_bin(tmp_path / "lfw.bin", [jpeg(0), b"nothing"], [True])
+    write_pairs(tmp_path / "lfw.bin", b"nothing")
     assert data("verify", tmp_path, "--json", tmp_path / "damage.json") == 1
     report = json.loads((tmp_path / "damage.json").read_text())
     rec, lfw = str(tmp_path / "train.rec"), str(tmp_path / "lfw.bin")
-    assert report["items"] == 10
+    assert report["items"] == 28
     assert [(d["path"], d["key"], d["byte"]) for d in report["damaged"]] == [
         *((rec, key, int(lines[str(key)])) for key in (2, 3, 5, 6)),
-        (lfw, 1, None),
+        (lfw, 19, None),
     ]
     assert "label 7 is not one of 0 to 2" in capsys.readouterr().out
 
@@ -210,14 +217,14 @@ def test_help_has_an_example(action, capsys):
 
 def test_verify_goes_through_every_file_of_a_set(faces, capsys, tmp_path):
     (faces / "agedb_30.bin").write_bytes(b"no pickle")
-    write_bin(faces / "cfp_fp.bin", [jpeg(1), b"nothing"], [True])
+    write_pairs(faces / "cfp_fp.bin", b"nothing")
     (faces / "train.idx").unlink()
     assert data("verify", faces, "--json", tmp_path / "damage.json") == 1
     damaged = json.loads((tmp_path / "damage.json").read_text())["damaged"]
     assert [(Path(d["path"]).name, d["key"]) for d in damaged] == [
         ("train.idx", None),
         ("agedb_30.bin", None),
-        ("cfp_fp.bin", 1),
+        ("cfp_fp.bin", 19),
     ]
     (faces / "train.rec").unlink()
     assert data("verify", faces, "--json", tmp_path / "damage.json") == 1
@@ -229,9 +236,9 @@ def test_folders_beside_verification_sets_are_read_too(tmp_path, capsys):
     for i in range(3):
         (tmp_path / f"person {i}").mkdir()
         (tmp_path / f"person {i}" / "1.jpg").write_bytes(jpeg(i)[: 900 if i == 1 else None])
-    write_bin(tmp_path / "lfw.bin", [jpeg(1), jpeg(2)], [False])
+    write_pairs(tmp_path / "lfw.bin")
     assert data("inspect", tmp_path) == 0
     printed = capsys.readouterr().out
-    assert "identities: 3" in printed and "pairs: 1" in printed
+    assert "identities: 3" in printed and "pairs: 10" in printed
     assert data("verify", tmp_path) == 1
-    assert "5 items read, 1 damaged" in capsys.readouterr().out
+    assert "23 items read, 1 damaged" in capsys.readouterr().out

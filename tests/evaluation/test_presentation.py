@@ -38,6 +38,20 @@ def test_the_table_is_aligned_and_holds_the_figures():
     ]
 
 
+def test_too_few_pairs_for_any_far_are_told(tmp_path):
+    few = {"twelve": result(0.5, pairs=12), "lfw": result(0.5)}
+    lines = verification_table(few).splitlines()
+    assert lines[3] == (
+        "twelve: no TAR at any FAR, for 6 negative pairs are too few: a FAR is given from 10 false "
+        "accepts on"
+    )
+    assert lines[1].split()[-2:] == ["-", "-"] or lines[1].split()[-1] == "-"
+    plot_roc(few, tmp_path / "few.png")
+    for far in (0.0, 1.5, -1e-3, float("nan")):
+        with pytest.raises(EvaluationError, match="a FAR is above 0 and at most 1"):
+            verification_metrics(np.ones((40, 2)), np.arange(20) % 2 == 0, fars=[0.1, far])
+
+
 def test_the_picture_shows_the_curves(tmp_path):
     from PIL import Image
 

@@ -69,6 +69,14 @@ def test_no_far_below_ten_false_accepts():
     assert curve.tar_at(0.0099) is None
 
 
+@pytest.mark.parametrize("negatives", [1, 6, 9])
+def test_too_few_pairs_for_any_far(negatives):
+    distances, issame = pairs(5, 20, negatives)
+    curve = roc_curve(distances, issame)
+    assert curve.lowest_far is None
+    assert [curve.tar_at(far) for far in (1e-3, 0.5, 1.0)] == [None] * 3
+
+
 @pytest.mark.parametrize("case", CASES[:3])
 def test_eer_is_where_a_dense_scan_crosses(case):
     """Walk along the straight pieces of the curve in small steps until FAR passes FRR."""
