@@ -2,8 +2,10 @@
 
 import contextlib
 import copy
+import ctypes
 import logging
 import os
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -219,12 +221,36 @@ def _faces(batch: int, seed: int = 0) -> Tensor:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporters' warnings: what they warn of is compared afterwards."""
+    """Without the exporters' warnings, whose causes are compared afterwards, and prints.
+
+    Where it fails, the older exporter prints the whole graph on stdout.
+    """
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _silent_stdout():
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(before)
+
+
+@contextlib.contextmanager
+def _silent_stdout() -> Iterator[None]:
+    """Nothing on the process's stdout: the older exporter prints from C++, past ``sys.stdout``."""
+    try:
+        kept = os.dup(1)
+    except OSError:  # there is none
+        yield
+        return
+    sys.stdout.flush()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        ctypes.CDLL(None).fflush(None)  # what C++ has not written yet
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)

@@ -246,3 +246,28 @@ def test_places_that_cannot_be_written_are_said(tmp_path):
         export_onnx(Simple(), tmp_path / "file" / "model.onnx")
     with pytest.raises(ExportError, match=r"must end in \.onnx"):
         export_onnx(Simple(), tmp_path / "model.pb")
+
+
+class Unexportable(nn.Module):
+    """Uses an operator that ONNX has not."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(112, 8)
+
+    def forward(self, images):
+        return self.linear(torch.special.bessel_j0(images).mean((1, 2)))
+
+
+@pytest.mark.parametrize("model", [Unexportable, Simple])
+def test_nothing_is_printed(tmp_path, capfd, monkeypatch, model):
+    """Not even by torch's C++, which prints the graph that it fails at."""
+    monkeypatch.setattr(export, "_EXPORTERS", TORCHSCRIPT)
+    print("before")
+    if model is Simple:
+        export_onnx(model(), tmp_path / "model.onnx")
+    else:
+        with pytest.raises(ExportError, match="bessel_j0"):
+            export_onnx(model(), tmp_path / "model.onnx")
+    print("after")
+    assert capfd.readouterr() == ("before\nafter\n", "")

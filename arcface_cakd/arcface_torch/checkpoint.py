@@ -20,7 +20,7 @@ from arcface_cakd.engine.checkpoint_state import (
     restore_gradients,
 )
 from arcface_cakd.engine.errors import CheckpointError
-from arcface_cakd.engine.fingerprint import check_fingerprint, fingerprint
+from arcface_cakd.engine.fingerprint import check_fingerprint, fingerprint, other_people
 from arcface_cakd.engine.random_state import random_state, restore_random_state
 from arcface_cakd.engine.run_settings import log_changes, run_settings
 from arcface_cakd.files import atomic_path
@@ -80,6 +80,12 @@ def check_checkpoint(
         if distiller is not None and then is not None:
             check_fingerprint(then, fingerprint(distiller), path)
         check_shapes(backbone.get_submodule("module"), content["state_dict_backbone"], path)
+        former = content["state_dict_softmax_fc"].get("weight")
+        present = partial_fc.state_dict().get("weight")
+        if former is not None and present is not None and len(former) != len(present):
+            raise other_people(
+                path, f"{len(former)} class centres on rank {rank}", f"{len(present)}"
+            )
         check_shapes(partial_fc, content["state_dict_softmax_fc"], path)
         there, here = (
             # Whether it is Adam's, and how many parameters are in each group.

@@ -76,6 +76,10 @@ def _import_module(name: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; 0, or 1 with one line on stderr for a user's mistake (2: wrong usage)."""
+    for stream in (sys.stdout, sys.stderr):
+        # What a terminal cannot show, such as a folder's name, is escaped and no error.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     args = _parser().parse_args(argv)
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     # Under torchrun every rank runs this; one of them speaks.

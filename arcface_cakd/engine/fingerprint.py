@@ -78,7 +78,19 @@ def check_fingerprint(then: Mapping[str, Any], now: Mapping[str, Any], path: Pat
                 f"{then[name][:12]}..., now {value[:12]}...): give cakd.teacher the former ones, "
                 "or start anew with resume=False"
             )
+        if name in ("num_classes", "num_image"):
+            raise other_people(path, f"{name} {then[name]!r}", f"{value!r}")
         raise CheckpointError(
             f"checkpoint {path} has {name} {then[name]!r}, the config {value!r}: set it back, or "
             "start anew with resume=False"
         )
+
+
+def other_people(path: Path, then: str, now: str) -> CheckpointError:
+    """The error of a run that is to go on with another data set than it began with."""
+    return CheckpointError(
+        f"checkpoint {path} has {then}, and this run {now}: it goes on with the same people, "
+        "images and ranks alone; to train on from its weights with others, give "
+        f'init_weights="{path.parent / "model.pt"}" (in a distillation cakd.student_weights), '
+        "resume=False and another output"
+    )

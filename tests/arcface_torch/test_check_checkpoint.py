@@ -134,3 +134,14 @@ def test_the_weights_that_a_student_started_from_are_not_needed_again(stopped, c
             with pytest.raises(SystemExit):
                 built(cfg)
             assert "gone.pt" in capsys.readouterr().err
+
+
+def test_a_person_who_was_added_is_told_the_way_on(stopped, capsys):
+    path = stopped / "checkpoint_gpu_0.pt"
+    content = torch.load(path, weights_only=True)
+    weight = content["state_dict_softmax_fc"]["weight"]
+    content["state_dict_softmax_fc"]["weight"] = weight[:-1]
+    torch.save(content, path)
+    line = refused(capsys, stopped)
+    assert f"has {CLASSES - 1} class centres on rank 0, and this run {CLASSES}" in line
+    assert f'init_weights="{stopped / "model.pt"}"' in line

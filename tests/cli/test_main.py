@@ -1,7 +1,9 @@
+import os
 import subprocess
 import sys
 
 import pytest
+from helpers.record_sets import jpeg
 
 import arcface_cakd
 from arcface_cakd import cli
@@ -72,3 +74,22 @@ def test_importing_the_package_imports_nothing_heavy():
 def test_the_public_names_are_there():
     for name in arcface_cakd.__all__:
         assert getattr(arcface_cakd, name) is not None
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_what_the_terminal_cannot_show_is_escaped(tmp_path, encoding):
+    """A folder's name in the output, one that is no text in any encoding among them."""
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "1"}
+    for name, shown in (("顔", "\\u9854"), (os.fsdecode(b"b\xe9n"), "b\\udce9n")):
+        folder = tmp_path / name
+        for person in ("a", "b"):
+            (folder / person).mkdir(parents=True)
+            (folder / person / "1.jpg").write_bytes(jpeg(1))
+        done = subprocess.run(
+            [sys.executable, "-m", "arcface_cakd", "data", "inspect", folder],
+            capture_output=True,
+            env=environment,
+        )
+        assert done.returncode == 0, done.stderr
+        printed = done.stdout.decode(encoding)
+        assert (name if (encoding, name) == ("utf-8", "顔") else shown) in printed

@@ -1,6 +1,7 @@
 """A run that was stopped and resumed equals a straight one, to the bit."""
 
 import dataclasses
+import re
 import shutil
 
 import onnx
@@ -201,6 +202,19 @@ def test_resuming_without_a_checkpoint_names_the_path(faces, tmp_path):
 )
 def test_a_checkpoint_of_another_run_is_refused(kept, change, said):
     assert said in refused(dataclasses.replace(kept, resume=True, **change))
+
+
+def test_a_person_who_was_added_is_no_dead_end(kept, tmp_path):
+    """The message names the way on, and that works."""
+    message = refused(dataclasses.replace(kept, resume=True, num_classes=9))
+    assert "goes on with the same people, images and ranks alone" in message
+    (weights,) = re.findall(r'init_weights="(.*?)"', message)
+    assert "resume=False and another output" in message
+    on = dataclasses.replace(
+        kept, num_classes=9, init_weights=weights, resume=False, output=str(tmp_path / "on")
+    )
+    train(on)
+    assert (tmp_path / "on" / "model.pt").is_file()
 
 
 def rewrite(kept, output, **changes):

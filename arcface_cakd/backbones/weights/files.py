@@ -2,6 +2,7 @@
 
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from arcface_cakd.backbones.weights.errors import WeightsError
+from arcface_cakd.backbones.weights.foreign import of_adaface, why_foreign
 from arcface_cakd.backbones.weights.hub import HUB, from_hub
 from arcface_cakd.backbones.weights.quantised import dequantised
 
@@ -35,8 +37,9 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
 
     Raises:
         WeightsError: the Hub does not give them, no such file, one that is cut or damaged, no state
-            dict in it, or one of a model that takes BGR images: CVLface's settings, in the folder,
-            beside the file or in the folder above it, say so.
+            dict in it (a whole model, a TorchScript archive), or one of a model that takes BGR
+            images: AdaFace's, or where CVLface's settings, in the folder, beside the file or in the
+            folder above it, say so.
     """
     if os.fspath(path).startswith(HUB):
         path = from_hub(os.fspath(path), _SETTINGS_IN_FOLDER)
@@ -59,6 +62,8 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
             f"weights {path} need the package safetensors: pip install safetensors"
         ) from error
     except Exception as error:  # a damaged pickle raises nearly anything
+        if foreign := why_foreign(path):
+            raise WeightsError(f"weights {path} {foreign}") from error
         reason = " ".join(str(error).split())[:120]
         raise WeightsError(
             f"weights {path} cannot be read: the file is cut, damaged, or holds more than "
@@ -68,6 +73,8 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
     if isinstance(state, Mapping):
         nested = [key for key in _NESTED if isinstance(state.get(key), Mapping)]
         state = state[nested[0]] if nested else state
+        if foreign := of_adaface(state):
+            raise WeightsError(f"weights {path} {foreign}")
     if not isinstance(state, Mapping) or not len(state):
         raise WeightsError(
             f"weights {path} hold a {type(state).__name__}, not a state dict with tensors in it; "
@@ -120,7 +127,9 @@ def _load(path: Path) -> object:
         from safetensors.torch import load_file
 
         return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a TorchScript archive, which is refused
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _is_plain(value: object) -> bool:
