@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from arcface_cakd.backbones import FaceBackbone
+from arcface_cakd.backbones import FaceBackbone, OnnxModel
+from arcface_cakd.backbones.onnx_pixels import normalises_itself
 from arcface_cakd.errors import ArcfaceCakdError
-from arcface_cakd.evaluation.onnx_backbone import OnnxBackbone, normalises_itself
 from arcface_cakd.files import atomic_path
 from arcface_cakd.landmarks import CROP_SIZE
 
@@ -168,10 +168,10 @@ def _compare(
     Raises:
         ExportError: they are larger than ``tolerance``, or a batch size does not run.
     """
-    exported = OnnxBackbone(file, device="cpu")
+    exported = OnnxModel(file, pixels="normalised")
     cosine, max_abs_diff, relative_error = 1.0, 0.0, 0.0
     for batch, (images, reference) in expected.items():
-        found = exported(images)
+        found = exported.run(images)
         if found.shape != reference.shape:
             raise ExportError(
                 f"gives {tuple(found.shape)} for {batch} images, not {tuple(reference.shape)}"

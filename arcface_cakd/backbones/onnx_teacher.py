@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from arcface_cakd.backbones.base import BackboneError, FaceBackbone
-from arcface_cakd.backbones.onnx_model import OnnxError, OnnxModel
+from arcface_cakd.backbones.onnx_model import OnnxModel
+from arcface_cakd.backbones.onnx_pixels import Pixels
 from arcface_cakd.features import FaceFeatures
-from arcface_cakd.landmarks import CROP_SIZE
 
 logger = logging.getLogger("arcface_cakd")
 
@@ -29,6 +29,7 @@ class OnnxTeacher(FaceBackbone):
     Args:
         path: the file. Where it takes batches of one size only, others are cut and filled up to
             it: one of size 1 gets its images one by one.
+        pixels: "raw" or "normalised", what the graph takes; None: see ``OnnxModel``.
 
     Attributes:
         batch: images of one run; None for as many as come.
@@ -42,23 +43,16 @@ class OnnxTeacher(FaceBackbone):
     grid = None
     stage_dims = ()
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike, pixels: Pixels | None = None):
         super().__init__()
         self.path = path
         self._device = torch.device("cpu")
-        self._model = OnnxModel(path, threads=torch.get_num_threads())
+        self._model = OnnxModel(path, threads=torch.get_num_threads(), pixels=pixels)
         self.batch = self._model.batch
-        face = torch.linspace(-1, 1, 3 * CROP_SIZE**2).view(1, 3, CROP_SIZE, CROP_SIZE)
-        embedding = self._embed(face)
-        if embedding.dim() != 2:
-            raise OnnxError(
-                f"model {path} is not a face recognition model: its output must be (N, E), and is "
-                f"{tuple(embedding.shape)} for one image"
-            )
-        self.embedding_size = embedding.shape[1]
-        if self.batch is None and not self._takes_two(face, embedding):
-            logger.info("%s%s takes one image at a time, whatever it declares", ONNX, path)
-            self.batch = 1
+        self.embedding_size = self._model.embedding_size
+        if pixels is not None:
+            # In the state dict, so that whoever digests the teacher's weights knows it for another.
+            self.register_buffer("raw_pixels", torch.tensor(pixels == "raw"))
 
     def forward_features(self, images: Tensor, stages: bool = False) -> FaceFeatures:
         """Images (B, 3, 112, 112) in [-1, 1] to features that hold an embedding (B, E) alone."""
@@ -75,23 +69,7 @@ class OnnxTeacher(FaceBackbone):
         raise BackboneError(f"{ONNX}{self.path} gives embeddings only, and takes no pixel features")
 
     def _embed(self, images: Tensor) -> Tensor:
-        size = self.batch or len(images)
-        parts = []
-        for part in images.split(size):
-            filled = torch.cat([part, part[-1:].expand(size - len(part), -1, -1, -1)])
-            parts.append(self._model(filled)[: len(part)])
-        return torch.cat(parts)
-
-    def _takes_two(self, face: Tensor, embedding: Tensor) -> bool:
-        """Whether batches work as declared: exporters have written graphs where they do not."""
-        try:
-            both = self._model(torch.cat([face, -face]))
-        except OnnxError:
-            return False
-        scale = embedding.abs().max()
-        return both.shape == (2, self.embedding_size) and bool(
-            (both[:1] - embedding).abs().max() <= 1e-3 * scale
-        )
+        return self._model(images)
 
     def _move(self, device: torch.device) -> None:
         import onnxruntime
@@ -99,7 +77,7 @@ class OnnxTeacher(FaceBackbone):
         providers: list[str | tuple[str, dict]] = ["CPUExecutionProvider"]
         if device.type == "cuda" and _GPU in onnxruntime.get_available_providers():
             providers.insert(0, (_GPU, {"device_id": device.index or 0}))
-        self._model = OnnxModel(self.path, providers, torch.get_num_threads())
+        self._model.move(providers)
         if device.type == "cuda" and _GPU not in self._model.providers:
             logger.warning(
                 "%s%s runs on the CPU, which is slow: this onnxruntime cannot use the GPU; "

@@ -7,6 +7,7 @@ import torch
 from arcface_cakd.backbones.base import BackboneError, FaceBackbone
 from arcface_cakd.backbones.factory import TIMM, get_model
 from arcface_cakd.backbones.onnx_model import OnnxError
+from arcface_cakd.backbones.onnx_pixels import Pixels
 from arcface_cakd.backbones.onnx_teacher import ONNX, OnnxTeacher
 from arcface_cakd.backbones.weights import (
     WeightsError,
@@ -31,6 +32,7 @@ def build_teacher(
     min_accuracy: Annotated[float, Range(0.0, 1.0)] | None = None,
     cache: str | None = None,
     cached_views: Annotated[int, Range(1)] | None = None,
+    pixels: Pixels | None = None,
 ) -> FaceBackbone:
     """Build a teacher: in eval mode, no parameter of which requires a gradient.
 
@@ -58,6 +60,8 @@ def build_teacher(
         cache: a folder for what the teacher says of each image of the training set, which is
             computed once and read in each step. None: it is computed in each step.
         cached_views: with ``cache`` and augmentation, how many views of each image there are.
+        pixels: of an ONNX file: "raw" where it normalises its input itself and takes 0..255,
+            "normalised" where it takes [-1, 1]. None: told by the names of its nodes.
 
     Raises:
         UnknownNameError: no such network.
@@ -78,9 +82,14 @@ def build_teacher(
                 "within reach: drop the setting, or take a teacher of which there are weights"
             )
         try:
-            return OnnxTeacher(network.removeprefix(ONNX)).requires_grad_(False).eval()
+            return OnnxTeacher(network.removeprefix(ONNX), pixels).requires_grad_(False).eval()
         except OnnxError as error:
             raise OnnxError(f"cakd.teacher, network {network!r}: {error}") from error
+    if pixels is not None:
+        raise WeightsError(
+            f"cakd.teacher.pixels {pixels!r} is for ONNX files: drop it, network {network!r} "
+            "takes [-1, 1]"
+        )
     if weights is None:
         raise WeightsError(
             f"cakd.teacher lacks 'weights': give network {network!r} the model.pt of a finished "

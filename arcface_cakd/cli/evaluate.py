@@ -41,6 +41,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=positive, default=128, metavar="B", help="default: %(default)s"
     )
+    parser.add_argument(
+        "--pixels",
+        choices=("raw", "normalised"),
+        help="what an .onnx file takes: 0..255, or [-1, 1]; default: told by names of its nodes",
+    )
     parser.add_argument("--device", help="cpu, cuda, cuda:1; default: cuda where there is one")
     parser.add_argument("--json", metavar="FILE", help="write every figure to a file")
     parser.add_argument("--roc", metavar="FILE.png", help="draw the ROC curves")
@@ -91,30 +96,36 @@ def _find_sets(paths: list[Path], targets: list[str] | None) -> dict[str, Path]:
     """Paths of the .bin sets, by the name to print."""
     from arcface_cakd.evaluation import EvaluationError
 
-    found, folders = [], {}
+    folders: dict[Path, dict[str, Path]] = {}
+    files: dict[Path, Path] = {}
     for path in paths:
         named = path.with_name(f"{path.name}.bin")
         if path.is_dir():
             folders[path] = {file.stem: file for file in sorted(path.glob("*.bin"))}
+            if not folders[path]:
+                raise EvaluationError(f"no .bin set is in {path}")
         elif path.is_file() or named.is_file():
-            found.append(path if path.is_file() else named)
+            files[path] = path if path.is_file() else named
         else:
             raise EvaluationError(f"--data {path}: no such file or folder")
     targets = [name.removesuffix(".bin") for name in targets or []]
     everywhere = {name for there in folders.values() for name in there}
-    where = ", ".join(map(str, folders)) or ", ".join(map(str, paths))
     for name in targets:
         if name not in everywhere:
             hint = did_you_mean(name, sorted(everywhere))
+            where = ", ".join(map(str, folders or paths))
             raise EvaluationError(f"no {name}.bin in {where}; {hint}")
-    for folder, there in folders.items():
+    found = []
+    for path in paths:
+        if path in files:
+            found.append(files[path])
+            continue
+        there = folders[path]
         names = targets or [name for name in VAL_TARGETS if name in there] or list(there)
-        if not there:
-            raise EvaluationError(f"no .bin set is in {folder}")
         found += [there[name] for name in names if name in there]
         left = [name for name in there if name not in names]
         if left and not targets:
-            logger.info("%s: also there: %s; --targets names them", folder, ", ".join(left))
+            logger.info("%s: also there: %s; --targets names them", path, ", ".join(left))
     stems = [path.stem for path in found]
     return {path.stem if stems.count(path.stem) == 1 else str(path): path for path in found}
 
@@ -126,7 +137,9 @@ def _load(args: argparse.Namespace):
 
     device = _device(args.device)
     if Path(args.model).suffix == ".onnx":
-        return OnnxBackbone(args.model, args.device and str(device)), None
+        return OnnxBackbone(args.model, args.device and str(device), args.pixels), None
+    if args.pixels:
+        raise EvaluationError(f"--pixels is for .onnx files, and {args.model} is none: drop it")
     if not args.network:
         raise EvaluationError(f"--network is needed for {args.model}: say which network it is of")
     backbone = get_model(args.network, num_features=args.embedding_size)

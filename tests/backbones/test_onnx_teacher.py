@@ -18,6 +18,7 @@ from arcface_cakd.backbones import (
     get_model,
 )
 from arcface_cakd.engine import TeacherError, train
+from arcface_cakd.engine.fingerprint import weights_digest
 from arcface_cakd.export import export_onnx
 
 
@@ -105,16 +106,125 @@ def test_a_graph_that_normalises_itself_gets_pixels(tmp_path):
     torch.testing.assert_close(teacher(faces), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["FLOAT16", "DOUBLE"])
+def test_inputs_of_other_precisions_run(tmp_path, kind):
+    dtype = {"FLOAT16": torch.float16, "DOUBLE": torch.float64}[kind]
+    value, out = (
+        helper.make_tensor_value_info(name, getattr(TensorProto, kind), shape)
+        for name, shape in (("x", ("N", 3, 112, 112)), ("mean", None))
+    )
+    model = helper.make_model(
+        helper.make_graph([mean()], "test", [value], [out]),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    onnx.save(model, tmp_path / "m.onnx")
+    faces = images(3)
+    found = teacher_of(tmp_path / "m.onnx")(faces)
+    assert found.dtype == torch.float32
+    expected = faces.to(dtype).double().mean(dim=(2, 3)).float()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+
+
+class Normalising(torch.nn.Module):
+    """Takes 0..255, under names that say nothing of it."""
+
+    def __init__(self, network, offset, factor):
+        super().__init__()
+        self.network, self.offset, self.factor = network, offset, factor
+
+    def forward(self, pixels):
+        return self.network((pixels - self.offset) * self.factor)
+
+
+@pytest.fixture(scope="module", params=["r10_narrow", "vit_mini"])
+def by_range(request, tmp_path_factory):
+    """A network, and files of it that take [-1, 1], 0..255, and 0..255 by way of [0, 1]."""
+    torch.manual_seed(2)
+    network = get_model(request.param, num_features=24)
+    with torch.no_grad():
+        network.train()(images(6))
+    network.eval()
+    folder = tmp_path_factory.mktemp("ranges")
+    for name, model in {
+        "plain": network,
+        "inside": Normalising(network, 127.5, 1 / 127.5),
+        "unit": Normalising(network, 0.0, 1 / 255),
+    }.items():
+        torch.onnx.export(
+            model.eval(), (images(2),), folder / f"{name}.onnx", dynamo=False, input_names=["x"],
+            output_names=["y"], dynamic_axes={"x": {0: "N"}, "y": {0: "N"}},
+        )  # fmt: skip
+    return network, folder
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's, of its older exporter
+class TestPixels:
+    def test_a_plain_graph_is_silent(self, by_range, caplog):
+        teacher = teacher_of(by_range[1] / "plain.onnx")
+        assert caplog.text == "" and not teacher.state_dict()
+
+    @pytest.mark.parametrize("name", ["inside", "unit"])
+    def test_one_that_normalises_is_noticed_and_the_setting_mends_it(self, by_range, name, caplog):
+        network, folder = by_range
+        path = folder / f"{name}.onnx"
+        wrong = teacher_of(path)
+        (message,) = caplog.messages
+        assert message.startswith(f"{path}: its embeddings say that it takes pixels as 0..255")
+        assert "set pixels (of cakd.teacher, or --pixels) to raw" in message
+        caplog.clear()
+        teacher = teacher_of(path, pixels="raw")
+        assert caplog.text == ""
+        faces = images(3, seed=5)
+        with torch.no_grad():
+            expected = network(faces if name == "inside" else (faces + 1) / 2)
+        torch.testing.assert_close(teacher(faces), expected, rtol=1e-3, atol=1e-3)
+        assert (wrong(faces) - expected).abs().max() > 0.05
+        # The same file with another setting is another teacher for checkpoints and caches.
+        assert weights_digest(teacher) != weights_digest(wrong)
+        teacher_of(path, pixels="normalised")
+        assert caplog.text == ""
+
+    def test_names_that_promise_what_the_graph_does_not_do(self, by_range, tmp_path, caplog):
+        network, folder = by_range
+        model = onnx.load(folder / "plain.onnx")
+        for node, name in zip(model.graph.node, ("Sub_0", "Mul_0"), strict=False):
+            node.name = name
+        onnx.save(model, tmp_path / "m.onnx")
+        teacher_of(tmp_path / "m.onnx")
+        assert (
+            "takes pixels as [-1, 1], and by the names of its nodes it gets 0..255" in caplog.text
+        )
+        caplog.clear()
+        teacher = teacher_of(tmp_path / "m.onnx", pixels="normalised")
+        faces = images(2)
+        with torch.no_grad():
+            torch.testing.assert_close(teacher(faces), network(faces), rtol=1e-3, atol=1e-3)
+        assert caplog.text == ""
+
+    def test_a_graph_that_tells_nothing_is_silent(self, tmp_path, caplog):
+        """Its embedding is the same for every picture."""
+        zero = helper.make_node("Mul", ["mean0", "nought"], ["mean"], "scale")
+        node = helper.make_node("ReduceMean", ["x"], ["mean0"], "reduce", axes=[2, 3], keepdims=0)
+        teacher_of(write(tmp_path / "m.onnx", [node, zero], constants=[("nought", 0.0)]))
+        assert caplog.text == ""
+
+    def test_other_networks_have_no_such_setting(self):
+        with pytest.raises(WeightsError, match=r"cakd\.teacher\.pixels 'raw' is for ONNX files"):
+            build_teacher(512, network="r10_narrow", weights="random", pixels="raw")
+
+
 def keeps_dimensions(path):
     node = helper.make_node("ReduceMean", ["x"], ["mean"], "reduce", axes=[2, 3], keepdims=1)
     return write(path, [node])
 
 
-def in_half(path):
-    value = helper.make_tensor_value_info("x", TensorProto.FLOAT16, ("N", 3, 112, 112))
-    out = helper.make_tensor_value_info("mean", TensorProto.FLOAT16, None)
+def of_integers(path):
+    value = helper.make_tensor_value_info("x", TensorProto.UINT8, ("N", 3, 112, 112))
+    out = helper.make_tensor_value_info("mean", TensorProto.FLOAT, None)
+    cast = helper.make_node("Cast", ["x"], ["y"], "cast", to=TensorProto.FLOAT)
     model = helper.make_model(
-        helper.make_graph([mean()], "test", [value], [out]),
+        helper.make_graph([cast, mean("y")], "test", [value], [out]),
         opset_imports=[helper.make_opsetid("", 17)],
         ir_version=8,
     )
@@ -130,7 +240,7 @@ def in_half(path):
         (lambda path: write(path, [mean()], shape=(1, 3, 224, 224)), "(N, 3, 112, 112)"),
         (two_outputs, "2 outputs"),
         (keeps_dimensions, "must be (N, E), and is (1, 3, 1, 1)"),
-        (in_half, "(float16) ['N', 3, 112, 112]"),
+        (of_integers, "(uint8) ['N', 3, 112, 112]"),
     ],
 )
 def test_other_files_are_refused_in_one_line(tmp_path, make, said, capfd):

@@ -8,6 +8,7 @@ from PIL import Image
 
 from arcface_cakd import cli
 from arcface_cakd.backbones import get_model, save_weights
+from arcface_cakd.cli.evaluate import _find_sets
 from arcface_cakd.data import read_bin, write_bin
 from arcface_cakd.evaluation import embed, verification_metrics
 from arcface_cakd.export import export_onnx
@@ -92,22 +93,24 @@ def test_bin_files_are_taken_as_they_are(folder, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("suffix", ["", ".bin"])
-def test_a_set_is_found_by_its_own_name(folder, tmp_path, suffix, caplog):
+def test_a_set_is_found_by_its_own_name(tmp_path, suffix, caplog):
     """In --data, in --targets, and as what there is where none of the usual ones is."""
 
-    def names(*arguments):
-        run(folder / "model.pt", *NETWORK, *arguments, "--json", tmp_path / "r.json")
-        return list(json.loads((tmp_path / "r.json").read_text())["sets"])
+    def names(*paths, targets=None):
+        return list(_find_sets(list(paths), targets))
 
-    (tmp_path / "own").mkdir()
-    (tmp_path / "own" / "mine.bin").write_bytes((folder / "calfw.bin").read_bytes())
-    assert names("--data", tmp_path / "own" / f"mine{suffix}") == ["mine"]
-    assert names("--data", tmp_path / "own") == ["mine"]
+    caplog.set_level("INFO")
+    usual, own = tmp_path / "usual", tmp_path / "own"
+    for path in (usual / "lfw.bin", usual / "agedb_30.bin", usual / "calfw.bin", own / "mine.bin"):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert names(own / f"mine{suffix}") == names(own) == ["mine"]
+    assert names(usual, own, targets=[f"mine{suffix}", f"lfw{suffix}"]) == ["lfw", "mine"]
     assert caplog.text == ""
-    both = ["--data", folder, tmp_path / "own"]
-    assert names(*both, "--targets", f"mine{suffix}", f"lfw{suffix}") == ["lfw", "mine"]
-    assert names(*both) == ["lfw", "agedb_30", "mine"]
-    assert f"{folder}: also there: calfw; --targets names them" in caplog.text
+    assert names(usual, own) == ["lfw", "agedb_30", "mine"]
+    assert caplog.messages == [f"{usual}: also there: calfw; --targets names them"]
+    (own / "mine.bin").rename(own / "calfw.bin")
+    assert names(usual, own / f"calfw{suffix}") == ["lfw", "agedb_30", "calfw"]
 
 
 def few(tmp_path):
@@ -131,6 +134,7 @@ def few(tmp_path):
         ),
         (lambda f, t: [f / "model.pt", *NETWORK, "--data", f / "model.pt"], "model.pt"),
         (lambda f, t: [f / "model.pt", *NETWORK, "--data", few(t)], "few.bin: 4 pairs"),
+        (lambda f, t: [f / "model.pt", *NETWORK, "--data", f, "--pixels", "raw"], "is for .onnx"),
         (
             lambda f, t: [f / "model.pt", *NETWORK, "--data", f, "--device", "gpu"],
             "--device gpu cannot be used",

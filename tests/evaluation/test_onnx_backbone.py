@@ -41,12 +41,13 @@ def test_stored_images_are_embedded_through_it(tmp_path):
     np.testing.assert_allclose(embed(model, faces, 2), expected, atol=1e-5)
 
 
-def test_a_fixed_batch_is_kept(tmp_path):
-    model = OnnxBackbone(write(tmp_path / "m.onnx", [mean()], shape=(1, 3, 112, 112)))
+@pytest.mark.parametrize("batch", [1, 4])
+def test_batches_are_cut_and_filled_to_a_fixed_one(tmp_path, batch):
+    model = OnnxBackbone(write(tmp_path / "m.onnx", [mean()], shape=(batch, 3, 112, 112)))
     assert not model.dynamic_batch
-    assert model(images(1)).shape == (1, 3)
-    with pytest.raises(EvaluationError, match="batches of 1 only, got 2"):
-        model(images(2))
+    for count in (1, 3, 4, 9):
+        faces = images(count)
+        torch.testing.assert_close(model(faces), faces.mean(dim=(2, 3)))
 
 
 @pytest.mark.parametrize(
