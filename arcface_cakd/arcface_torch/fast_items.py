@@ -22,7 +22,7 @@ from arcface_cakd.data.records import split
 from arcface_cakd.data.tensors import normalised
 from arcface_cakd.distributed import is_main
 from arcface_cakd.landmarks import mirror
-from arcface_cakd.recordio import MXIndexedRecordIO, RecordIOError
+from arcface_cakd.recordio import MXIndexedRecordIO, RecordIOError, unpack
 
 logger = logging.getLogger("arcface_cakd")
 
@@ -115,8 +115,9 @@ def faster_items(train_loader: Any, cfg: Any) -> Any:
         sampler, workers and seeds, whose batches are the same to the bit.
 
     A damaged record file or index ends the program with one line, as do landmarks that the data
-    set lacks, ``config.augment``, which only our own loader has, and records of which the host
-    would take others for images than there are; where neither is asked for that is a warning.
+    set lacks, ``config.augment``, which only our own loader has, and a record 0 by which the host
+    would leave out images, or take for one what is none; where nothing is asked for that is a
+    warning.
     """
     landmarks = places = False
     with exiting_on_user_error():
@@ -179,11 +180,11 @@ def _hold_against_records(loader: Any, strict: bool) -> None:
     """Say where the host takes other records for images than those that carry one.
 
     Its MXFaceDataset trusts record 0: it would train on a part of a set, or fail in the middle of
-    an epoch.
+    an epoch. A fork that leaves out images on purpose is told what it leaves out.
 
     Args:
         loader: the host's.
-        strict: whether to end the program then; else it is a warning.
+        strict: whether to end the program where record 0 is to blame; else it is a warning.
     """
     dataset = getattr(loader, "dataset", None)
     if type(dataset).__name__ != "MXFaceDataset":
@@ -201,15 +202,23 @@ def _hold_against_records(loader: Any, strict: bool) -> None:
         extra = len(np.setdiff1d(taken, images))
         if not lost and not extra:
             return
+        blamed = extra or _is_as_record_0_says(reader, taken)
         problem = (
-            f"{reader.uri}: arcface_torch takes {len(taken)} records for images, by record 0; "
-            f"{lost} images would be left out and {extra} are none: 'arcface-cakd data renumber' "
-            "writes a set that it reads whole"
+            f"{reader.uri}: arcface_torch takes {len(taken)} records for images"
+            f"{', by record 0' if blamed else ''}; {lost} images are left out and {extra} are none"
         )
-        if strict:
+        if blamed:
+            problem += ": 'arcface-cakd data renumber' writes a set that it reads whole"
+        if strict and blamed:
             raise DataError(problem)
         if is_main():
             logger.warning("%s", problem)
+
+
+def _is_as_record_0_says(reader: MXIndexedRecordIO, taken: np.ndarray) -> bool:
+    """Whether the host's keys are those that it computes from the first label of record 0."""
+    header, _ = unpack(reader.read_idx(0))
+    return bool(header.flag) and np.array_equal(taken, np.arange(1, int(header.label[0])))
 
 
 def _obstacle(loader: Any) -> str | None:

@@ -264,7 +264,7 @@ class TestInTheHost:
         assert stop.value.code == 1
         printed = capsys.readouterr().err
         assert "takes 8 records for images" in printed and printed.count("\n") == 1
-        assert "4 images would be left out and 0 are none" in printed
+        assert "by record 0; 4 images are left out and 0 are none" in printed
         assert caplog.text == ""
 
     def test_a_run_without_us_is_warned(self, tmp_path, caplog):
@@ -272,13 +272,13 @@ class TestInTheHost:
         loader = self.loader(tmp_path, range(1, 9))
         with caplog.at_level(logging.WARNING):
             assert faster_items(loader, edict()) is loader
-        assert "4 images would be left out" in caplog.text
+        assert "4 images are left out" in caplog.text
 
     def test_headers_that_are_taken_for_images_are_refused(self, insightface_set, capsys):
         folder, _ = insightface_set
         with pytest.raises(SystemExit):
             faster_items(self.loader(folder, range(1, 29)), edict(fast_items=True))
-        assert "0 images would be left out and 2 are none" in capsys.readouterr().err
+        assert "0 images are left out and 2 are none" in capsys.readouterr().err
 
     def test_a_set_that_it_reads_whole_is_silent(self, insightface_set, caplog):
         folder, _ = insightface_set
@@ -286,3 +286,9 @@ class TestInTheHost:
         assert faster_items(loader, edict()) is loader
         assert len(faster_items(loader, edict(fast_items=True)).dataset) == 26
         assert caplog.text == ""
+
+    def test_a_forks_own_choice_is_told_and_kept(self, insightface_set, caplog):
+        folder, _ = insightface_set
+        loader = self.loader(folder, [3, 20, 7, 8, 9, 10])
+        assert len(faster_items(loader, edict(fast_items=True)).dataset) == 6
+        assert "takes 6 records for images; 20 images are left out and 0 are none" in caplog.text
