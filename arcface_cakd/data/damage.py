@@ -63,14 +63,23 @@ class _Labels:
         """Decode an image record and note its label.
 
         Raises:
-            DataError: something is wrong with it.
+            DataError: all that is wrong with it.
         """
         encoded, label = split(payload)
         if not len(encoded) and not must_be_image:
             unpack(payload)
             return
-        self.seen.add(identity(label, allowed))
-        decode_crop(encoded, strict=True)
+        problems = []
+        try:
+            self.seen.add(identity(label, allowed))
+        except DataError as error:
+            problems.append(str(error))
+        try:
+            decode_crop(encoded, strict=True)
+        except DataError as error:
+            problems.append(str(error))
+        if problems:
+            raise DataError("; ".join(problems))
 
     def misfit(self, folder: Path, stated: int | None, headers: int, unread: int) -> str | None:
         """What is wrong with ``property``, which labels of ``unread`` records may account for."""

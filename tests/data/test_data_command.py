@@ -242,3 +242,10 @@ def test_folders_beside_verification_sets_are_read_too(tmp_path, capsys):
     assert "identities: 3" in printed and "pairs: 10" in printed
     assert data("verify", tmp_path) == 1
     assert "23 items read, 1 damaged" in capsys.readouterr().out
+
+
+def test_a_wrong_label_hides_no_damaged_image(tmp_path, capsys):
+    write_records(tmp_path, {0: (0.0, jpeg(0)), 1: (1.0, jpeg(1)), 2: (7.5, jpeg(2)[:900])})
+    assert data("verify", tmp_path) == 1
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "key 2" in line]
+    assert "label 7.5 is not one of" in line and "the image does not decode" in line
