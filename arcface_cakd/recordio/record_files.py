@@ -258,6 +258,15 @@ class MXIndexedRecordIO(MXRecordIO):
     def _offset(self, key) -> int:
         try:
             return self.idx[key]
+        except MissingKeyError as error:
+            if not isinstance(key, int) or key != 0:
+                raise
+            # Which is where arcface_torch looks first, of whatever set.
+            problem = (
+                f"{error.problem}; where the set has images and begins at another key, "
+                "'arcface-cakd data renumber' writes one that arcface_torch reads"
+            )
+            raise MissingKeyError(problem, error.path, 0) from None
         except RecordIOError:
             raise
         except KeyError:

@@ -8,7 +8,7 @@ from arcface_cakd.cli import main
 from arcface_cakd.data import DataError, FaceLandmarks, get_dataloader
 from arcface_cakd.data.damage import verify
 from arcface_cakd.data.renumbering import renumber
-from arcface_cakd.recordio import MXIndexedRecordIO, unpack
+from arcface_cakd.recordio import MissingKeyError, MXIndexedRecordIO, unpack
 
 LABELS = [7, 100_000, 3, 7, 3, 3, 12]  # of the images, in the order of their keys
 
@@ -82,3 +82,16 @@ def test_the_index_command(tmp_path, capsys):
     assert (folder / "train.idx").read_bytes() == before
     assert main(["data", "index", str(folder / "train.idx")]) == 1
     assert "not a .rec file" in capsys.readouterr().err
+
+
+def test_a_set_without_key_0_is_read_by_the_host_afterwards(tmp_path):
+    """Which asks for it first of all; what it says where it is missing names the command."""
+    folder, out = write(tmp_path / "in", first_key=1), tmp_path / "out"
+    reader = MXIndexedRecordIO(folder / "train.idx", folder / "train.rec", "r")
+    with pytest.raises(MissingKeyError, match="key 0: the index has no such key; .* renumber"):
+        reader.read_idx(0)
+    with pytest.raises(MissingKeyError, match="key 99: the index has no such key$"):
+        reader.read_idx(99)
+    renumber(folder, out)
+    header, _ = unpack(MXIndexedRecordIO(out / "train.idx", out / "train.rec", "r").read_idx(0))
+    assert header.label.tolist() == [8, 12]  # images 1 to 7, then four headers
