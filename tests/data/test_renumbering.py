@@ -88,9 +88,9 @@ def test_a_set_without_key_0_is_read_by_the_host_afterwards(tmp_path):
     """Which asks for it first of all; what it says where it is missing names the command."""
     folder, out = write(tmp_path / "in", first_key=1), tmp_path / "out"
     reader = MXIndexedRecordIO(folder / "train.idx", folder / "train.rec", "r")
-    with pytest.raises(MissingKeyError, match="key 0: the index has no such key; .* renumber"):
+    with pytest.raises(MissingKeyError, match=r"key 0: the index has no such key; .* renumber"):
         reader.read_idx(0)
-    with pytest.raises(MissingKeyError, match="key 99: the index has no such key$"):
+    with pytest.raises(MissingKeyError, match=r"key 99: the index has no such key$"):
         reader.read_idx(99)
     renumber(folder, out)
     header, _ = unpack(MXIndexedRecordIO(out / "train.idx", out / "train.rec", "r").read_idx(0))
