@@ -13,6 +13,7 @@ from arcface_cakd.config import (
     margin_meant_by,
     unknown_keys,
 )
+from arcface_cakd.data.folder import FaceFolder
 from arcface_cakd.data.image_tree import ImageTree
 from arcface_cakd.data.loader import open_images
 from arcface_cakd.distributed import failing_together, is_main, world_size
@@ -110,6 +111,22 @@ def _check_output(cfg: Any, distills: bool) -> None:
         logger.warning("%s", error)
 
 
+def _say_what_the_host_leaves_out(images: FaceFolder | ImageTree, rec: str) -> None:
+    """Warn of images that torchvision's ImageFolder, by which the host reads folders, knows not."""
+    from torchvision.datasets.folder import IMG_EXTENSIONS
+
+    unread = [path for path in images.paths if not path.lower().endswith(IMG_EXTENSIONS)]
+    if unread:
+        logger.warning(
+            "config.rec %s: arcface_torch leaves out %d of %d images, whose suffixes it does not "
+            "know, %s first: 'arcface-cakd data pack' makes a train.rec of them all",
+            rec,
+            len(unread),
+            len(images.paths),
+            unread[0],
+        )
+
+
 def _check_data(cfg: Any, config: CakdConfig | None) -> None:
     if cfg.rec == "synthetic":  # the host makes it up
         return
@@ -130,6 +147,8 @@ def _check_data(cfg: Any, config: CakdConfig | None) -> None:
                 f"config.rec {cfg.rec}: {loose} images lie in no folder there, and arcface_torch "
                 "reads those in folders alone: move them into one"
             )
+    if isinstance(images, FaceFolder | ImageTree):
+        _say_what_the_host_leaves_out(images, cfg.rec)
     if images.num_classes is not None:
         check_num_classes(cfg.num_classes, images.num_classes, cfg.rec)
     check_num_image(cfg.num_image, len(images), cfg.batch_size * world_size(), cfg.rec)

@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from arcface_cakd.data.errors import DataError
-from arcface_cakd.data.image_files import SUFFIXES as SUFFIXES
 from arcface_cakd.data.image_files import files_below, files_directly_in, some_of
 from arcface_cakd.data.labels import identity
 
 logger = logging.getLogger("arcface_cakd")
 
 # What our tools and insightface's put beside the images of a set.
-_BESIDE = {"property", "labels.tsv", "train_landmarks.npy", "ldmk_5points.csv"}
+BESIDE = {"property", "labels.tsv", "train_landmarks.npy", "ldmk_5points.csv"}
 # Names of folders that divide a set and are no people's.
 _PARTS = {
     *("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval"),
@@ -74,7 +73,7 @@ def identity_folders(folder: str | Path) -> IdentityFolders:
         raise DataError(f"{root}: no such folder; it should hold train.rec, or identities' folders")
     beside, subfolders = files_directly_in(root)
     identities, empty = [], []
-    others = [p for p in beside.others if p.name not in _BESIDE and p.suffix != ".bin"]
+    others = [p for p in beside.others if p.name not in BESIDE and p.suffix != ".bin"]
     for subfolder in subfolders:
         files = files_below(subfolder)
         beside.dangling += files.dangling

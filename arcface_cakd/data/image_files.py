@@ -74,7 +74,7 @@ def files_directly_in(folder: Path) -> tuple[FolderFiles, list[Path]]:
                 if entry.is_dir():
                     folders.append(path)
                 elif entry.is_file():
-                    (found.images if _is_image(path) else found.others).append(path)
+                    (found.images if is_image(path) else found.others).append(path)
                 else:
                     (found.dangling if entry.is_symlink() else found.others).append(path)
     except OSError as error:
@@ -114,7 +114,12 @@ def some_of(paths: Iterable[Path], root: Path) -> str:
     return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
 
 
-def _is_image(path: Path) -> bool:
+def is_image(path: Path) -> bool:
+    """Whether a file is an image, by its suffix or, where that is of none, by how it begins.
+
+    Raises:
+        OSError: it cannot be read.
+    """
     if path.suffix.lower() in SUFFIXES:
         return True
     with open(path, "rb") as file:

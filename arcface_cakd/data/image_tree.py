@@ -7,20 +7,20 @@ from pathlib import Path
 import numpy as np
 
 from arcface_cakd.data.errors import DataError
-from arcface_cakd.data.folder import SUFFIXES
+from arcface_cakd.data.folder import BESIDE
+from arcface_cakd.data.image_files import is_image
 
 logger = logging.getLogger("arcface_cakd")
 
 _NAMED = 3  # of what is left out
-# What stands beside images without being one of the user's: see FaceLandmarks, validation_sets.
-_BESIDE = {"train_landmarks.npy", "ldmk_5points.csv", "property"}
 
 
 def image_tree(folder: str | Path) -> tuple[list[Path], list[Path]]:
     """The images below a folder, at any depth, and the other files; each in order of path.
 
-    Links are followed, and a folder that several lead to is read once. Names that begin with a
-    dot are left out of both lists.
+    Images are told by suffix, and where that is of none, by content. Links are followed, and a
+    folder that several lead to is read once. Names that begin with a dot are left out of both
+    lists.
 
     Raises:
         DataError: no such folder, one without an image, or a link that leads nowhere.
@@ -28,7 +28,9 @@ def image_tree(folder: str | Path) -> tuple[list[Path], list[Path]]:
     root = Path(folder)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; it should hold train.rec, or images")
-    images, others, seen = [], [], set()
+    images: list[Path] = []
+    others: list[Path] = []
+    seen = set()
     for place, folders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(place)
         folders[:] = [] if real in seen else sorted(name for name in folders if name[0] != ".")
@@ -37,12 +39,12 @@ def image_tree(folder: str | Path) -> tuple[list[Path], list[Path]]:
         seen.add(real)
         for name in (name for name in files if name[0] != "."):
             path = Path(place, name)
-            if path.suffix.lower() not in SUFFIXES:
-                others.append(path)
-            elif not path.exists():
+            if not path.exists():
                 raise DataError(f"{path}: a link that leads nowhere: mend it, or remove it")
-            else:
-                images.append(path)
+            try:
+                (images if is_image(path) else others).append(path)
+            except OSError as error:
+                raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     if not images:
         raise DataError(f"{root}: neither train.rec with train.idx nor an image in any folder")
     return sorted(images), sorted(others)
@@ -56,7 +58,7 @@ class ImageTree:
     Attributes:
         folder: the data set.
         keys: (N,) int64, 0 to N - 1: images in order of path.
-        num_classes: None, as nobody is told apart.
+        num_classes, num_people: None, as nobody is told apart.
 
     Args:
         folder: the data set.
@@ -66,18 +68,19 @@ class ImageTree:
     """
 
     num_classes: int | None = None
+    num_people: int | None = None
 
     def __init__(self, folder: str | Path):
         images, others = image_tree(folder)
         self.folder = Path(folder)
         self.paths = [str(path) for path in images]
         self.keys = np.arange(len(images), dtype=np.int64)
-        others = [path for path in others if path.name not in _BESIDE and path.suffix != ".bin"]
+        others = [path for path in others if path.name not in BESIDE and path.suffix != ".bin"]
         left_out = ""
         if others:
             named = ", ".join(str(path.relative_to(folder)) for path in others[:_NAMED])
             more = ", ..." if len(others) > _NAMED else ""
-            left_out = f"; left out: {len(others)} without an image's suffix ({named}{more})"
+            left_out = f"; left out: {len(others)} that are no images ({named}{more})"
         folders = len({path.parent for path in images})
         logger.info(
             "%s: %d images in %d folder(s), one set without labels%s",

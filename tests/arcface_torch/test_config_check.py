@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from easydict import EasyDict as edict
 from helpers.engine_runs import make_faces
+from helpers.record_sets import jpeg, write_records
 
 from arcface_cakd import arcface_torch as cakd
 
@@ -132,6 +133,7 @@ def test_data_that_we_cannot_read_stops_distillation_alone(look, tmp_path):
 def test_without_labels_nobody_counts_identities(look, tmp_path, faces):
     entry = CAKD | {"margin_weight": 0.0, "losses": [dict(name="embedding_cosine")]}
     shutil.copytree(faces, tmp_path / "one")
+    write_records(tmp_path / "one", {n: (0.0, jpeg(n)) for n in range(36)})
     (tmp_path / "one" / "property").write_text("1,112,112\n")
     rec = str(tmp_path / "one")
     assert look(cakd=entry, rec=rec, num_classes=10)[:2] == (None, [])
@@ -147,6 +149,22 @@ def test_images_without_a_folder_around_them_are_none_to_the_host(look, tmp_path
     assert look(**settings)[:2] == (None, [])
     (tmp_path / "images" / "loose.png").touch()
     assert "1 images lie in no folder" in look(**settings)[0]
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_images_that_the_host_does_not_know_by_their_suffix_are_told(look, tmp_path, labelled):
+    """Ours are told by content too; its ImageFolder goes by suffix."""
+    for person in ("a", "b"):
+        (tmp_path / "images" / person).mkdir(parents=True)
+        for name in ("0.png", "1.JPG", "2.jfif", "3"):
+            (tmp_path / "images" / person / name).write_bytes(jpeg(1))
+    entry = CAKD | {"margin_weight": float(labelled)}
+    settings = dict(num_classes=2, num_image=8, val_targets=[])
+    line, warnings, _ = look(cakd=entry, rec=str(tmp_path / "images"), **settings)
+    assert line is None
+    (warning,) = warnings
+    assert "arcface_torch leaves out 4 of 8 images, whose suffixes it does not know" in warning
+    assert f"{tmp_path / 'images' / 'a' / '2.jfif'} first" in warning
 
 
 def test_the_record_file_stands_for_its_folder(look, faces):

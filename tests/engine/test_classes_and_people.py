@@ -41,8 +41,8 @@ def test_a_number_of_classes_above_what_labels_need(tmp_path, lines):
     assert told == ("INFO", f"{tmp_path}: 12 images of 4 people, 9 classes")
     assert warning == (
         "WARNING",
-        f"num_classes 9: {tmp_path} needs 4; the other class centres are of nobody, leave it out "
-        "if that is not meant",
+        f"num_classes is 9, but {tmp_path} has 4 identities: 5 class centres stand for nobody, and "
+        "only push; set it to 4",
     )
 
 

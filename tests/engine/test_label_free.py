@@ -146,7 +146,7 @@ def test_images_without_labels_train_and_evaluate(unlabelled, tmp_path, caplog):
     said = [record.getMessage() for record in caplog.records]
     (counted,) = [line for line in said if "without labels" in line]
     assert "14 images in 4 folder(s)" in counted
-    assert "left out: 1 without an image's suffix (notes.txt)" in counted
+    assert "left out: 1 that are no images (notes.txt)" in counted
     (without,) = [line for line in said if "no Partial FC" in line]
     assert "without effect: margin_list, margin_scale" in without
     lines = [line for line in said if "step 3/3" in line]
