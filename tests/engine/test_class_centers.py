@@ -43,7 +43,7 @@ def test_frozen_centers_stay_and_teach_the_student(first, faces, tmp_path, optim
     before = build_partial_fc(dataclasses.replace(config), 6)
     assert torch.equal(before.weight, first[1]) and not before.weight.requires_grad
     one = student(train(config, stop_after_step=1))
-    result = train(config)
+    result = train(dataclasses.replace(config, force=True))
     assert torch.equal(centers(result), first[1])
     assert not torch.equal(student(result), one)
     margins = [line["margin"] for line in result.history]

@@ -1,6 +1,7 @@
 """``cakd.teacher.centers="from_data"``: what the centres are, and that a run keeps its own."""
 
 import copy
+import dataclasses
 import logging
 
 import numpy as np
@@ -182,7 +183,8 @@ class TestResuming:
         path = stopped.folder / "teacher_centers.pt"
         content = torch.load(path, weights_only=True)
         torch.save({**content, "centers": torch.zeros_like(content["centers"])}, path)
-        train(config_of(faces, stopped.folder, weights), stop_after_step=1)
+        anew = dataclasses.replace(config_of(faces, stopped.folder, weights), force=True)
+        train(anew, stop_after_step=1)
         again = torch.load(path, weights_only=True)["centers"]
         assert torch.equal(again, content["centers"])
 

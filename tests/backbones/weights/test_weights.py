@@ -327,6 +327,9 @@ class TestTeacher:
             "stage": None,
             "centers": None,
             "min_accuracy": None,
+            "cache": None,
+            "cached_views": None,
+            "pixels": None,
         }
         for share in (-0.1, 98.3, True):
             with pytest.raises(ConfigError, match=r"cakd\.teacher\.min_accuracy"):
