@@ -1,12 +1,13 @@
-"""``arcface-cakd data``: make, pack, inspect and verify data sets."""
+"""``arcface-cakd data``: make, pack, renumber, index, inspect and verify data sets."""
 
 import argparse
 import json
 from pathlib import Path
 
+from arcface_cakd.cli.evaluate import positive
 from arcface_cakd.files import write_text
 
-HELP = "make, pack, inspect and verify data sets"
+HELP = "make, pack, renumber, index, inspect and verify data sets"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -20,14 +21,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "arcface-cakd data synthesize faces --identities 200 --images-per-identity 50 --seed 1",
     )
     made.add_argument("out", metavar="OUT", help="folder to write to")
-    made.add_argument("--identities", type=_count, required=True, metavar="N")
-    made.add_argument("--images-per-identity", type=_count, required=True, metavar="M")
+    made.add_argument("--identities", type=positive, required=True, metavar="N")
+    made.add_argument("--images-per-identity", type=positive, required=True, metavar="M")
     made.add_argument("--seed", type=int, required=True, metavar="S")
     made.add_argument(
         "--difficulty", type=float, default=1.0, metavar="D", help="strength of nuisances [1.0]"
     )
     made.add_argument(
-        "--pairs", type=_count, default=3000, metavar="P", help="pairs per verification set [3000]"
+        "--pairs",
+        type=positive,
+        default=3000,
+        metavar="P",
+        help="pairs per verification set [3000]",
     )
     made.add_argument("--contact-sheet", metavar="FILE.png", help="picture of what was made")
     made.add_argument("--force", action="store_true", help="replace a data set in OUT")
@@ -180,13 +185,6 @@ _ACTIONS = {
 
 def _action(actions, name: str, text: str, example: str) -> argparse.ArgumentParser:
     return actions.add_parser(name, help=text, description=text, epilog=f"example: {example}")
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
-    return number
 
 
 def _write_json(path: str | None, figures) -> None:

@@ -49,8 +49,8 @@ class TrainConfig:
             (where ``needs_labels`` is false, of images in whatever folders).
         output: folder for checkpoints, ``model.pt`` and logs; None means work_dirs/<config name>.
         network: the backbone, a name in ``BACKBONES`` or ``timm:<name>``.
-        init_weights: what a plain model starts from: a file or folder of weights, or
-            ``timm:<model>`` for what timm downloads; None: random weights.
+        init_weights: what a plain model starts from: a file or folder of weights,
+            ``hf:<owner>/<name>``, or ``timm:<model>`` for what timm downloads; None: random ones.
         embedding_size: width E of the embedding.
         num_classes: identities; None means as many as the data set has. Without effect where
             ``needs_labels`` is false.

@@ -1,19 +1,20 @@
 """Face images in one folder per identity."""
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from arcface_cakd.data.errors import DataError
-from arcface_cakd.data.image_files import files_below, files_directly_in, some_of
+from arcface_cakd.data.image_files import files_below, files_directly_in, read_encoded, some_of
 from arcface_cakd.data.labels import identity
 
 logger = logging.getLogger("arcface_cakd")
 
 # What our tools and insightface's put beside the images of a set.
-BESIDE = {"property", "labels.tsv", "train_landmarks.npy", "ldmk_5points.csv"}
+_BESIDE = {"property", "labels.tsv", "train_landmarks.npy", "ldmk_5points.csv"}
 # Names of folders that divide a set and are no people's.
 _PARTS = {
     *("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval"),
@@ -73,7 +74,7 @@ def identity_folders(folder: str | Path) -> IdentityFolders:
         raise DataError(f"{root}: no such folder; it should hold train.rec, or identities' folders")
     beside, subfolders = files_directly_in(root)
     identities, empty = [], []
-    others = [p for p in beside.others if p.name not in BESIDE and p.suffix != ".bin"]
+    others = without_known(beside.others)
     for subfolder in subfolders:
         files = files_below(subfolder)
         beside.dangling += files.dangling
@@ -95,6 +96,11 @@ def identity_folders(folder: str | Path) -> IdentityFolders:
             "from: give a folder of several people's folders"
         )
     return IdentityFolders(root, identities, beside.images, others)
+
+
+def without_known(paths: Iterable[Path]) -> list[Path]:
+    """Files that are no images, but for those that belong to a set."""
+    return [path for path in paths if path.name not in _BESIDE and path.suffix != ".bin"]
 
 
 def _refuse_wrapped(root: Path, identities: list[tuple[str, list[Path]]]) -> None:
@@ -159,10 +165,7 @@ class FaceFolder:
             DataError: the file cannot be read, or its label is not one of ``num_classes``.
         """
         label = identity(self._labels[position], self.num_classes)
-        try:
-            return Path(self.paths[position]).read_bytes(), label
-        except OSError as error:
-            raise DataError(f"cannot be read: {error.strerror}") from error
+        return read_encoded(self.paths[position]), label
 
     def describe(self, position: int) -> str:
         """The place of an image, for messages."""

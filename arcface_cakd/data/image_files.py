@@ -108,6 +108,18 @@ def files_below(folder: Path) -> FolderFiles:
     return found.sort()
 
 
+def read_encoded(path: str | Path) -> bytes:
+    """The bytes of an image.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}") from error
+
+
 def some_of(paths: Iterable[Path], root: Path) -> str:
     """The first few of the paths, for a message."""
     names = [path.relative_to(root).as_posix() for path in paths]

@@ -7,12 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from arcface_cakd.data.errors import DataError
-from arcface_cakd.data.folder import BESIDE
-from arcface_cakd.data.image_files import is_image
+from arcface_cakd.data.folder import without_known
+from arcface_cakd.data.image_files import is_image, read_encoded, some_of
 
 logger = logging.getLogger("arcface_cakd")
-
-_NAMED = 3  # of what is left out
 
 
 def image_tree(folder: str | Path) -> tuple[list[Path], list[Path]]:
@@ -75,12 +73,11 @@ class ImageTree:
         self.folder = Path(folder)
         self.paths = [str(path) for path in images]
         self.keys = np.arange(len(images), dtype=np.int64)
-        others = [path for path in others if path.name not in BESIDE and path.suffix != ".bin"]
+        others = without_known(others)
         left_out = ""
         if others:
-            named = ", ".join(str(path.relative_to(folder)) for path in others[:_NAMED])
-            more = ", ..." if len(others) > _NAMED else ""
-            left_out = f"; left out: {len(others)} that are no images ({named}{more})"
+            named = some_of(others, self.folder)
+            left_out = f"; left out: {len(others)} that are no images ({named})"
         folders = len({path.parent for path in images})
         logger.info(
             "%s: %d images in %d folder(s), one set without labels%s",
@@ -99,10 +96,7 @@ class ImageTree:
         Raises:
             DataError: the file cannot be read.
         """
-        try:
-            return Path(self.paths[position]).read_bytes(), 0
-        except OSError as error:
-            raise DataError(f"cannot be read: {error.strerror}") from error
+        return read_encoded(self.paths[position]), 0
 
     def describe(self, position: int) -> str:
         """The place of an image, for messages."""

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -11,7 +12,8 @@ from torch.nn import functional as F
 from arcface_cakd.backbones import weights_digest
 from arcface_cakd.data.loader import FaceImages, open_images
 from arcface_cakd.data.one_pass import OnePass
-from arcface_cakd.data.tensors import as_batch
+from arcface_cakd.data.reading import Views
+from arcface_cakd.data.tensors import normalised
 from arcface_cakd.distiller import Distiller
 from arcface_cakd.distributed import (
     all_reduce_mean,
@@ -106,10 +108,12 @@ def class_means(distiller: Distiller, images: FaceImages, num_workers: int = 0) 
     sums = torch.zeros(classes, distiller.teacher.embedding_size, device=device)
     counts = torch.zeros(classes, dtype=torch.float64, device=device)
     with failing_together(), torch.no_grad():
-        share = range(rank(), len(images), world_size())
-        batches = OnePass(images, share, _BATCH, num_workers)
-        for pixels, labels in track(batches, "class means of the teacher", unit="batches"):
-            embeddings = F.normalize(distiller.teacher(as_batch(pixels.numpy(), device)))
+        share = np.arange(rank(), len(images), world_size())
+        starts = range(0, len(share), _BATCH)
+        plain = [(0, share[start : start + _BATCH]) for start in starts]
+        batches = OnePass(Views(images, seed=0), plain, num_workers)
+        for planes, labels in track(batches, "class means of the teacher", unit="batches"):
+            embeddings = F.normalize(distiller.teacher(normalised(planes.to(device))))
             where = labels.to(device)
             sums.index_add_(0, where, embeddings)
             counts.index_add_(0, where, torch.ones_like(where, dtype=counts.dtype))

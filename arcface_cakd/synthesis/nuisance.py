@@ -3,7 +3,6 @@
 Drawn without a look at the person, so that nothing of it says who it is.
 """
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -143,11 +142,6 @@ def sample_nuisance(
         if rng.random() < 0.10 * (strength if mild == 1.0 else 0)
         else None,
     )
-
-
-def with_glasses(nuisance: Nuisance, rng: np.random.Generator) -> Nuisance:
-    """The same picture with glasses on."""
-    return dataclasses.replace(nuisance, glasses=_sample_glasses(rng))
 
 
 def _sample_pose(rng, difficulty: float, view: View) -> tuple[float, float, float]:

@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from arcface_cakd.backbones import FaceBackbone
+from arcface_cakd.data.one_pass import OnePass
 from arcface_cakd.data.reading import Views
 from arcface_cakd.data.tensors import normalised
 from arcface_cakd.distributed import is_main, rank
-from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.files import write_text
 from arcface_cakd.progress import track
 from arcface_cakd.teacher_cache.store import CacheError, as_arrays, sync, write_rows
@@ -120,38 +119,25 @@ def compute(
         for block in blocks
         for start in range(block.start, block.stop, batch_size)
     ]
-    # Starting workers draws from the global random state, which the run to come must find as it
-    # would without a cache.
-    with torch.random.fork_rng(devices=[]):
-        loader = DataLoader(
-            _Unflipped(views, batches),
-            batch_size=None,
-            num_workers=num_workers,
-            collate_fn=_as_it_is,
-        )
-        total = len(batches)
-        shown = track(loader, "the teacher's cache", total, "batches") if is_main() else loader
-        for (block, positions), planes in zip(batches, shown, strict=True):
-            if isinstance(planes, ArcfaceCakdError):
-                try:
-                    raise planes
-                finally:
-                    del planes, shown, loader  # which would hold one another by the traceback
-            images = normalised(planes.to(device))
-            for name, rows in _both_flips(teacher, images, parts).items():
-                if name not in names:
-                    continue
-                _check_fits(rows, name, views, positions)
-                try:
-                    write_rows(folder, name, block.view, int(positions[0]), rows.numpy())
-                except OSError as error:
-                    raise CacheError(
-                        f"cakd.teacher.cache {folder} cannot be written ({error.strerror}): make "
-                        "room, and the next run goes on from here"
-                    ) from error
-            if positions[-1] + 1 == block.stop:
-                sync(folder, names)
-                progress.mark(block.number)
+    told = [(block.view, positions) for block, positions in batches]
+    loader = OnePass(views, told, num_workers)
+    shown = track(loader, "the teacher's cache", unit="batches") if is_main() else loader
+    for (block, positions), (planes, _) in zip(batches, shown, strict=True):
+        images = normalised(planes.to(device))
+        for name, rows in _both_flips(teacher, images, parts).items():
+            if name not in names:
+                continue
+            _check_fits(rows, name, views, positions)
+            try:
+                write_rows(folder, name, block.view, int(positions[0]), rows.numpy())
+            except OSError as error:
+                raise CacheError(
+                    f"cakd.teacher.cache {folder} cannot be written ({error.strerror}): make "
+                    "room, and the next run goes on from here"
+                ) from error
+        if positions[-1] + 1 == block.stop:
+            sync(folder, names)
+            progress.mark(block.number)
 
 
 @torch.no_grad()
@@ -174,26 +160,3 @@ def _check_fits(rows: Tensor, name: str, views: Views, positions: np.ndarray) ->
             f"{where}: the teacher's {name} is not finite in float16, which ends at 65504: such a "
             "teacher cannot be cached, drop cakd.teacher.cache"
         )
-
-
-class _Unflipped(Dataset):
-    """The pixels of each of ``batches``, uint8 (B, 3, 112, 112), or the mistake in the data."""
-
-    def __init__(self, views: Views, batches: list[tuple[Block, np.ndarray]]):
-        self._views = views
-        self._batches = batches
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __getitem__(self, number: int):
-        block, positions = self._batches[number]
-        try:
-            planes, _ = self._views.read(positions, block.view, np.zeros(len(positions), bool))
-        except ArcfaceCakdError as error:
-            return error
-        return torch.from_numpy(planes)
-
-
-def _as_it_is(batch):
-    return batch
