@@ -9,7 +9,7 @@ import torch
 from helpers.host import differences, side_by_side
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-TERMS = ["embedding_cosine", "urfm_feature", "urfm_attention", "anchoring"]
+TERMS = ["embedding_cosine", "urfm_feature", "urfm_attention", "anchoring", "preservation"]
 
 CENTER_LOSS = """
     from arcface_cakd import LOSSES
@@ -94,7 +94,8 @@ def runs(host, few, tmp_path_factory):
             optimizer="adamw",
             lr=0.001,
             gradient_acc=2,
-            **few(teacher=entry, losses=losses),
+            # Of these losses neither follows, and their parameters have steps to take.
+            **few(teacher=entry, losses=losses, prompts={}, urfm={}),
         )
 
     (teacher, adamw), logged = side_by_side(
@@ -121,7 +122,7 @@ def test_adamw_steps_once_in_three_accumulated_micro_steps(runs):
 def test_a_loss_gets_labels_and_the_centers_of_both(runs):
     record = runs["adamw"].records[0]
     assert [list(terms) for terms in record["terms"]] == [
-        ["embedding_cosine", "center_distance", "anchoring"]
+        ["embedding_cosine", "center_distance", "anchoring", "preservation"]
     ] * 3
     centers = runs["teacher"].checkpoint()["state_dict_softmax_fc"]["weight"].double()
     apart = record["first"]["centers"].double() - centers

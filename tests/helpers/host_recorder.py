@@ -4,7 +4,8 @@ Started by ``arcface_torch_on_cpu.py`` as SCRIPT=<this file>; what it does is in
 
 RECORD=folder        ``rank<n>.pt`` there gets each step's ``losses``, ``margins``, ``terms`` and
                      ``labels``, the ``first`` step's initial ``state``, class ``centers``,
-                     ``images`` and ``labels``, the name of the ``dataset``'s class, and the
+                     ``images`` and ``labels``, and the ``random`` state that its terms draw
+                     from, the name of the ``dataset``'s class, and the
                      ``teacher`` as it is in the end
 STOP_BEFORE_EPOCH=n  leave where epoch n would begin, as if the job's time were up
 HIDE=name            a package that shall not be found, as if it were not installed
@@ -85,6 +86,7 @@ def _record(record: dict) -> None:
         return forward(self, images, *given)
 
     def recorded_terms(self, *args, **kwargs):
+        record["first"].setdefault("random", torch.get_rng_state())
         found = terms(self, *args, **kwargs)
         record["terms"].append({name: term.item() for name, term in found.items()})
         return found
