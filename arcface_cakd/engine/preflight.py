@@ -22,13 +22,17 @@ def check_output(folder: str | Path, *, resume: bool, force: bool) -> None:
     """
     if resume or force:
         return
-    held = [Path(folder) / "model.pt", *sorted(Path(folder).glob("checkpoint_gpu_*.pt"))]
+    checkpoints = sorted(Path(folder).glob("checkpoint_gpu_*.pt"))
+    held = [Path(folder) / "model.pt", *checkpoints]
     found = next((path for path in held if path.is_file()), None)
-    if found is not None:
-        raise ConfigError(
-            f"output {folder} holds another run ({found.name}): name another output, set "
-            "resume=True to go on with it, or force=True to write over it"
-        )
+    if found is None:
+        return
+    # Without a checkpoint there is nothing to go on from.
+    goes_on = "set resume=True to go on with it, " if checkpoints else ""
+    raise ConfigError(
+        f"output {folder} holds another run ({found.name}): name another output, {goes_on}"
+        "or set force=True to write over it"
+    )
 
 
 def check_num_classes(given: int | None, found: int, rec: str) -> None:

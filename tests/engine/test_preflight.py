@@ -45,6 +45,8 @@ def test_an_output_that_holds_another_run_is_refused(faces, tmp_path, left):
         train(config, stop_after_step=1)
     line = str(error.value)
     assert left in line and str(tmp_path) in line and "\n" not in line
+    # Only a checkpoint can be gone on with.
+    assert ("resume=True" in line) == left.startswith("checkpoint")
     assert [path.name for path in tmp_path.iterdir()] == [left]
     assert (tmp_path / left).read_bytes() == b"of hours"
     train(dataclasses.replace(config, force=True), stop_after_step=1)  # as it advises
