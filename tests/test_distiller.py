@@ -277,6 +277,11 @@ def test_figures_tell_how_l_feat_compares_with_a_constant_and_how_large_prompts_
             ['output_target="prompted" has no effect'],
         ),
         ({"urfm": {**SMALL_URFM, "anchor": "center"}}, ["cakd.urfm.anchor='center' has no effect"]),
+        ({"losses": [], "urfm": None, "prompts": None}, ["the teacher teaches nothing"]),
+        (
+            {"losses": [{"name": "rkd", "weight": 0.0}], "urfm": None, "prompts": None},
+            ["the teacher teaches nothing"],
+        ),
     ],
 )
 def test_what_is_asked_for_without_effect_is_said(entry, said, caplog):

@@ -19,7 +19,7 @@ from arcface_cakd.engine.checkpoint_state import (
     read_checkpoint,
     restore_gradients,
 )
-from arcface_cakd.engine.errors import CheckpointError
+from arcface_cakd.engine.errors import START_ANEW, CheckpointError
 from arcface_cakd.engine.fingerprint import check_fingerprint, fingerprint, other_people
 from arcface_cakd.engine.random_state import random_state, restore_random_state
 from arcface_cakd.engine.run_settings import log_changes, run_settings
@@ -95,7 +95,7 @@ def check_checkpoint(
         if there != here:
             raise CheckpointError(
                 f"checkpoint {path} is of another optimizer, or of other groups of parameters: "
-                "set config.optimizer and the cakd entry back, or start anew with resume=False"
+                f"set config.optimizer and the cakd entry back, or {START_ANEW}"
             )
         if is_main():
             log_changes(content.get("cakd", {}).get("settings"), cfg, path)

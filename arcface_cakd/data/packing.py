@@ -79,6 +79,13 @@ def check_vacant(out: str | Path, force: bool) -> None:
         )
 
 
+def warn_of_former_landmarks(out: str | Path) -> None:
+    """Say in the log which files of landmarks are not of the data set that was just written."""
+    for name in (LANDMARKS_FILE, CVLFACE_FILE):
+        if (Path(out) / name).exists():
+            logger.warning("%s: is of the former data set: remove it", Path(out) / name)
+
+
 def write_labels(out: str | Path, names: Sequence[str], heading: str) -> None:
     """Write ``labels.tsv``: what stood for each label before.
 
@@ -163,9 +170,7 @@ def pack_folder(
     write_identity_records(out, identities())
     write_labels(out, names, "folder")
     shared.warn()
-    for name in (LANDMARKS_FILE, CVLFACE_FILE):
-        if (Path(out) / name).exists():
-            logger.warning("%s: is of the former data set: remove it", Path(out) / name)
+    warn_of_former_landmarks(out)
     return Packed(count - len(bad), len(names), bad)
 
 

@@ -8,7 +8,12 @@ import numpy as np
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.face_landmarks import LANDMARKS_FILE, FaceLandmarks, find_landmarks
 from arcface_cakd.data.labels import all_labels
-from arcface_cakd.data.packing import check_vacant, write_identity_records, write_labels
+from arcface_cakd.data.packing import (
+    check_vacant,
+    warn_of_former_landmarks,
+    write_identity_records,
+    write_labels,
+)
 from arcface_cakd.data.records import split
 from arcface_cakd.files import atomic_path
 from arcface_cakd.progress import track
@@ -59,7 +64,9 @@ def renumber(folder: str | Path, out: str | Path, force: bool = False) -> tuple[
 
     write_identity_records(out, (images(number) for number in counts.tolist()))
     write_labels(out, [str(label) for label in people.tolist()], "former label")
-    if landmarks is not None:
+    if landmarks is None:
+        warn_of_former_landmarks(out)
+    else:
         with atomic_path(out / LANDMARKS_FILE) as partial:
             np.save(partial, np.stack([landmarks[position] for position in order.tolist()]))
     return len(keys), len(people)

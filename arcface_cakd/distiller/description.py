@@ -37,6 +37,11 @@ def without_effect(distiller: Distiller) -> list[str]:
     lines = [] if distiller.urfm is None else list(distiller.urfm.without_effect)
     if distiller.urfm is not None and not losses.needing("alignment"):
         lines.append("cakd.urfm trains nothing of the student: no loss compares local features")
+    if not any(losses.weights.values()):
+        lines.append(
+            "the teacher teaches nothing: no loss in cakd.losses has a weight above 0; raise a "
+            "weight, or set cakd=None for a plain model"
+        )
     reached = len(losses.at_output) < len(losses) or not distiller.targets_unprompted
     if distiller.prompts is not None and not reached:
         lines.append(

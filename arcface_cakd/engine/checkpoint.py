@@ -22,7 +22,7 @@ from arcface_cakd.engine.checkpoint_state import (
     restore_gradients,
 )
 from arcface_cakd.engine.class_means import CENTERS_FILE, kept_centers
-from arcface_cakd.engine.errors import CheckpointError
+from arcface_cakd.engine.errors import START_ANEW, CheckpointError
 from arcface_cakd.engine.fingerprint import check_fingerprint, fingerprint
 from arcface_cakd.engine.random_state import random_state, restore_random_state
 from arcface_cakd.engine.run_settings import log_changes, run_settings
@@ -271,7 +271,7 @@ def _check_class_centers(there: bool, here: bool, path: Path) -> None:
         if there:
             wrong = "has class centres, and this run none, as its cakd.margin_weight is 0"
         raise CheckpointError(
-            f"checkpoint {path} {wrong}: set the cakd entry back, or start anew with resume=False"
+            f"checkpoint {path} {wrong}: set the cakd entry back, or {START_ANEW}"
         )
 
 
@@ -279,5 +279,5 @@ def _check_steps(steps: list[int], output: str | Path) -> None:
     if len(set(steps)) > 1:
         raise CheckpointError(
             f"the checkpoints in {output} are of different steps (by rank: "
-            f"{', '.join(map(str, steps))}): they are not of one moment of one run; start anew"
+            f"{', '.join(map(str, steps))}): they are not of one moment of one run; {START_ANEW}"
         )

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from arcface_cakd.engine.errors import CheckpointError
+from arcface_cakd.engine.errors import START_ANEW, CheckpointError
 
 
 def read_checkpoint(path: Path, key: str, otherwise: str, mapped: bool = False) -> dict[str, Any]:
@@ -24,18 +24,17 @@ def read_checkpoint(path: Path, key: str, otherwise: str, mapped: bool = False) 
     """
     if not path.is_file():
         raise CheckpointError(
-            f"there is no checkpoint {path}: save_all_states=True writes one; start anew with "
-            "resume=False"
+            f"there is no checkpoint {path}: save_all_states=True writes one; {START_ANEW}"
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # a damaged file raises nearly anything
         raise CheckpointError(
             f"checkpoint {path} cannot be read ({type(error).__name__}): it is damaged or not a "
-            "checkpoint; remove it and start anew with resume=False"
+            f"checkpoint; {START_ANEW}"
         ) from error
     if not isinstance(content, dict) or key not in content:
-        raise CheckpointError(f"{path} {otherwise}: start anew with resume=False")
+        raise CheckpointError(f"{path} {otherwise}: {START_ANEW}")
     return content
 
 
@@ -56,7 +55,8 @@ def check_shapes(module: nn.Module, state: dict[str, Tensor], path: Path) -> Non
     """Hold a state of the checkpoint ``path`` against the module that is to take it.
 
     Raises:
-        CheckpointError: a key is missing, unexpected or of another shape.
+        CheckpointError: a key is missing, unexpected or of another shape, or parameters stand in
+            another order, by which alone the optimiser's state knows them.
     """
     here = {name: tensor.shape for name, tensor in module.state_dict().items()}
     there = {name: tensor.shape for name, tensor in state.items()}
@@ -65,7 +65,17 @@ def check_shapes(module: nn.Module, state: dict[str, Tensor], path: Path) -> Non
             raise CheckpointError(
                 f"checkpoint {path} does not fit the config: {name} is "
                 f"{_size(there.get(name))} there and {_size(here.get(name))} here: set "
-                f"{_entry_of(name)} back, or start anew with resume=False"
+                f"{_entry_of(name)} back, or {START_ANEW}"
+            )
+    ours = [name for name, _ in module.named_parameters()]
+    learned = set(ours)
+    theirs = [name for name in state if name in learned]
+    for present, former in zip(ours, theirs, strict=True):
+        if present != former:
+            raise CheckpointError(
+                f"checkpoint {path} does not fit the config: {former} stands there where "
+                f"{present} is here: set {_entry_of(former)} back, losses in their former order, "
+                f"or {START_ANEW}"
             )
 
 

@@ -23,7 +23,7 @@ from arcface_cakd.distributed import (
     rank,
     world_size,
 )
-from arcface_cakd.engine.errors import CheckpointError, TeacherError
+from arcface_cakd.engine.errors import START_ANEW, CheckpointError, TeacherError
 from arcface_cakd.files import atomic_path
 from arcface_cakd.partial_fc import FROM_DATA
 from arcface_cakd.progress import track
@@ -166,7 +166,7 @@ def kept_centers(path: Path, about: dict[str, Any]) -> Tensor | None:
         if then[name] != value:
             raise CheckpointError(
                 f"{path} is of a run with {name} {then[name]}, and now it is {value}: set teacher "
-                "and rec back, or start anew with resume=False"
+                f"and rec back, or {START_ANEW}"
             )
     return centers
 

@@ -2,6 +2,9 @@
 
 from arcface_cakd.errors import ArcfaceCakdError
 
+# How messages say it: the same output would be refused as another run's, unless forced.
+START_ANEW = "start anew with resume=False and another output"
+
 
 class EngineError(ArcfaceCakdError):
     """A run that cannot go on; the message says where and what to do."""

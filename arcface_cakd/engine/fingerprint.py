@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 from arcface_cakd.backbones import FaceBackbone, OnnxTeacher, weights_digest
 from arcface_cakd.distiller import Distiller
 from arcface_cakd.distributed import failing_together, gather_objects
-from arcface_cakd.engine.errors import CheckpointError, TeacherError
+from arcface_cakd.engine.errors import START_ANEW, CheckpointError, TeacherError
 
 _PLAIN = str | int | float | None  # what a checkpoint may hold as it is
 # A teacher is frozen: once is enough.
@@ -68,7 +68,7 @@ def check_fingerprint(then: Mapping[str, Any], now: Mapping[str, Any], path: Pat
         if name not in then:
             raise CheckpointError(
                 f"checkpoint {path} does not say its {name}, as an older version of arcface_cakd "
-                "wrote it: start anew with resume=False"
+                f"wrote it: {START_ANEW}"
             )
         if then[name] == value:
             continue
@@ -76,13 +76,13 @@ def check_fingerprint(then: Mapping[str, Any], now: Mapping[str, Any], path: Pat
             raise CheckpointError(
                 f"checkpoint {path} is of a run whose teacher had other weights (SHA-256 "
                 f"{then[name][:12]}..., now {value[:12]}...): give cakd.teacher the former ones, "
-                "or start anew with resume=False"
+                f"or {START_ANEW}"
             )
         if name in ("num_classes", "num_image"):
             raise other_people(path, f"{name} {then[name]!r}", f"{value!r}")
         raise CheckpointError(
             f"checkpoint {path} has {name} {then[name]!r}, the config {value!r}: set it back, or "
-            "start anew with resume=False"
+            f"{START_ANEW}"
         )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from arcface_cakd.backbones import save_weights
 from arcface_cakd.config import TrainConfig
 from arcface_cakd.data import FaceLoader
+from arcface_cakd.data.folder import FaceFolder
 from arcface_cakd.distiller import Distiller
 from arcface_cakd.distributed import (
     barrier,
@@ -34,7 +35,7 @@ from arcface_cakd.engine.class_means import give_centers
 from arcface_cakd.engine.divergence import DivergenceGuard
 from arcface_cakd.engine.journal import Journal
 from arcface_cakd.engine.meters import Clock, Meter
-from arcface_cakd.engine.preflight import check_output
+from arcface_cakd.engine.preflight import check_apart, check_output
 from arcface_cakd.engine.stepping import Stepper
 from arcface_cakd.engine.validation import check_teacher, validate, validation_sets
 from arcface_cakd.errors import ArcfaceCakdError
@@ -112,6 +113,9 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
         if is_main():
             check_output(config.folder, resume=config.resume, force=config.force)
         run = build_run(config, device)
+        if isinstance(run.loader.views.images, FaceFolder):
+            cache = None if config.cakd is None else config.cakd.teacher["cache"]
+            check_apart(config.rec, {"output": config.folder, "cakd.teacher.cache": cache})
         sets = validation_sets(config.rec, config.val_targets) if is_main() else {}
     if is_main() and isinstance(run.model, Distiller):
         run.model.announce(logger)

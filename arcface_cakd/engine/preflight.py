@@ -1,7 +1,7 @@
 """What is looked at before a run begins, in our loop and in arcface_torch's: data and output."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from arcface_cakd.config import ConfigError
@@ -22,13 +22,41 @@ def check_output(folder: str | Path, *, resume: bool, force: bool) -> None:
     """
     if resume or force:
         return
-    held = [Path(folder) / "model.pt", *sorted(Path(folder).glob("checkpoint_gpu_*.pt"))]
+    checkpoints = sorted(Path(folder).glob("checkpoint_gpu_*.pt"))
+    held = [Path(folder) / "model.pt", *checkpoints]
     found = next((path for path in held if path.is_file()), None)
-    if found is not None:
-        raise ConfigError(
-            f"output {folder} holds another run ({found.name}): name another output, set "
-            "resume=True to go on with it, or force=True to write over it"
-        )
+    if found is None:
+        return
+    # Without a checkpoint there is nothing to go on from.
+    goes_on = "set resume=True to go on with it, " if checkpoints else ""
+    raise ConfigError(
+        f"output {folder} holds another run ({found.name}): name another output, {goes_on}"
+        "or set force=True to write over it"
+    )
+
+
+def check_apart(rec: str | Path, places: Mapping[str, str | Path | None]) -> None:
+    """Keep what a run writes out of a folder whose subfolders are people.
+
+    There it would be taken for a person at the next start, so that the run could not go on.
+
+    Args:
+        rec: the data set, a folder of one folder per identity.
+        places: what the run writes to, by the names of the settings.
+
+    Raises:
+        ConfigError: one lies in ``rec`` and is not hidden by a name that begins with a dot.
+    """
+    root = Path(rec).resolve()
+    for name, place in places.items():
+        if place is None or not Path(place).resolve().is_relative_to(root):
+            continue
+        parts = Path(place).resolve().relative_to(root).parts
+        if not any(part[0] == "." for part in parts):
+            raise ConfigError(
+                f"{name} {place} lies in {rec}, whose folders are taken for people: name a folder "
+                "elsewhere"
+            )
 
 
 def check_num_classes(given: int | None, found: int, rec: str) -> None:

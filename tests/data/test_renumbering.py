@@ -45,6 +45,14 @@ def test_people_are_numbered_in_the_order_of_labels(tmp_path, options, caplog):
     assert verify(out) == (12, [])
 
 
+def test_landmarks_of_the_set_that_was_replaced_are_named(tmp_path, caplog):
+    """As many rows as there are images: training would take them for this set's."""
+    folder, out = write(tmp_path / "in"), write(tmp_path / "out")
+    np.save(out / "train_landmarks.npy", np.full((7, 5, 2), 50, np.float32))
+    renumber(folder, out, force=True)
+    assert f"{out / 'train_landmarks.npy'}: is of the former data set" in caplog.text
+
+
 def test_landmarks_go_along(tmp_path):
     folder, out = write(tmp_path / "in"), tmp_path / "out"
     points = np.random.default_rng(0).uniform(30, 80, (7, 5, 2)).astype(np.float32)

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 import torch
-from helpers.engine_runs import make_faces, small_cakd, small_config
+from helpers.engine_runs import made_face, make_faces, png, small_cakd, small_config
 
 from arcface_cakd.config import ConfigError
 from arcface_cakd.engine import checkpoint_path, train
@@ -45,10 +45,33 @@ def test_an_output_that_holds_another_run_is_refused(faces, tmp_path, left):
         train(config, stop_after_step=1)
     line = str(error.value)
     assert left in line and str(tmp_path) in line and "\n" not in line
+    # Only a checkpoint can be gone on with.
+    assert ("resume=True" in line) == left.startswith("checkpoint")
     assert [path.name for path in tmp_path.iterdir()] == [left]
     assert (tmp_path / left).read_bytes() == b"of hours"
     train(dataclasses.replace(config, force=True), stop_after_step=1)  # as it advises
     assert (tmp_path / "metrics.jsonl").is_file()
+
+
+def test_what_a_run_writes_is_no_person(tmp_path):
+    """Else it could not go on: its output would be a folder without an image, to be removed."""
+    rec = tmp_path / "people"
+    for identity in range(3):
+        (rec / f"p{identity}").mkdir(parents=True)
+        for number in range(2):
+            (rec / f"p{identity}" / f"{number}.png").write_bytes(png(made_face(identity, number)))
+    cakd = small_cakd(teacher=dict(network="swin_mini", weights="random", cache=str(rec / "cache")))
+    for config, said in (
+        (small_config(rec, rec / "run"), "output"),
+        (small_config(rec, rec), "output"),
+        (small_config(rec, tmp_path / "run", cakd=cakd), "cakd.teacher.cache"),
+    ):
+        with pytest.raises(ConfigError, match="whose folders are taken for people") as error:
+            train(config, stop_after_step=1)
+        assert str(error.value).startswith(f"{said} ")
+        assert sorted(path.name for path in rec.iterdir()) == ["p0", "p1", "p2"]
+    for place in (rec / ".run", tmp_path / "people too"):
+        assert train(small_config(rec, place), stop_after_step=1).global_step == 1
 
 
 def test_what_a_run_left_that_kept_nothing_is_no_other_run(faces, tmp_path):

@@ -142,6 +142,23 @@ def test_other_losses_start_their_averages_anew(faces, tmp_path):
     assert resumed.history[-1]["terms"].keys() == {"embedding_cosine", "anchoring", "preservation"}
 
 
+def test_losses_in_another_order_are_refused(faces, tmp_path):
+    """The optimiser's state goes by the order of parameters: momentum would be another loss's."""
+    fitnet, vid = dict(name="fitnet"), dict(name="vid")
+
+    def distilled(*losses):
+        return small_cakd(prompts=None, urfm=None, losses=list(losses))
+
+    settings = dict(num_epoch=1, save_all_states=True)
+    config = small_config(faces, tmp_path, cakd=distilled(fitnet, vid), **settings)
+    train(config, stop_after_step=2)
+    other = dataclasses.replace(config, cakd=distilled(vid, fitnet), resume=True)
+    assert "losses in their former order" in refused(other)
+    # What learns nothing may come and go, and a former order is taken.
+    more = dataclasses.replace(config, cakd=distilled(dict(name="rkd"), fitnet, vid), resume=True)
+    assert train(more, stop_after_step=4).global_step == 4
+
+
 def test_a_checkpoint_that_cannot_be_written_is_one_line(faces, tmp_path, monkeypatch):
     def fail(content, path):
         path.write_bytes(b"half")
@@ -202,6 +219,15 @@ def test_resuming_without_a_checkpoint_names_the_path(faces, tmp_path):
 )
 def test_a_checkpoint_of_another_run_is_refused(kept, change, said):
     assert said in refused(dataclasses.replace(kept, resume=True, **change))
+
+
+def test_to_start_anew_is_no_dead_end(kept, tmp_path):
+    """In the same output it would be refused as another run's."""
+    message = refused(dataclasses.replace(kept, resume=True, seed=4))
+    assert message.endswith("start anew with resume=False and another output")
+    output = str(tmp_path / "anew")
+    anew = dataclasses.replace(kept, resume=False, seed=4, output=output)
+    assert train(anew, stop_after_step=1).global_step == 1
 
 
 def test_a_person_who_was_added_is_no_dead_end(kept, tmp_path):
