@@ -24,10 +24,10 @@ def embedding(weight: float) -> Entry:
     return {"name": "embedding_cosine", "weight": weight}
 
 
-def with_urfm(feature: float, attention: float) -> Entry:
-    """The embedding at 64, and URFM as it is by default, at the demo's rate (5 times 0.1)."""
+def with_urfm(feature: float, attention: float, alone: float = 64.0) -> Entry:
+    """The embedding, and URFM as it is by default, at the demo's rate (5 times 0.1)."""
     return distilled(
-        embedding(64.0),
+        embedding(alone),
         {"name": "urfm_feature", "weight": feature},
         {"name": "urfm_attention", "weight": attention},
         urfm={},
@@ -73,6 +73,8 @@ def _methods() -> dict[str, Entry | None]:
             methods[f"{name}_{weight:g}"] = distilled({"name": name, "weight": weight, **settings})
     methods["embedding_64_urfm_5_100"] = with_urfm(5.0, 100.0)
     methods["embedding_64_urfm_50_1"] = with_urfm(50.0, 1.0)
+    methods["embedding_64_urfm_200_1"] = with_urfm(200.0, 1.0)
+    methods["embedding_256_urfm_200_1"] = with_urfm(200.0, 1.0, alone=256.0)
     return methods
 
 
@@ -89,5 +91,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
         for factor in (1.0, 0.2, 3.0)
         for name, (middle, _) in RIVALS.items()
     ),
-    "urfm": ("embedding_64_urfm_5_100", "embedding_64_urfm_50_1"),
+    "urfm": (
+        "embedding_64_urfm_50_1",
+        "embedding_64_urfm_5_100",
+        "embedding_64_urfm_200_1",
+        "embedding_256_urfm_200_1",
+    ),
 }
