@@ -75,6 +75,12 @@ def _methods() -> dict[str, Entry | None]:
     methods["embedding_64_urfm_50_1"] = with_urfm(50.0, 1.0)
     methods["embedding_64_urfm_200_1"] = with_urfm(200.0, 1.0)
     methods["embedding_256_urfm_200_1"] = with_urfm(200.0, 1.0, alone=256.0)
+    # For teachers that take prompts: the Swins of made faces.
+    methods["embedding_64_urfm_50_1_apt"] = {
+        **with_urfm(50.0, 1.0),
+        "prompts": {"num_tokens": 4},
+        "preservation": {},
+    }
     return methods
 
 
@@ -91,6 +97,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         for factor in (1.0, 0.2, 3.0)
         for name, (middle, _) in RIVALS.items()
     ),
+    "apt": ("embedding_64_urfm_50_1_apt",),
     "urfm": (
         "embedding_64_urfm_50_1",
         "embedding_64_urfm_5_100",

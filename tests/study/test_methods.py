@@ -38,7 +38,7 @@ def built(grid, cell, teacher):
 
 
 def test_every_method_builds_and_holds_what_its_entry_says(grid, methods):
-    teacher = on_meta("test_tiny", 16)
+    convolutional, swin = (on_meta(name, 16) for name in ("test_tiny", "swin_mini"))
     for method, entry in methods.METHODS.items():
         cell = grid.Cell("real", method, 1)
         if entry is None:
@@ -46,13 +46,14 @@ def test_every_method_builds_and_holds_what_its_entry_says(grid, methods):
             continue
         if "fsp" in method:  # its stages must differ in size between neighbours, as these do not
             continue
-        distiller, config = built(grid, cell, teacher)
+        prompted = method in methods.GROUPS["apt"]
+        distiller, config = built(grid, cell, swin if prompted else convolutional)
         assert set(distiller.losses) == {loss["name"] for loss in entry["losses"]}
-        assert distiller.prompts is None
+        assert (distiller.prompts is not None) == prompted
         has_urfm = any(name.startswith("urfm") for name in distiller.losses)
         assert (distiller.urfm is not None) == has_urfm
         assert (distiller.anchoring is not None) == has_urfm
-        assert config.cakd.preservation is None
+        assert (config.cakd.preservation is not None) == prompted
         weights = {loss.name: loss.weight for loss in config.cakd.losses}
         assert weights == {loss["name"]: loss["weight"] for loss in entry["losses"]}
 
