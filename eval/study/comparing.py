@@ -1,5 +1,6 @@
 """Cells brought together: which may be compared, and how they compare."""
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -11,6 +12,7 @@ from grid import Cell, StudyError
 from methods import REFERENCES
 from records import FIGURES, ON_LISTED, read_people, records, unpacked_scores
 
+from arcface_cakd.config import TrainConfig
 from arcface_cakd.evaluation import (
     Bootstrap,
     Estimate,
@@ -193,9 +195,12 @@ def tied(part: str, one: str, other: str, sentinels: Sequence[Mapping[str, Any]]
 def check_settings_agree(cells: Mapping[Cell, Record]) -> None:
     """Refuse cells whose students trained with different settings, but for method and seed.
 
+    A setting that a record does not name came later, and had the default that it has now.
+
     Raises:
         StudyError: they did; the message names the setting.
     """
+    later = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
     first: tuple[Cell, Mapping[str, Any]] | None = None
     for cell, record in cells.items():
         if "settings" not in record:
@@ -205,7 +210,7 @@ def check_settings_agree(cells: Mapping[Cell, Record]) -> None:
             continue
         by, known = first
         for key in sorted(known.keys() | record["settings"].keys()):
-            here, there = record["settings"].get(key), known.get(key)
+            here, there = (of.get(key, later.get(key)) for of in (record["settings"], known))
             if key not in ("cakd", "seed") and here != there:
                 raise StudyError(
                     f"{by} and {cell} were trained with different {key} ({there!r}, {here!r}): "

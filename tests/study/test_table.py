@@ -222,6 +222,12 @@ class TestRefusals:
         write(study, runs, "plain", 2, settings={"lr": 0.2, "seed": 2})
         assert "trained with different lr (0.1, 0.2)" in refused(study, runs, capsys)
 
+    def test_a_setting_that_came_later_had_todays_default(self, study, runs, capsys):
+        write(study, runs, "plain", 2, settings={"lr": 0.1, "seed": 2, "freeze_centers": False})
+        shown(study, runs, capsys)
+        write(study, runs, "plain", 2, settings={"lr": 0.1, "seed": 2, "freeze_centers": True})
+        assert "different freeze_centers (False, True)" in refused(study, runs, capsys)
+
     def test_other_pairs(self, study, runs, capsys):
         kept = study.records.read_record(runs, study.grid.Cell("real", "plain", 2))
         kept["sets"]["dev"]["bin"] = "0" * 16
