@@ -2,6 +2,7 @@
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 
@@ -86,6 +87,32 @@ def test_the_demos_table_is_what_it_measured():
     assert not rows
     histogram = " | ".join(f"{100 * found['histogram_accuracy'][each]:.1f}" for each in sets)
     assert f"\n| colour histogram alone | {histogram} | - |" in README
+
+
+def test_the_table_of_real_faces_is_what_the_cells_found():
+    runs = ROOT / "eval" / "study" / "runs" / "real"
+    rows = {
+        "colour_histogram": ("colour histogram alone", (0,)),
+        "plain": ("student, plain", (1, 2, 3)),
+        "embedding_10": ("embedding only, weight 10", (1, 2, 3)),
+        "embedding_64": ("embedding only, weight 64", (1, 2, 3)),
+        "embedding_64_urfm_50_1": ("embedding 64 and URFM", (1, 2, 3)),
+        "teacher": ("teacher", (0,)),
+    }
+    shown = README.replace("**", "")
+    for method, (label, seeds) in rows.items():
+        cells = [json.loads((runs / method / f"{seed}.json").read_text()) for seed in seeds]
+        figures = [cell["sets"]["dev"]["figures"] for cell in cells]
+
+        def cell(name, scale, digits, spread=True, figures=figures):
+            values = [scale * found[name] for found in figures]
+            text = f"{statistics.mean(values):.{digits}f}"
+            if spread and len(values) > 1:
+                text += f" ± {statistics.stdev(values):.{digits}f}"
+            return text
+
+        row = (cell("1-auc", 1, 4), cell("accuracy", 100, 1), cell("tar@far=0.01", 100, 1, False))
+        assert f"\n| {label} | {' | '.join(row)} |" in shown, method
 
 
 def test_ci_runs_the_test_command():
