@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers.integer_draws import draw
 from helpers.record_sets import pixels
 
 from arcface_cakd.data import Augmentation, get_dataloader
@@ -171,20 +172,6 @@ def test_each_happens_as_often_as_it_is_said_and_by_itself():
 
 def test_what_is_drawn_stays_what_it_was():
     """Golden values, by Python integers: a run resumes with the same views after an upgrade."""
-    mask = 2**64 - 1
-
-    def mix(z):
-        z = (z + 0x9E3779B97F4A7C15) & mask
-        z = ((z ^ z >> 30) * 0xBF58476D1CE4E5B9) & mask
-        z = ((z ^ z >> 27) * 0x94D049BB133111EB) & mask
-        return z ^ z >> 31
-
-    def draw(key, *context):
-        state = 0
-        for number in context:
-            state = mix(state ^ number & mask)
-        return mix((state + key * 0x9E3779B97F4A7C15) & mask)
-
     for seed, view in ((0, 0), (2048, 3), (-1, 1)):
         drawn = view_draws(np.arange(1, 20), seed, view, 4)
         expected = [

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers.integer_draws import draw
 from helpers.record_sets import encoded, identify, jpeg, pixels, write_records
 from PIL import Image
 
@@ -121,20 +122,6 @@ def test_order_and_flips_are_fair_and_hang_on_seed_and_epoch():
 
 def test_order_and_flips_stay_what_they_were():
     """Golden values, by Python integers: a run resumes with the same data after an upgrade."""
-    mask = 2**64 - 1
-
-    def mix(z):
-        z = (z + 0x9E3779B97F4A7C15) & mask
-        z = ((z ^ z >> 30) * 0xBF58476D1CE4E5B9) & mask
-        z = ((z ^ z >> 27) * 0x94D049BB133111EB) & mask
-        return z ^ z >> 31
-
-    def draw(key, *context):
-        state = 0
-        for number in context:
-            state = mix(state ^ number & mask)
-        return mix((state + key * 0x9E3779B97F4A7C15) & mask)
-
     keys = list(range(1, 100))
     for seed, epoch in ((0, 0), (2048, 3), (-1, 1)):
         order = sorted(range(99), key=lambda i: draw(keys[i], seed, epoch, 0))
