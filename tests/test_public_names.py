@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-LAZY = ["arcface_cakd", "arcface_cakd.arcface_torch", "arcface_cakd.data"]
+LAZY = [
+    "arcface_cakd",
+    "arcface_cakd.arcface_torch",
+    "arcface_cakd.data",
+    "arcface_cakd.preparation",
+]
 
 
 def typed_imports(package):

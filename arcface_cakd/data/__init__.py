@@ -1,6 +1,6 @@
-"""Data sets: training images, verification sets, packing.
+"""Data sets: training images, verification sets.
 
-The names below load on first use: what only draws or packs pictures does without PyTorch.
+The names below load on first use: what only draws or writes pictures does without PyTorch.
 """
 
 import importlib
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from arcface_cakd.data.images import decode_image as decode_image
     from arcface_cakd.data.loader import FaceLoader as FaceLoader
     from arcface_cakd.data.loader import get_dataloader as get_dataloader
-    from arcface_cakd.data.packing import pack_folder as pack_folder
-    from arcface_cakd.data.packing import write_identity_records as write_identity_records
+    from arcface_cakd.data.record_sets import write_identity_records as write_identity_records
     from arcface_cakd.data.tensors import as_batch as as_batch
 
 _PUBLIC = {
@@ -29,10 +28,9 @@ _PUBLIC = {
     "as_batch": "tensors",
     "decode_image": "images",
     "get_dataloader": "loader",
-    "pack_folder": "packing",
     "read_bin": "bins",
     "write_bin": "bins",
-    "write_identity_records": "packing",
+    "write_identity_records": "record_sets",
 }
 __all__ = sorted(_PUBLIC)
 

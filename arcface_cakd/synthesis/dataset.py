@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from arcface_cakd.data.bins import write_bin
+from arcface_cakd.data.contact_sheet import COLUMNS, ROWS, write_contact_sheet
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.face_landmarks import LANDMARKS_FILE
-from arcface_cakd.data.packing import write_identity_records
+from arcface_cakd.data.record_sets import write_identity_records
 from arcface_cakd.files import atomic_path
 from arcface_cakd.progress import track
 from arcface_cakd.synthesis.camera import encode
-from arcface_cakd.synthesis.contact_sheet import COLUMNS, ROWS, write_contact_sheet
 from arcface_cakd.synthesis.identity import Identity, change_appearance, sample_identity
 from arcface_cakd.synthesis.nuisance import View, sample_nuisance
 from arcface_cakd.synthesis.render import render

@@ -8,12 +8,12 @@ from helpers.record_sets import encoded, jpeg, pixels
 from PIL import Image
 
 from arcface_cakd.cli import main
-from arcface_cakd.data import DataError, get_dataloader, pack_folder
+from arcface_cakd.data import DataError, get_dataloader
 from arcface_cakd.data.damage import verify
 from arcface_cakd.data.folder import FaceFolder, identity_folders
 from arcface_cakd.data.image_files import SUFFIXES, begins_as_image
 from arcface_cakd.data.inspection import inspect
-from arcface_cakd.data.packing import Packed
+from arcface_cakd.preparation.packing import Packed, pack_folder
 from arcface_cakd.recordio import MXIndexedRecordIO, unpack
 
 Image.init()

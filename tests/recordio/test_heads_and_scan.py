@@ -15,7 +15,7 @@ from arcface_cakd.recordio import (
     unpack,
 )
 from arcface_cakd.recordio.heads import read_heads
-from arcface_cakd.recordio.scan import rebuild_index, scan
+from arcface_cakd.recordio.scan import scan
 
 
 def random_records(folder, seed, count=200):
@@ -82,32 +82,6 @@ class TestWithoutAnIndex:
         with pytest.raises(RecordIOError) as raised:
             MXIndexedRecordIO(folder / "train.idx", folder / "train.rec", "r")
         assert f"'arcface-cakd data index {folder / 'train.rec'}' rebuilds it" in str(raised.value)
-
-    def test_it_is_rebuilt_to_the_byte(self, insightface_set):
-        folder, _ = insightface_set
-        expected = (folder / "train.idx").read_bytes()
-        assert expected.startswith(b"1\t0\n") and b"\n0\t" in expected
-        (folder / "train.idx").unlink()
-        assert rebuild_index(folder / "train.rec", folder / "train.idx") == (31, True)
-        assert (folder / "train.idx").read_bytes() == expected
-
-    @pytest.mark.parametrize("ids", [[0, 0, 0], [5, 6, 5], [0, 1, 2**63]])
-    def test_keys_are_places_where_ids_do_not_tell_them(self, tmp_path, ids):
-        rec, idx = tmp_path / "train.rec", tmp_path / "train.idx"
-        payloads = [pack(IRHeader(0, 1.0, number, 0), b"x" * i) for i, number in enumerate(ids)]
-        rec.write_bytes(b"".join(framing.frame(payload) for payload in payloads))
-        assert rebuild_index(rec, idx) == (3, False)
-        reader = MXIndexedRecordIO(idx, rec, "r")
-        assert [reader.read_idx(key) for key in range(3)] == payloads
-
-    def test_damage_stops_it(self, insightface_set):
-        folder, _ = insightface_set
-        stored = bytearray((folder / "train.rec").read_bytes())
-        stored[0] ^= 1
-        (folder / "train.rec").write_bytes(stored)
-        with pytest.raises(RecordIOError, match="byte 0: no record begins here"):
-            rebuild_index(folder / "train.rec", folder / "new.idx")
-        assert not list(folder.glob("*new*"))
 
     def test_reading_goes_on_behind_damage(self, insightface_set):
         folder, images = insightface_set

@@ -8,8 +8,8 @@ from helpers.record_sets import encoded, jpeg, pixels
 from PIL import Image
 
 from arcface_cakd.cli import main
-from arcface_cakd.data import DataError, get_dataloader, pack_folder, write_identity_records
-from arcface_cakd.data.packing import Packed
+from arcface_cakd.data import DataError, get_dataloader, write_identity_records
+from arcface_cakd.preparation.packing import Packed, pack_folder
 from arcface_cakd.recordio import MXIndexedRecordIO, unpack
 
 

@@ -8,14 +8,11 @@ import numpy as np
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.face_landmarks import LANDMARKS_FILE, FaceLandmarks, find_landmarks
 from arcface_cakd.data.labels import all_labels
-from arcface_cakd.data.packing import (
-    check_vacant,
-    warn_of_former_landmarks,
-    write_identity_records,
-    write_labels,
-)
+from arcface_cakd.data.record_sets import write_identity_records
 from arcface_cakd.data.records import split
 from arcface_cakd.files import atomic_path
+from arcface_cakd.preparation.labels_table import write_labels
+from arcface_cakd.preparation.output import check_vacant, warn_of_former_landmarks
 from arcface_cakd.progress import track
 from arcface_cakd.recordio import MXIndexedRecordIO
 from arcface_cakd.recordio.heads import read_heads

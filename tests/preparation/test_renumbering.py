@@ -7,7 +7,7 @@ from helpers.record_sets import jpeg, write_records
 from arcface_cakd.cli import main
 from arcface_cakd.data import DataError, FaceLandmarks, get_dataloader
 from arcface_cakd.data.damage import verify
-from arcface_cakd.data.renumbering import renumber
+from arcface_cakd.preparation.renumbering import renumber
 from arcface_cakd.recordio import MissingKeyError, MXIndexedRecordIO, unpack
 
 LABELS = [7, 100_000, 3, 7, 3, 3, 12]  # of the images, in the order of their keys
@@ -76,20 +76,6 @@ def test_the_command(tmp_path, capsys):
     assert main(["data", "renumber", str(folder), str(out)]) == 1
     assert "a data set is there" in capsys.readouterr().err
     assert main(["data", "renumber", str(folder), str(out), "--force"]) == 0
-
-
-def test_the_index_command(tmp_path, capsys):
-    folder = write(tmp_path / "in")
-    before = (folder / "train.idx").read_bytes()
-    rec = str(folder / "train.rec")
-    assert main(["data", "index", rec]) == 1
-    assert "an index is there: replace it with --force" in capsys.readouterr().err
-    (folder / "train.idx").unlink()
-    assert main(["data", "index", rec]) == 0
-    assert "7 records, whose keys are the ids in their headers" in capsys.readouterr().out
-    assert (folder / "train.idx").read_bytes() == before
-    assert main(["data", "index", str(folder / "train.idx")]) == 1
-    assert "not a .rec file" in capsys.readouterr().err
 
 
 def test_a_set_without_key_0_is_read_by_the_host_afterwards(tmp_path):

@@ -1,0 +1,30 @@
+"""``arcface-cakd data``: an action is a module of this package.
+
+It has ``HELP`` (one line), ``EXAMPLE``, ``configure(parser)`` and ``run(args)``.
+"""
+
+import argparse
+import importlib
+
+HELP = "make, pack, renumber, index, inspect and verify data sets"
+
+ACTIONS = ("synthesize", "pack", "renumber", "index", "inspect", "verify")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "example: arcface-cakd data inspect /data/ms1m-retinaface-t1"
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    for name in ACTIONS:
+        module = importlib.import_module(f"arcface_cakd.cli.data.{name}")
+        action = actions.add_parser(
+            name,
+            help=module.HELP,
+            description=module.HELP,
+            epilog=f"example: {module.EXAMPLE}",
+        )
+        action.set_defaults(run_action=module.run)
+        module.configure(action)
+
+
+def run(args: argparse.Namespace) -> int:
+    return args.run_action(args)
