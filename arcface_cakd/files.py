@@ -1,28 +1,32 @@
-"""Files that appear whole or not at all: written beside and renamed."""
+"""Files that appear whole or not at all: written beside, flushed to the disk, and renamed."""
 
 import contextlib
 import os
+import secrets
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
+
+_NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
+_LONGEST_STEM = 100  # of a partial file's name, which has more to hold than the file's own
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a path beside ``path`` to write to; rename it to ``path`` when the block succeeds.
+    """Yield a path beside ``path`` to write to; put it in ``path``'s place when the block succeeds.
 
     The parent folder is made if it is missing. If the block raises, the partial file is removed
     and whatever stood at ``path`` is left as it was; if the process is killed, the next one on
     this machine that writes ``path`` removes it. The suffix is kept, because some writers
-    (numpy, matplotlib) choose or append by it.
+    (numpy, matplotlib) choose or append by it. See ``partial_beside`` and ``put_in_place``.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(path)
-    partial = path.with_name(f"{_partial_prefix(path)}{os.getpid()}{_partial_suffix(path)}")
+    partial = partial_beside(path)
     try:
         yield partial
-        os.replace(partial, path)
+        put_in_place(partial, path)
     except OSError as error:
         if error.filename == str(partial):
             error.filename = str(path)  # the name that the user knows
@@ -31,15 +35,86 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def partial_beside(path: str | os.PathLike) -> Path:
+    """Make an empty file beside ``path``, for ``put_in_place`` when it is written.
+
+    Nobody can have put a file or a link there before, for nobody can tell its name; and nobody
+    reads it who may not read what stands at ``path``.
+
+    Raises:
+        OSError: it cannot be made; of the name ``path``.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path)
+    name = f"{_partial_prefix(path)}{os.getpid()}-{secrets.token_hex(8)}{_partial_suffix(path)}"
+    partial = path.with_name(name)
+    mode = 0o666 if _mode(path) is None else 0o600
+    try:
+        os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINKS, mode))
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    return partial
+
+
+def put_in_place(partial: str | os.PathLike, path: str | os.PathLike) -> None:
+    """Rename a written file to ``path``: after a crash of the machine one of the two is there.
+
+    A link at ``path`` is replaced, not followed; the permissions of a file there stay.
+    """
+    mode = _mode(path)
+    if mode is not None:
+        with contextlib.suppress(OSError):  # disks that know no permissions
+            os.chmod(partial, mode)
+    sync(partial)
+    os.replace(partial, path)
+    _sync_folder(Path(path).parent)
+
+
+def sync(path: str | os.PathLike) -> None:
+    """Wait until what was written to a file is on the disk."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Write ``text`` as UTF-8, atomically."""
     with atomic_path(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
+def open_own(path: str | os.PathLike, mode: str, **options: Any) -> IO:
+    """``open`` for a file that grows or changes in its place: OSError where a link stands there."""
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | _NO_LINKS, 0o666)
+
+    return open(path, mode, opener=opener, **options)
+
+
+def _mode(path: str | os.PathLike) -> int | None:
+    """The permissions of a file, None where there is none."""
+    try:
+        found = os.lstat(path).st_mode
+    except OSError:
+        return None
+    return stat.S_IMODE(found) if stat.S_ISREG(found) else None
+
+
+def _sync_folder(folder: Path) -> None:
+    """So that a rename outlives a crash of the machine; some disks and systems have no such."""
+    with contextlib.suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
 def _partial_prefix(path: Path) -> str:
     # Folders may be shared: a process number means something on its own machine only.
-    return f".{path.stem}.{socket.gethostname()}-"
+    return f".{path.stem[:_LONGEST_STEM]}.{socket.gethostname()}-"
 
 
 def _partial_suffix(path: Path) -> str:
@@ -52,8 +127,8 @@ def _remove_abandoned(path: Path) -> None:
     with contextlib.suppress(OSError):
         for name in os.listdir(path.parent):
             if name.startswith(prefix) and name.endswith(suffix):
-                number = name[len(prefix) : -len(suffix)]
-                if number.isdecimal() and not _runs(int(number)):
+                number, _, rest = name[len(prefix) : -len(suffix)].partition("-")
+                if rest and number.isdecimal() and not _runs(int(number)):
                     path.with_name(name).unlink(missing_ok=True)
 
 

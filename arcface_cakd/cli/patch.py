@@ -130,6 +130,7 @@ def _revert(args: argparse.Namespace) -> int:
         print(f"{path}: kept, it is yours")
     for path in outcome.copies:
         print(f"{path}: carried blocks of arcface-cakd, taken out too")
+    _print_outside(outcome)
     for line in outcome.left:
         print(line)
     if not outcome.written and not outcome.removed:
@@ -191,6 +192,7 @@ def _figures(outcome, state: str) -> dict:
         "state": state,
         "exit_code": EXIT_CODES[state],
         "copies": outcome.copies,
+        "outside": {path: str(target) for path, target in outcome.outside.items()},
         "sets": [
             {
                 "name": found.patch_set.name,
@@ -223,6 +225,12 @@ def _print_yours(outcome) -> None:
         print(f"{path}: kept, it is yours")
     for path in outcome.copies:
         print(f"{path}: carries blocks of arcface-cakd, left as it is")
+    _print_outside(outcome)
+
+
+def _print_outside(outcome) -> None:
+    for path, target in outcome.outside.items():
+        print(f"{path}: a link out of {outcome.root}: the file is {target}")
 
 
 def _count(number: int, what: str) -> str:

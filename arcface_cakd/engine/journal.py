@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from arcface_cakd.files import write_text
+from arcface_cakd.files import open_own, write_text
 
 logger = logging.getLogger("arcface_cakd")
 
@@ -107,7 +107,7 @@ class Journal:
 
     def _write(self, line: dict[str, Any]) -> None:
         self.history.append(line)
-        with self._path.open("a", encoding="utf-8") as file:
+        with open_own(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         for name, value in _scalars(line):
             self._board.add_scalar(name, value, line["step"])

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,18 +87,41 @@ def write_host(root: Path, texts: dict[str, str | None]) -> None:
 
     All are written beside their places before the first is renamed, so that a full disk changes
     nothing. The permissions of files stay.
+
+    Raises:
+        PatchError: a file to write is a link that leads nowhere, or lies behind one: what it
+            named would be made, wherever that is. Nothing is changed then.
     """
+    for name, text in texts.items():
+        if text is not None:
+            _refuse_dangling(root, name)
     with contextlib.ExitStack() as renames:
         for name, text in texts.items():
             if text is not None:
                 path = (root / name).resolve()  # a link stays a link
                 partial = renames.enter_context(atomic_path(path))
                 partial.write_bytes(text.encode("utf-8", "surrogateescape"))
-                if path.exists():
-                    shutil.copymode(path, partial)
     for name, text in texts.items():
         if text is None:
             (root / name).unlink(missing_ok=True)
+
+
+def leads_outside(root: Path, name: str) -> Path | None:
+    """The file that a path in the host stands for, where links lead out of the host; else None."""
+    target = (root / name).resolve()
+    return None if target.is_relative_to(root.resolve()) else target
+
+
+def _refuse_dangling(root: Path, name: str) -> None:
+    path = root / name
+    for place in (path, *path.parents):
+        if place == root:
+            return
+        if place.is_symlink() and not place.exists():
+            raise PatchError(
+                f"{place}: a link to {os.readlink(place)}, which is not there: remove it; nothing "
+                "was changed"
+            )
 
 
 def _read(root: Path, name: str) -> HostFile:

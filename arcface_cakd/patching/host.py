@@ -8,7 +8,13 @@ from arcface_cakd.patching.blocks import RECIPE, Block, put_in
 from arcface_cakd.patching.copies import find_copies, own_files, revert_copy
 from arcface_cakd.patching.edits import PatchSet, read_sets
 from arcface_cakd.patching.errors import PatchError
-from arcface_cakd.patching.folder import HostFile, find_host, read_host, write_host
+from arcface_cakd.patching.folder import (
+    HostFile,
+    find_host,
+    leads_outside,
+    read_host,
+    write_host,
+)
 from arcface_cakd.patching.host_recipes import is_our_recipe, recipe_files
 from arcface_cakd.patching.status import (
     STATES,
@@ -38,6 +44,7 @@ class Outcome:
         copies: paths of files that carry lines of ours and are no files of the sets: to patch and
             to check, all of them; to revert, those that it took blocks out of.
         left: what is left in such files by a revert, a line each.
+        outside: files that lie outside of the host, by the path in it that leads to them.
     """
 
     root: Path
@@ -48,6 +55,7 @@ class Outcome:
     kept: list[str] = field(default_factory=list)
     copies: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
+    outside: dict[str, Path] = field(default_factory=dict)
 
 
 def check(directory: str | os.PathLike, only: str | None = None) -> Outcome:
@@ -59,7 +67,7 @@ def check(directory: str | os.PathLike, only: str | None = None) -> Outcome:
     root, sets, host, copies = _open(directory, only)
     refuse_unknown_sets(root, host, sets)
     examined = [examine(patch_set, root, host) for patch_set in _chosen(sets, only)]
-    return Outcome(root, examined, copies=list(copies))
+    return Outcome(root, examined, copies=list(copies), outside=_outside(root, host, sets))
 
 
 def patch(
@@ -84,7 +92,7 @@ def patch(
     ]
     _refuse(root, examined)
 
-    outcome = Outcome(root, examined, copies=list(copies))
+    outcome = Outcome(root, examined, copies=list(copies), outside=_outside(root, host, sets))
     texts = {**_edited_files(host, examined), **_added_files(host, examined)}
     if only in (None, RECIPE_SET):
         versions = {patch_set.name: patch_set.version for patch_set in sets}
@@ -116,7 +124,7 @@ def revert(directory: str | os.PathLike, only: str | None = None) -> Outcome:
         raise PatchError(_and_more(refusals))
 
     texts: dict[str, str | None] = {}
-    outcome = Outcome(root, examined)
+    outcome = Outcome(root, examined, outside=_outside(root, host, sets))
     if only in (None, RECIPE_SET):
         gone.add(RECIPE)
     for file in host.values():
@@ -161,6 +169,12 @@ def _open(
             raise PatchError(file.damage)
     copies = {name: host.pop(name) for name in find_copies(host, sets)}
     return root, sets, host, copies
+
+
+def _outside(root: Path, host: dict[str, HostFile], sets: tuple[PatchSet, ...]) -> dict[str, Path]:
+    """The files that the sets edit or add and that links lead out of the host to."""
+    found = {name: leads_outside(root, name) for name in sorted(own_files(sets) & host.keys())}
+    return {name: target for name, target in found.items() if target is not None}
 
 
 def _chosen(sets: tuple[PatchSet, ...], only: str | None) -> list[PatchSet]:

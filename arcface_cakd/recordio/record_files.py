@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from arcface_cakd.errors import ArcfaceCakdWarning
+from arcface_cakd.files import partial_beside, put_in_place
 from arcface_cakd.recordio.framing import MissingKeyError, RecordIOError, frame, read_record
 from arcface_cakd.recordio.index import RecordIndex, read_index
 
@@ -58,7 +59,7 @@ class MXRecordIO:
         self.is_open = False
         if self.writable:
             self._check_owner()
-            _put_in_place(self._outputs)
+            _all_in_place(self._outputs)
         else:
             self._buffer = None
 
@@ -288,11 +289,8 @@ class _Output:
 
     def __init__(self, path: str):
         self.path = Path(path)
-        self.partial = self.path.with_name(
-            f".{self.path.stem}.{os.getpid()}.partial{self.path.suffix}"
-        )
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.partial = partial_beside(self.path)
             self.file = open(self.partial, "wb", buffering=1 << 20)  # noqa: SIM115
         except OSError as error:
             raise _cannot_open(path, error, "a place to write") from error
@@ -303,7 +301,7 @@ class _Output:
         self.partial.unlink(missing_ok=True)
 
 
-def _put_in_place(outputs: list[_Output]) -> None:
+def _all_in_place(outputs: list[_Output]) -> None:
     try:
         for output in outputs:
             output.file.close()
@@ -311,7 +309,7 @@ def _put_in_place(outputs: list[_Output]) -> None:
         for output in outputs[1:]:
             output.path.unlink(missing_ok=True)
         for output in outputs:
-            os.replace(output.partial, output.path)
+            put_in_place(output.partial, output.path)
     except OSError as error:
         raise RecordIOError(f"cannot be written: {error.strerror}", outputs[0].path) from error
     finally:

@@ -15,7 +15,7 @@ from arcface_cakd.data.tensors import normalised
 from arcface_cakd.distributed import is_main, rank
 from arcface_cakd.files import write_text
 from arcface_cakd.progress import track
-from arcface_cakd.teacher_cache.store import CacheError, as_arrays, sync, write_rows
+from arcface_cakd.teacher_cache.store import CacheError, as_arrays, sync_parts, write_rows
 
 BLOCK = 512  # images of a view that are computed, written and then marked as done
 
@@ -136,7 +136,7 @@ def compute(
                     "room, and the next run goes on from here"
                 ) from error
         if positions[-1] + 1 == block.stop:
-            sync(folder, names)
+            sync_parts(folder, names)
             progress.mark(block.number)
 
 

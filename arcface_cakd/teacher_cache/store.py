@@ -7,7 +7,6 @@ in the order of their keys. While a part is computed, ``done-<rank>.json`` names
 
 import json
 import math
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.features import FaceFeatures
-from arcface_cakd.files import write_text
+from arcface_cakd.files import open_own, sync, write_text
 
 INDEX = "index.json"
 Shapes = dict[str, tuple[int, ...]]  # of a row of each array, by name
@@ -94,7 +93,7 @@ def bytes_of(index: Index, shape: tuple[int, ...]) -> int:
 
 def create_part(folder: Path, index: Index, part: str, shape: tuple[int, ...]) -> None:
     """Make the array of a part at its full length, without its numbers."""
-    with open(part_path(folder, part), "wb") as file:
+    with open_own(part_path(folder, part), "wb") as file:
         _write_header(file, index, shape)
         file.truncate(file.tell() + bytes_of(index, shape))
 
@@ -113,7 +112,7 @@ def write_rows(folder: Path, part: str, view: int, position: int, rows: np.ndarr
     By writing and not through a map: on a full disk that is an error and no crash.
     """
     path = part_path(folder, part)
-    with open(path, "r+b") as file:
+    with open_own(path, "r+b") as file:
         version = npy.read_magic(file)
         assert version == (1, 0)
         (_, images, _, *_), _, _ = npy.read_array_header_1_0(file)
@@ -121,11 +120,10 @@ def write_rows(folder: Path, part: str, view: int, position: int, rows: np.ndarr
         file.write(np.ascontiguousarray(rows).data)
 
 
-def sync(folder: Path, parts: Iterable[str]) -> None:
+def sync_parts(folder: Path, parts: Iterable[str]) -> None:
     """Wait until what was written of these is on the disk."""
     for part in parts:
-        with open(part_path(folder, part), "r+b") as file:
-            os.fsync(file.fileno())
+        sync(part_path(folder, part))
 
 
 def _write_header(file, index: Index, shape: tuple[int, ...]) -> None:

@@ -76,6 +76,38 @@ def test_permissions_and_links_stay(host, tmp_path):
     assert moved.read_bytes() == HOST["dataset.py"]
 
 
+def test_links_that_lead_nowhere_are_refused(host, tmp_path):
+    before = snapshot(host)
+    victim = tmp_path / "victim.py"
+    for place in ("utils/utils_cakd.py", "configs/one.py"):
+        (host / place).parent.mkdir(exist_ok=True)
+        (host / place).symlink_to(victim)
+        with pytest.raises(PatchError, match=rf"{place}: a link to {victim}, .*remove it; nothing"):
+            patch(host)
+        (host / place).unlink()
+    (host / "utils").rename(tmp_path / "utils")
+    (host / "utils").symlink_to(tmp_path / "gone")
+    with pytest.raises(PatchError, match=r"utils: a link to .*gone, which is not there"):
+        patch(host)
+    assert not victim.exists() and not (tmp_path / "gone").exists()
+    (host / "utils").unlink()
+    (tmp_path / "utils").rename(host / "utils")
+    assert snapshot(host).keys() == before.keys()
+    patch(host)
+    assert contents(host) == PATCHED
+
+
+def test_what_lies_outside_of_the_host_is_named(host, tmp_path):
+    moved = tmp_path / "elsewhere.py"
+    (host / "dataset.py").rename(moved)
+    (host / "dataset.py").symlink_to(moved)
+    (host / "train_v2.py").rename(host / "mine.py")
+    (host / "train_v2.py").symlink_to("mine.py")  # which is inside
+    for command in (check, patch, check, revert):
+        assert command(host).outside == {"dataset.py": moved}
+    assert moved.read_bytes() == HOST["dataset.py"]
+
+
 def test_a_checkout_of_insightface_will_do(host, tmp_path):
     inside = tmp_path / "insightface" / "recognition" / "arcface_torch"
     inside.parent.mkdir(parents=True)
