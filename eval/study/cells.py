@@ -18,18 +18,25 @@ from grid import (
     StudyError,
     cell_config,
     check_teacher_is_trained,
+    class_means_path,
     teacher_entry,
 )
-from methods import METHODS, REFERENCES
+from methods import METHODS, REFERENCES, TEACHERS_CENTRES
 from records import PairSet, record_path, rounded, scored, write_people
 from sources import digests
+from torch.nn import functional as F
 
 from arcface_cakd.backbones import build_teacher, get_model, load_weights
 from arcface_cakd.config import ConfigError
+from arcface_cakd.data.loader import open_images
+from arcface_cakd.data.reading import Views
 from arcface_cakd.engine import DivergenceError, train
 from arcface_cakd.evaluation import embed
+from arcface_cakd.files import atomic_path
 from arcface_cakd.losses.base import LossError
 from arcface_cakd.synthesis.histogram import colour_histogram
+
+RANDOM_CENTRES_DEVIATION = 0.01  # of each entry, in partial_fc/sharded.py
 
 
 def command_of(cell: Cell) -> str:
@@ -82,10 +89,14 @@ def run_cell(cell: Cell, faces: Path, work: Path, runs: Path) -> dict[str, Any]:
         record["sources"] = digests(teacher, None)
     elif cell.method in METHODS:
         config = cell_config(cell, faces, work)
+        if config.init_centers is not None:
+            make_class_means(cell, faces)
         settings = asdict(config)
         record["sources"] = digests(config.network, config.cakd)
         for place in ("rec", "output", "force"):  # where things lie on one machine says nothing
             del settings[place]
+        if config.init_centers is not None:
+            settings["init_centers"] = TEACHERS_CENTRES
         if config.cakd is not None:
             settings["cakd"]["teacher"] |= cell.of.teacher
             settings["cakd"]["teacher"]["cache"] = config.cakd.teacher["cache"] is not None
@@ -130,6 +141,31 @@ def embeddings_of(cell: Cell, faces: Path, work: Path, images: np.ndarray) -> np
         network = get_model(settings["network"], num_features=settings["embedding_size"])
         load_weights(network, work / "model.pt")
     return embed(network, images)
+
+
+def make_class_means(cell: Cell, faces: Path) -> None:
+    """Keep the teacher's class means as class centres to start from, unless they are there.
+
+    They are as long as the random ones are that they replace, so that the margin softmax, which
+    looks at directions alone, turns them as fast.
+    """
+    path = class_means_path(cell.of, faces)
+    with taken(path.parent / "lock") as ours:
+        if not ours:
+            raise StudyError(f"{path}: another process computes the class means: wait for it")
+        if path.is_file():
+            return
+        faces_seen = Views(open_images(faces / cell.of.folder), seed=0)
+        places = np.arange(len(faces_seen.images))
+        planes, labels = faces_seen.read(places, 0, np.zeros(len(places), dtype=bool))
+        network = build_teacher(cell.of.student["embedding_size"], **teacher_entry(cell.of, faces))
+        pixels = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+        unit = F.normalize(torch.from_numpy(embed(network, pixels)))
+        sums = unit.new_zeros(int(labels.max()) + 1, unit.shape[1])
+        sums.index_add_(0, torch.from_numpy(labels), unit)
+        centres = F.normalize(sums).float() * (RANDOM_CENTRES_DEVIATION * unit.shape[1] ** 0.5)
+        with atomic_path(path) as beside:
+            torch.save({"state_dict_softmax_fc": {"weight": centres}}, beside)
 
 
 def check_weights(cell: Cell, record: dict[str, Any], work: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from grid import Cell, StudyError
-from methods import REFERENCES
+from methods import REFERENCES, SETTINGS
 from records import FIGURES, ON_LISTED, read_people, records, unpacked_scores
 
 from arcface_cakd.config import TrainConfig
@@ -195,23 +195,26 @@ def tied(part: str, one: str, other: str, sentinels: Sequence[Mapping[str, Any]]
 def check_settings_agree(cells: Mapping[Cell, Record]) -> None:
     """Refuse cells whose students trained with different settings, but for method and seed.
 
+    What a method itself sets (``SETTINGS`` of methods.py) is the method.
+
     A setting that a record does not name came later, and had the default that it has now.
 
     Raises:
         StudyError: they did; the message names the setting.
     """
     later = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
-    first: tuple[Cell, Mapping[str, Any]] | None = None
+    first: tuple[Cell, Mapping[str, Any], set[str]] | None = None
     for cell, record in cells.items():
         if "settings" not in record:
             continue
+        own = {"cakd", "seed", *SETTINGS.get(cell.method, {})}
         if first is None:
-            first = cell, record["settings"]
+            first = cell, record["settings"], own
             continue
-        by, known = first
-        for key in sorted(known.keys() | record["settings"].keys()):
+        by, known, apart = first
+        for key in sorted((known.keys() | record["settings"].keys()) - own - apart):
             here, there = (of.get(key, later.get(key)) for of in (record["settings"], known))
-            if key not in ("cakd", "seed") and here != there:
+            if here != there:
                 raise StudyError(
                     f"{by} and {cell} were trained with different {key} ({there!r}, {here!r}): "
                     "they do not compare; run one again"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from methods import METHODS, REFERENCES
+from methods import METHODS, REFERENCES, SETTINGS, TEACHERS_CENTRES
 
 from arcface_cakd.config import TrainConfig, check_settings
 from arcface_cakd.errors import ArcfaceCakdError
@@ -197,13 +197,24 @@ def cell_config(cell: Cell, faces: Path, output: Path) -> TrainConfig:
     Raises:
         ConfigError: the entry of the method does not fit the package.
     """
-    settings: dict[str, Any] = dict(cell.of.student)
+    settings: dict[str, Any] = {**cell.of.student, **SETTINGS.get(cell.method, {})}
+    if settings.get("init_centers") == TEACHERS_CENTRES:
+        settings["init_centers"] = str(class_means_path(cell.of, faces))
     entry = METHODS[cell.method]
     if entry is not None:
-        teacher = teacher_entry(cell.of, faces)
-        teacher["cache"] = str(faces / "work" / "cache" / cell.of.folder)
+        teacher = {**teacher_entry(cell.of, faces), **entry.get("teacher", {})}
+        # A cache is of one stage and one augmentation.
+        kind = "".join(
+            f"_{key}_{teacher[key]}" for key in ("stage", "cached_views") if key in teacher
+        )
+        teacher["cache"] = str(faces / "work" / "cache" / f"{cell.of.folder}{kind}")
         settings["cakd"] = {**entry, "teacher": teacher}
     return _config(cell.of, settings, faces, output, seed=cell.seed)
+
+
+def class_means_path(data: Data, faces: Path) -> Path:
+    """Where the teacher's class means are, in the form in which a run keeps its class centres."""
+    return faces / "work" / "class_means" / data.folder / "checkpoint_gpu_0.pt"
 
 
 def teacher_config(data: Data, faces: Path) -> TrainConfig:

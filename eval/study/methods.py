@@ -1,7 +1,8 @@
 """The methods of the study: each a name, and the `cakd` entry that it trains with.
 
-An entry lacks its teacher, which the data bring. Each says itself what is on. All keep the
-student's own margin softmax, at weight 1.
+An entry lacks its teacher, which the data bring; what it says of the teacher is added to that.
+Each says itself what is on. All keep the student's own margin softmax, at weight 1, unless
+their name says otherwise.
 
 Weights: the embedding alone stands at 10, 64 and 256. Every rival has three, at which its gradient
 on the student is about as large as the embedding's at those: measured after 20 steps of one run,
@@ -36,8 +37,7 @@ def with_urfm(feature: float, attention: float, alone: float = 64.0) -> Entry:
     )
 
 
-# A rival's loss: its middle weight, and its settings where they are not its own defaults. Those
-# that compare with the teacher's class centres are not here: EdgeFace has none for this set.
+# A rival's loss: its middle weight, and its settings where they are not its own defaults.
 RIVALS: dict[str, tuple[float, Entry]] = {
     "adadistill": (0.86, {}),
     "at": (4300.0, {}),
@@ -60,28 +60,100 @@ RIVALS: dict[str, tuple[float, Entry]] = {
     "triplet_distillation": (25.0, {}),
     "vid": (3300.0, {}),
 }
+# Those that compare with the teacher's class centres: EdgeFace has none for this set, so they are
+# the means of its embeddings.
+CENTRE_RIVALS: dict[str, tuple[float, Entry]] = {
+    "arcdistill": (1.0, {}),
+    "cosdistill": (1.0, {}),
+    "dkd": (1.0, {}),
+    "gkd": (1.0, {}),
+    "kd": (1.0, {}),
+    "margin_distillation": (1.0, {}),
+    "ofa_kd": (1.0, {}),
+}
 FACTORS = (0.2, 1.0, 3.0)  # the embedding's gradient at 10, 64, 256: 2.5, 13.5, 42
+
+
+# Rivals that are also tried beside the embedding, as URFM is; most look at pixel features.
+BESIDE = ("at", "cakd_liu", "fitnet", "mgd", "pat", "reviewkd", "rkd", "scalekd", "vid")
+
+EMBEDDING, URFM = "embedding_64", "embedding_64_urfm_50_1"
+# What a method trains with where that is not what the data's other students do (grid.py).
+TEACHERS_CENTRES = "teacher's class means"  # made by cells.py, in place of random class centres
+SETTINGS: dict[str, dict[str, Any]] = {
+    f"{name}_{what}": settings
+    for name in (EMBEDDING, URFM)
+    for what, settings in {
+        "augmented": {"augment": {}},
+        "8_epochs": {"num_epoch": 8},
+        "class_means": {"init_centers": TEACHERS_CENTRES},
+    }.items()
+}
+
+
+def _rivals(factor: float) -> dict[str, Entry]:
+    """Each rival alone, at its middle weight times ``factor``."""
+    found = {}
+    for name, (middle, settings) in {**RIVALS, **CENTRE_RIVALS}.items():
+        weight = float(f"{middle * factor:g}")
+        found[f"{name}_{weight:g}"] = distilled({"name": name, "weight": weight, **settings})
+        if name in CENTRE_RIVALS:
+            found[f"{name}_{weight:g}"]["teacher"] = {"centers": "from_data"}
+    return found
+
+
+def _beside() -> dict[str, Entry]:
+    """The embedding, and a rival at its middle weight."""
+    return {
+        f"{EMBEDDING}_{name}_{weight:g}": distilled(
+            embedding(64.0), {"name": name, "weight": weight, **settings}
+        )
+        for name, (weight, settings) in RIVALS.items()
+        if name in BESIDE
+    }
+
+
+def _designs() -> dict[str, Entry]:
+    """Other forms of our own, of URFM and of what stands around it."""
+    urfm = with_urfm(50.0, 1.0)
+    learned = {
+        "lookup": "content",
+        "shared_lookup": False,
+        "fixed_values": False,
+        "standardise": "channel",
+        "residual": False,
+        "dim": 256,
+    }
+    return {
+        f"{EMBEDDING}_no_margin": distilled(embedding(64.0), margin_weight=0.0),
+        f"{URFM}_no_margin": {**urfm, "margin_weight": 0.0},
+        f"{URFM}_learned": {**urfm, "urfm": learned},
+        f"{URFM}_stage_1": {**urfm, "teacher": {"stage": 1}},
+        **{
+            name: (urfm if name.startswith(URFM) else distilled(embedding(64.0)))
+            | ({"teacher": {"cached_views": 4}} if "augment" in settings else {})
+            for name, settings in SETTINGS.items()
+        },
+    }
 
 
 def _methods() -> dict[str, Entry | None]:
     methods: dict[str, Entry | None] = {"plain": None}
     for alone in (10.0, 64.0, 256.0):
         methods[f"embedding_{alone:g}"] = distilled(embedding(alone))
-    for name, (middle, settings) in RIVALS.items():
-        for factor in FACTORS:
-            weight = float(f"{middle * factor:g}")
-            methods[f"{name}_{weight:g}"] = distilled({"name": name, "weight": weight, **settings})
+    for factor in FACTORS:
+        methods |= _rivals(factor)
     methods["embedding_64_urfm_5_100"] = with_urfm(5.0, 100.0)
-    methods["embedding_64_urfm_50_1"] = with_urfm(50.0, 1.0)
+    methods[URFM] = with_urfm(50.0, 1.0)
     methods["embedding_64_urfm_200_1"] = with_urfm(200.0, 1.0)
     methods["embedding_256_urfm_200_1"] = with_urfm(200.0, 1.0, alone=256.0)
-    # For teachers that take prompts: the Swins of made faces.
-    methods["embedding_64_urfm_50_1_apt"] = {
+    # For teachers that take prompts: the Swins.
+    methods[f"{URFM}_apt"] = {
         **with_urfm(50.0, 1.0),
         "prompts": {"num_tokens": 4},
         "preservation": {},
     }
-    return methods
+    return {**methods, **_beside(), **_designs()}
 
 
 METHODS: Mapping[str, Entry | None] = _methods()
@@ -92,14 +164,12 @@ REFERENCES = ("teacher", "colour_histogram")
 GROUPS: dict[str, tuple[str, ...]] = {
     "references": REFERENCES,
     "baselines": ("plain", "embedding_10", "embedding_64", "embedding_256"),
-    "rivals": tuple(
-        f"{name}_{float(f'{middle * factor:g}'):g}"
-        for factor in (1.0, 0.2, 3.0)
-        for name, (middle, _) in RIVALS.items()
-    ),
-    "apt": ("embedding_64_urfm_50_1_apt",),
+    "rivals": tuple(name for factor in (1.0, 0.2, 3.0) for name in _rivals(factor)),
+    "beside": tuple(_beside()),
+    "designs": tuple(_designs()),
+    "apt": (f"{URFM}_apt",),
     "urfm": (
-        "embedding_64_urfm_50_1",
+        URFM,
         "embedding_64_urfm_5_100",
         "embedding_64_urfm_200_1",
         "embedding_256_urfm_200_1",
