@@ -1,3 +1,4 @@
+import io
 import json
 import subprocess
 import sys
@@ -6,9 +7,11 @@ import time
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from arcface_cakd.backbones import get_model, load_weights
 from arcface_cakd.data import as_batch, read_bin
+from arcface_cakd.data.loader import open_images
 from arcface_cakd.evaluation import verification_metrics
 
 
@@ -251,3 +254,28 @@ def test_a_teacher_is_trained_to_its_end_first(tiny, monkeypatch, capsys):
 def test_mistakes(tiny, capsys, words, message):
     assert tiny(*words) == 1
     assert message in capsys.readouterr().err
+
+
+def test_students_start_from_the_teachers_class_means(tiny):
+    """Against one image after the other, and class centres that are as long as random ones."""
+    assert tiny("--methods", "embedding_64_class_means", "--seeds", "1") == 0
+    kept = record(tiny, "embedding_64_class_means", 1)
+    assert (kept["failure"], kept["settings"]["init_centers"]) == (None, "teacher's class means")
+    teacher = get_model("test_tiny", num_features=16)
+    load_weights(teacher, tiny.faces / "tiny" / "teacher.pt")
+    images = open_images(tiny.faces / "tiny")
+    labels = [images.encoded(place)[1] for place in range(len(images))]
+    path = tiny.work / "class_means" / "tiny" / "checkpoint_gpu_0.pt"
+    centres = torch.load(path, weights_only=True)["state_dict_softmax_fc"]["weight"].numpy()
+    assert len(centres) == max(labels) + 1
+    for label in sorted(set(labels))[:3]:
+        total = np.zeros(16)
+        for place in np.flatnonzero(np.equal(labels, label)):
+            pixels = np.asarray(Image.open(io.BytesIO(images.encoded(place)[0])).convert("RGB"))
+            batch = as_batch(pixels[None])
+            with torch.no_grad():
+                embedding = (teacher.eval()(batch) + teacher(batch.flip(3)))[0].double().numpy()
+            total += embedding / np.linalg.norm(embedding)
+        np.testing.assert_allclose(
+            centres[label], 0.01 * 4 * total / np.linalg.norm(total), atol=1e-6
+        )
