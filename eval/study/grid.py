@@ -81,6 +81,39 @@ def _made(folder: str, choose: tuple[str, ...], report: tuple[str, ...]) -> Data
     )
 
 
+EDGEFACE = {"network": "edgeface_xs", "weights": "real/edgeface_xs.pt"}
+
+
+def _real(teacher: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> Data:
+    return Data(
+        folder="real",
+        teacher=teacher,
+        choose=("dev",),
+        report=("test",),
+        student=CPU_STUDENT,
+        teacher_settings=settings,
+        negatives=10,
+    )
+
+
+def _from_edgeface(network: str) -> Data:
+    """A teacher of another architecture, which learned from EdgeFace what it knows: label-free, by
+    its embeddings alone, so that a Transformer and a CNN teach what the same network taught them.
+    """
+    settings = {
+        **CPU_TEACHER,
+        "network": network,
+        "embedding_size": CPU_STUDENT["embedding_size"],
+        "batch_size": 64,
+        "num_epoch": 20,
+        "warmup_epoch": 1.0,
+        "augment": {},
+        "cakd": {**METHODS["embedding_64_no_margin"], "teacher": EDGEFACE},
+    }
+    teacher = {"network": network, "weights": f"real_{network}/teacher/model.pt"}
+    return _real(teacher, settings)
+
+
 # For whoever has a GPU: arcface_torch's own settings of a run on one.
 GPU_STUDENT: dict[str, Any] = {
     "embedding_size": 512,
@@ -120,14 +153,9 @@ def _gpu(faces: str, teacher: str, student: str) -> Data:
 
 SIZES: dict[str, dict[str, Data]] = {
     "cpu": {
-        "real": Data(
-            folder="real",
-            teacher={"network": "edgeface_xs", "weights": "real/edgeface_xs.pt"},
-            choose=("dev",),
-            report=("test",),
-            student=CPU_STUDENT,
-            negatives=10,
-        ),
+        "real": _real(EDGEFACE),
+        "real_swin": _from_edgeface("swin_mini"),
+        "real_cnn": _from_edgeface("r10_narrow"),
         "made": _made("made", MADE_PROTOCOLS, ()),
         "made_confirmation": _made("made_confirmation", (), MADE_PROTOCOLS),
     },
@@ -203,18 +231,18 @@ def cell_config(cell: Cell, faces: Path, output: Path) -> TrainConfig:
     entry = METHODS[cell.method]
     if entry is not None:
         teacher = {**teacher_entry(cell.of, faces), **entry.get("teacher", {})}
-        # A cache is of one stage and one augmentation.
-        kind = "".join(
-            f"_{key}_{teacher[key]}" for key in ("stage", "cached_views") if key in teacher
-        )
-        teacher["cache"] = str(faces / "work" / "cache" / f"{cell.of.folder}{kind}")
+        # A cache is of one teacher, stage and augmentation.
+        parts = [cell.of.folder, cell.of.teacher["network"]]
+        parts += [f"{key}_{teacher[key]}" for key in ("stage", "cached_views") if key in teacher]
+        teacher["cache"] = str(faces / "work" / "cache" / "_".join(parts))
         settings["cakd"] = {**entry, "teacher": teacher}
     return _config(cell.of, settings, faces, output, seed=cell.seed)
 
 
 def class_means_path(data: Data, faces: Path) -> Path:
     """Where the teacher's class means are, in the form in which a run keeps its class centres."""
-    return faces / "work" / "class_means" / data.folder / "checkpoint_gpu_0.pt"
+    name = f"{data.folder}_{data.teacher['network']}"
+    return faces / "work" / "class_means" / name / "checkpoint_gpu_0.pt"
 
 
 def teacher_config(data: Data, faces: Path) -> TrainConfig:
@@ -228,8 +256,13 @@ def teacher_config(data: Data, faces: Path) -> TrainConfig:
             f"the teacher {data.teacher['network']!r} comes with its weights and is not trained: "
             f"{faces / data.teacher['weights']} is made with the data"
         )
+    settings = dict(data.teacher_settings)
+    if "cakd" in settings:
+        entry = settings["cakd"]
+        taught = entry["teacher"] | {"weights": str(faces / entry["teacher"]["weights"])}
+        settings["cakd"] = entry | {"teacher": taught}
     output = (faces / data.teacher["weights"]).parent
-    return _config(data, dict(data.teacher_settings), faces, output)
+    return _config(data, settings, faces, output)
 
 
 def teacher_entry(data: Data, faces: Path) -> dict[str, Any]:

@@ -111,6 +111,25 @@ def test_plain_and_distilled_cells_differ_in_the_entry_alone(grid):
         assert configs[0]["seed"] == 7
 
 
+@pytest.mark.parametrize("data", ["real_swin", "real_cnn"])
+def test_teachers_that_learned_from_edgeface_build_and_teach(grid, data):
+    """Without labels, at the width of EdgeFace; their students have a cache of their own."""
+    config = grid.teacher_config(grid.SIZES["cpu"][data], Path("faces"))
+    assert config.cakd.margin_weight == 0
+    assert config.cakd.teacher["weights"] == str(Path("faces/real/edgeface_xs.pt"))
+    with torch.device("meta"):
+        edgeface = get_model("edgeface_xs")
+    network = on_meta(config.network, config.embedding_size)
+    Distiller(network, edgeface, config.cakd, num_classes=None)
+    caches = set()
+    for name in ("real", data):
+        cell = grid.Cell(name, "embedding_64", 1)
+        of = grid.cell_config(cell, Path("faces"), Path("out"))
+        assert of.cakd.teacher["weights"] == str(Path("faces") / cell.of.teacher["weights"])
+        caches.add(of.cakd.teacher["cache"])
+    assert len(caches) == 2
+
+
 @pytest.mark.parametrize("teacher", ["swin_t", "swin_s"])
 def test_the_gpu_grid_builds(grid, teacher):
     """Every network, config and Distiller of ``--size gpu``; nothing is computed."""

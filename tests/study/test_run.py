@@ -265,7 +265,7 @@ def test_students_start_from_the_teachers_class_means(tiny):
     load_weights(teacher, tiny.faces / "tiny" / "teacher.pt")
     images = open_images(tiny.faces / "tiny")
     labels = [images.encoded(place)[1] for place in range(len(images))]
-    path = tiny.work / "class_means" / "tiny" / "checkpoint_gpu_0.pt"
+    path = tiny.work / "class_means" / "tiny_test_tiny" / "checkpoint_gpu_0.pt"
     centres = torch.load(path, weights_only=True)["state_dict_softmax_fc"]["weight"].numpy()
     assert len(centres) == max(labels) + 1
     for label in sorted(set(labels))[:3]:
