@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import hashlib
 import platform
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -46,6 +47,14 @@ def command_of(cell: Cell) -> str:
     return f"python eval/study/run.py{size} --data {cell.data} --methods {cell.method}{seeds}"
 
 
+def processor() -> str:
+    """Its kind, family, model and vector instructions: other ones give other last digits."""
+    lines = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+    found = dict(re.findall(r"^(vendor_id|cpu family|model)\s*: (.*)$", lines, re.MULTILINE))
+    words = [found.get(key, "") for key in ("vendor_id", "cpu family", "model")]
+    return " ".join([*words, torch.backends.cpu.get_cpu_capability()]).strip()
+
+
 @contextlib.contextmanager
 def taken(path: Path) -> Iterator[bool]:
     """Whether this process has the lock; the system frees it when the process ends, however."""
@@ -82,6 +91,7 @@ def run_cell(cell: Cell, faces: Path, work: Path, runs: Path) -> dict[str, Any]:
         "failure": None,
         "sources": {},
         "versions": {"python": platform.python_version(), "numpy": np.__version__},
+        "processor": processor(),
         "threads": torch.get_num_threads(),
     }
     teacher = cell.of.teacher["network"]

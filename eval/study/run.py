@@ -175,6 +175,7 @@ def sentinel(cell: Cell, args: argparse.Namespace) -> bool:
         "date": after["date"],
         "before": before["sources"],
         "after": after["sources"],
+        "processors": [before.get("processor"), after["processor"]],
         "equal": equal,
     }
     write_text(path, json.dumps([*kept, entry], indent=1) + "\n")

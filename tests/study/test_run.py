@@ -59,6 +59,7 @@ def test_a_cell_keeps_what_its_student_says(tiny):
         assert kept["command"] == f"python eval/study/run.py {words}"
         assert kept["cpu_seconds"] > 0
         assert str(tiny.faces) not in json.dumps(kept["settings"])
+        assert torch.backends.cpu.get_cpu_capability() in kept["processor"]
     assert record(tiny, "plain", 3)["settings"]["cakd"] is None
     history = record(tiny, "embedding_64", 3)["history"]
     assert [line["step"] for line in history] == [2, 3]
