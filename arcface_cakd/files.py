@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import shutil
 import socket
 import stat
 from collections.abc import Iterator
@@ -35,6 +36,25 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def scratch_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield an empty folder beside ``path``, to fill with what will stand there.
+
+    When the block ends, the folder is removed with what it still holds; if the process is killed,
+    by the next one on this machine that asks for the same. The parent folder is made if it is
+    missing.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path)
+    scratch = _partial_name(path)
+    scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
 def partial_beside(path: str | os.PathLike) -> Path:
     """Make an empty file beside ``path``, for ``put_in_place`` when it is written.
 
@@ -47,8 +67,7 @@ def partial_beside(path: str | os.PathLike) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path)
-    name = f"{_partial_prefix(path)}{os.getpid()}-{secrets.token_hex(8)}{_partial_suffix(path)}"
-    partial = path.with_name(name)
+    partial = _partial_name(path)
     mode = 0o666 if _mode(path) is None else 0o600
     try:
         os.close(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINKS, mode))
@@ -112,6 +131,11 @@ def _sync_folder(folder: Path) -> None:
             os.close(number)
 
 
+def _partial_name(path: Path) -> Path:
+    token = secrets.token_hex(8)
+    return path.with_name(f"{_partial_prefix(path)}{os.getpid()}-{token}{_partial_suffix(path)}")
+
+
 def _partial_prefix(path: Path) -> str:
     # Folders may be shared: a process number means something on its own machine only.
     return f".{path.stem[:_LONGEST_STEM]}.{socket.gethostname()}-"
@@ -129,7 +153,11 @@ def _remove_abandoned(path: Path) -> None:
             if name.startswith(prefix) and name.endswith(suffix):
                 number, _, rest = name[len(prefix) : -len(suffix)].partition("-")
                 if rest and number.isdecimal() and not _runs(int(number)):
-                    path.with_name(name).unlink(missing_ok=True)
+                    abandoned = path.with_name(name)
+                    if abandoned.is_dir() and not abandoned.is_symlink():
+                        shutil.rmtree(abandoned, ignore_errors=True)
+                    else:
+                        abandoned.unlink(missing_ok=True)
 
 
 def _runs(process: int) -> bool:

@@ -1,4 +1,4 @@
-"""Writing record sets as insightface lays them out."""
+"""Writing record sets, as insightface lays them out and as im2rec does."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -47,4 +47,28 @@ def write_identity_records(out_dir: str | Path, identities: Iterable[Iterable[by
         for key, extent in enumerate(ranges, start=begin):
             writer.write_idx(key, pack(IRHeader(2, extent, key, 0), b""))
         writer.write_idx(0, pack(IRHeader(2, (begin, begin + len(ranges)), 0, 0), b""))
-    write_text(out / "property", f"{len(ranges)},{CROP_SIZE},{CROP_SIZE}\n")
+    write_text(out / "property", property_text(len(ranges)))
+
+
+def write_flat_records(
+    out_dir: str | Path, images: Iterable[tuple[bytes, int]], num_classes: int
+) -> None:
+    """Write ``train.rec``, ``train.idx`` and ``property`` in the order that is given.
+
+    As im2rec does: images are the keys 0 to n - 1, and there is no other record.
+
+    Args:
+        out_dir: folder; made if it is missing.
+        images: encoded images and their labels.
+        num_classes: what ``property`` says, one more than the highest label.
+    """
+    out = Path(out_dir)
+    with MXIndexedRecordIO(out / "train.idx", out / "train.rec", "w") as writer:
+        for key, (encoded, label) in enumerate(images):
+            writer.write_idx(key, pack(IRHeader(0, label, key, 0), encoded))
+    write_text(out / "property", property_text(num_classes))
+
+
+def property_text(num_classes: int) -> str:
+    """What ``property`` says of so many identities."""
+    return f"{num_classes},{CROP_SIZE},{CROP_SIZE}\n"

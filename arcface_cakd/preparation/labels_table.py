@@ -1,23 +1,64 @@
 """``labels.tsv``: whose each label of a record set is."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from arcface_cakd.files import write_text
+from arcface_cakd.data.errors import DataError
+from arcface_cakd.preparation.tables import write_table
 
 LABELS_FILE = "labels.tsv"
+FORMER_LABEL = "former label"
+
+
+@dataclass(frozen=True)
+class LabelNames:
+    """What stood for each label before.
+
+    Attributes:
+        heading: what the names are: "folder", "name", or ``FORMER_LABEL``, which tells people apart
+            within one set only.
+        names: by label, as they stand in the file.
+    """
+
+    heading: str
+    names: dict[int, str]
+
+    def of(self, label: int) -> str:
+        """The name of a label, the label itself where it has none."""
+        return self.names.get(label, str(label))
 
 
 def write_labels(out: str | Path, names: Sequence[str], heading: str) -> None:
-    """Write ``labels.tsv``: what stood for each label before.
+    """Write ``labels.tsv``.
 
     Args:
         out: folder of the data set.
         names: of label 0, 1 and so on.
         heading: what they are.
     """
-    # Names of files may hold what no text has.
-    names = [name.encode("utf-8", "backslashreplace").decode() for name in names]
-    names = [name.replace("\t", "\\t").replace("\n", "\\n") for name in names]
-    rows = "".join(f"{label}\t{name}\n" for label, name in enumerate(names))
-    write_text(Path(out) / LABELS_FILE, f"label\t{heading}\n{rows}")
+    rows = ((str(label), name) for label, name in enumerate(names))
+    write_table(Path(out) / LABELS_FILE, ("label", heading), rows)
+
+
+def read_labels(folder: str | Path) -> LabelNames | None:
+    """The names in ``labels.tsv``, None where there is no such file.
+
+    Raises:
+        DataError: it is no table of labels and names, or has a label twice.
+    """
+    path = Path(folder) / LABELS_FILE
+    if not path.is_file():
+        return None
+    heading, *rows = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    kind = heading.partition("\t")[2]
+    names: dict[int, str] = {}
+    for number, row in enumerate(rows, start=2):
+        label, tab, name = row.partition("\t")
+        if not (kind and tab and label.isdecimal()) or int(label) in names:
+            raise DataError(
+                f"{path}, line {number}: must be a label, a tab and a name, each label once, below "
+                f"a line 'label<tab>name'; is {row[:40]!r}: mend or remove it"
+            )
+        names[int(label)] = name
+    return LabelNames(kind, names)

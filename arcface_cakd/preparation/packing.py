@@ -14,7 +14,7 @@ from arcface_cakd.data.folder import identity_folders
 from arcface_cakd.data.images import decode_crop
 from arcface_cakd.data.record_sets import write_identity_records
 from arcface_cakd.preparation.labels_table import write_labels
-from arcface_cakd.preparation.output import check_vacant, warn_of_former_landmarks
+from arcface_cakd.preparation.output import check_vacant, whole_set
 from arcface_cakd.progress import track
 from arcface_cakd.recordio import codec
 from arcface_cakd.recordio.orientation import jpeg_orientation
@@ -88,10 +88,10 @@ def pack_folder(
         if len(names) < 2:
             raise DataError(f"{folder}: fewer than two identities have an image to pack")
 
-    write_identity_records(out, identities())
-    write_labels(out, names, "folder")
+    with whole_set(out, force) as new:
+        write_identity_records(new, identities())
+        write_labels(new, names, "folder")
     shared.warn()
-    warn_of_former_landmarks(out)
     return Packed(count - len(bad), len(names), bad)
 
 

@@ -91,7 +91,7 @@ def test_an_image_of_another_size_is_named(tmp_path):
     (tmp_path / "crops" / "adam" / "1.jpg").write_bytes(jpeg(1))
     with pytest.raises(DataError, match=r"1\.jpg: the image is 120 x 112, not 112 x 112: align"):
         pack_folder(tmp_path / "crops", tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 class TestBadFiles:
@@ -120,7 +120,7 @@ class TestBadFiles:
         assert [message.split(":")[0] for message in caplog.messages] == [
             str(crops / name) for name in self.BAD
         ]
-        assert not list((tmp_path / "out").iterdir())
+        assert not (tmp_path / "out").exists()
 
     def test_they_are_left_out_where_that_is_asked_for(self, crops, tmp_path):
         packed = pack_folder(crops, tmp_path / "out", skip_bad=True)
@@ -144,7 +144,7 @@ class TestBadFiles:
             (crops / name).write_bytes(b"no image")
         with pytest.raises(DataError, match="fewer than two identities have an image"):
             pack_folder(crops, tmp_path / "out", skip_bad=True)
-        assert not list((tmp_path / "out").iterdir())
+        assert not (tmp_path / "out").exists()
 
     def test_the_command(self, crops, tmp_path, capsys):
         arguments = ["data", "pack", str(crops), str(tmp_path / "out")]

@@ -8,6 +8,7 @@ from arcface_cakd.cli import main
 from arcface_cakd.data import DataError, FaceLandmarks, get_dataloader
 from arcface_cakd.data.damage import verify
 from arcface_cakd.preparation.renumbering import renumber
+from arcface_cakd.preparation.rewriting import Written
 from arcface_cakd.recordio import MissingKeyError, MXIndexedRecordIO, unpack
 
 LABELS = [7, 100_000, 3, 7, 3, 3, 12]  # of the images, in the order of their keys
@@ -32,7 +33,7 @@ def write(folder, label=float, first_key=0, record_0=None):
 )
 def test_people_are_numbered_in_the_order_of_labels(tmp_path, options, caplog):
     folder, out = write(tmp_path / "in", **options), tmp_path / "out"
-    assert renumber(folder, out) == (7, 4)
+    assert renumber(folder, out) == Written(7, 4)
     reader = MXIndexedRecordIO(out / "train.idx", out / "train.rec", "r")
     found = [unpack(reader.read_idx(key)) for key in range(1, 8)]
     order = [2, 4, 5, 0, 3, 6, 1]

@@ -6,9 +6,19 @@ It has ``HELP`` (one line), ``EXAMPLE``, ``configure(parser)`` and ``run(args)``
 import argparse
 import importlib
 
-HELP = "make, pack, renumber, index, inspect and verify data sets"
+HELP = "make, pack, split, merge, inspect and verify data sets, and more"
 
-ACTIONS = ("synthesize", "pack", "renumber", "index", "inspect", "verify")
+ACTIONS = (
+    "synthesize",
+    "pack",
+    "split",
+    "merge",
+    "shuffle",
+    "renumber",
+    "index",
+    "inspect",
+    "verify",
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 
 from arcface_cakd.files import write_text
 
@@ -10,6 +11,18 @@ def add_out(parser: argparse.ArgumentParser) -> None:
     """``OUT``, the folder of a data set that is written, and ``--force``."""
     parser.add_argument("out", metavar="OUT", help="folder to write to")
     parser.add_argument("--force", action="store_true", help="replace a data set in OUT")
+
+
+def add_dataset(parser: argparse.ArgumentParser) -> None:
+    """``DATASET``, the folder of a record set."""
+    parser.add_argument("dataset", metavar="DATASET", help="folder of train.rec")
+
+
+def say_what_stays(folder: str | Path) -> None:
+    """Say which verification sets lie in a folder whose records went elsewhere."""
+    left = sorted(path.name for path in Path(folder).glob("*.bin"))
+    if left:
+        print(f"{folder}: {', '.join(left)} stay there: copy what you validate on")
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

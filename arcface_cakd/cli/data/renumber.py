@@ -1,25 +1,22 @@
 """``arcface-cakd data renumber``: labels from 0 on without gaps."""
 
 import argparse
-from pathlib import Path
 
-from arcface_cakd.cli.data.arguments import add_out
+from arcface_cakd.cli.data.arguments import add_dataset, add_out, say_what_stays
 
 HELP = "write a record set anew: every image, people numbered from 0 on without gaps"
 EXAMPLE = "arcface-cakd data renumber dataset/ renumbered/"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dataset", metavar="DATASET", help="folder of train.rec")
+    add_dataset(parser)
     add_out(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from arcface_cakd.preparation.renumbering import renumber
 
-    images, people = renumber(args.dataset, args.out, args.force)
-    print(f"{args.out}: {images} images of {people} people; labels.tsv has their former labels")
-    left = sorted(path.name for path in Path(args.dataset).glob("*.bin"))
-    if left:
-        print(f"{args.dataset}: {', '.join(left)} stay there: copy what you validate on")
+    written = renumber(args.dataset, args.out, args.force)
+    print(f"{args.out}: {written}; labels.tsv has their former labels")
+    say_what_stays(args.dataset)
     return 0
