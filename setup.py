@@ -70,6 +70,8 @@ setup(
         "tomli; python_version < '3.11'",
     ],
     extras_require={
+        # What `export` writes for phones with, and runs again: LiteRT, ncnn, OpenVINO.
+        "mobile": ["litert-torch", "ai-edge-litert", "pnnx", "ncnn", "openvino"],
         "test": ["pytest", "pytest-xdist"],
         "dev": ["pytest", "pytest-xdist", "ruff==0.17.6", "mypy==2.4.1"],
     },

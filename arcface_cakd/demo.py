@@ -18,7 +18,7 @@ from arcface_cakd.data import VerificationSet, as_batch, read_bin
 from arcface_cakd.engine import load_distiller, read_history, train
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.evaluation import VerificationResult, evaluate_set, format_table, plot_roc
-from arcface_cakd.export import export_onnx
+from arcface_cakd.export import export_model
 from arcface_cakd.files import write_text
 from arcface_cakd.plots import plot_local_centers, plot_loss_curves
 from arcface_cakd.resources import find_recipe
@@ -98,7 +98,7 @@ def run_demo(
         outcomes[run.name] = _train_and_evaluate(run, config, sets)
     onnx_file = out / "student_cakd.onnx"
     student = _trained(config)  # the last run's, the full CAKD's
-    export_onnx(student, onnx_file)
+    export_model(student, onnx_file)
     cosine = _insightface_cosine(onnx_file, student, sets["lfw"].images[:8])
 
     metrics = {run.label: read_history(out / run.name) for run in RUNS}

@@ -12,7 +12,7 @@ from arcface_cakd.config import CakdConfig, ConfigError
 from arcface_cakd.distiller import Distiller
 from arcface_cakd.distiller.description import describe
 from arcface_cakd.errors import ArcfaceCakdError
-from arcface_cakd.export import export_onnx
+from arcface_cakd.export import export_model
 from arcface_cakd.losses import DistillationLoss
 from arcface_cakd.prompting import PromptingError
 from arcface_cakd.registry import LOSSES
@@ -381,7 +381,7 @@ def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("onnx") / "teacher.onnx"
     torch.manual_seed(3)
     network = get_model("r10_narrow", num_features=32)
-    export_onnx(network, path)
+    export_model(network, path)
     return path, network.eval()
 
 

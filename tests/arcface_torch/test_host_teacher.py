@@ -11,7 +11,7 @@ from arcface_cakd.backbones import get_model, load_weights
 from arcface_cakd.data import decode_image, read_bin
 from arcface_cakd.data.loader import open_images
 from arcface_cakd.evaluation import embed, verification_metrics
-from arcface_cakd.export import export_onnx
+from arcface_cakd.export import export_model
 
 NETWORK = "swin_mini"
 
@@ -25,7 +25,7 @@ def exported(tmp_path_factory, teacher):
     path = tmp_path_factory.mktemp("host_onnx") / "teacher.onnx"
     network = get_model(NETWORK, num_features=64)
     load_weights(network, teacher)
-    export_onnx(network, path)
+    export_model(network, path)
     return path, network.eval()
 
 

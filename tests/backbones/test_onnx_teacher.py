@@ -19,7 +19,7 @@ from arcface_cakd.backbones import (
 )
 from arcface_cakd.engine import TeacherError, train
 from arcface_cakd.engine.fingerprint import weights_digest
-from arcface_cakd.export import export_onnx
+from arcface_cakd.export import export_model
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def exported(tmp_path_factory):
     with torch.no_grad():
         network.train()(images(6))
     path = tmp_path_factory.mktemp("onnx") / "teacher.onnx"
-    export_onnx(network, path)
+    export_model(network, path)
     return network.eval(), path
 
 

@@ -11,7 +11,7 @@ from arcface_cakd.backbones import get_model, save_weights
 from arcface_cakd.cli.evaluate import _find_sets
 from arcface_cakd.data import read_bin, write_bin
 from arcface_cakd.evaluation import embed, verification_metrics
-from arcface_cakd.export import export_onnx
+from arcface_cakd.export import export_model
 
 
 def faces(seed, pairs):
@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
     torch.manual_seed(0)
     model = get_model("r10_narrow", num_features=16).eval()
     save_weights(model, folder / "model.pt")
-    export_onnx(model, folder / "model.onnx")
+    export_model(model, folder / "model.onnx")
     return folder
 
 

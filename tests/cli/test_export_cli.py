@@ -48,7 +48,7 @@ def test_it_writes_the_model_and_says_what_it_compared(weights, tmp_path, capsys
         ({"--network": "r10"}, "unknown network 'r10'"),
         ({"--network": "mbf"}, "do not fit"),
         ({"--embedding-size": "512"}, "another shape"),
-        ({"--output": "model.pth"}, "must end in .onnx"),
+        ({"--output": "model.pth"}, "must end in one of .onnx"),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(

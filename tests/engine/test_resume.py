@@ -21,7 +21,7 @@ from arcface_cakd.engine import CheckpointError, checkpoint_path, load_distiller
 from arcface_cakd.engine import checkpoint as checkpoint_module
 from arcface_cakd.engine.builders import build_model
 from arcface_cakd.engine.fingerprint import check_same_teacher, fingerprint
-from arcface_cakd.export import export_onnx
+from arcface_cakd.export import export_model
 
 TIMES = ("images_per_second", "seconds", "seconds_left")
 
@@ -394,7 +394,7 @@ def test_a_checkpoint_that_does_not_say_whose_pupil_it_is_is_refused(distilled, 
 def test_an_onnx_teacher_is_known_by_its_content(faces, tmp_path):
     for name, seed in (("a", 1), ("b", 2)):
         torch.manual_seed(seed)
-        export_onnx(TinyFace(16, dropout=0.0).eval(), tmp_path / f"{name}.onnx")
+        export_model(TinyFace(16, dropout=0.0).eval(), tmp_path / f"{name}.onnx")
     shutil.copy(tmp_path / "a.onnx", tmp_path / "moved.onnx")
 
     def config(name, **settings):
@@ -412,7 +412,7 @@ def test_an_onnx_teacher_is_known_by_its_content(faces, tmp_path):
 
 
 def test_the_tensors_of_an_onnx_teacher_may_lie_beside_it(tmp_path):
-    export_onnx(TinyFace(16, dropout=0.0).eval(), tmp_path / "whole.onnx")
+    export_model(TinyFace(16, dropout=0.0).eval(), tmp_path / "whole.onnx")
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         graph = onnx.load(tmp_path / "whole.onnx")
@@ -434,7 +434,7 @@ def test_the_tensors_of_an_onnx_teacher_may_lie_beside_it(tmp_path):
 
 def test_an_onnx_teacher_s_file_is_read_once(faces, tmp_path):
     path = tmp_path / "teacher.onnx"
-    export_onnx(TinyFace(16, dropout=0.0).eval(), path)
+    export_model(TinyFace(16, dropout=0.0).eval(), path)
     cakd = small_cakd(
         teacher=dict(network=f"onnx:{path}"),
         prompts=None,

@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from arcface_cakd import export
 from arcface_cakd.backbones import get_model
-from arcface_cakd.export import ExportError, export_onnx
+from arcface_cakd.export import ExportError, export_model, onnx_graph
 
-TORCHSCRIPT = {"torchscript": export._EXPORTERS["torchscript"]}
-DYNAMO = {"dynamo": export._EXPORTERS["dynamo"]}
+TORCHSCRIPT = {"torchscript": onnx_graph.EXPORTERS["torchscript"]}
+DYNAMO = {"dynamo": onnx_graph.EXPORTERS["dynamo"]}
 
 
 def trained(name, seed=0, **settings):
@@ -62,7 +61,7 @@ def by_onnxruntime(path, images):
 def exported(request, tmp_path_factory):
     model = trained(request.param).train()
     path = tmp_path_factory.mktemp("export") / "model.onnx"
-    return model, path, export_onnx(model, path)
+    return model, path, export_model(model, path)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 4])
@@ -119,7 +118,7 @@ def test_the_backbone_stays_as_it_was(tmp_path):
     before = {key: value.clone() for key, value in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
     learned = [parameter.requires_grad for parameter in model.parameters()]
-    export_onnx(model, tmp_path / "model.onnx")
+    export_model(model, tmp_path / "model.onnx")
     assert [module.training for module in model.modules()] == modes
     assert len(set(modes)) == 2
     for key, value in model.state_dict().items():
@@ -129,7 +128,7 @@ def test_the_backbone_stays_as_it_was(tmp_path):
 
 def test_a_half_precision_backbone_is_exported_in_float32(tmp_path):
     half, full = trained("r10_narrow", fp16=True), trained("r10_narrow")
-    export_onnx(half, tmp_path / "model.onnx")
+    export_model(half, tmp_path / "model.onnx")
     assert half.amp_dtype == torch.float16
     expected = by_torch(full, faces(2))
     found = by_onnxruntime(tmp_path / "model.onnx", faces(2))
@@ -138,7 +137,7 @@ def test_a_half_precision_backbone_is_exported_in_float32(tmp_path):
 
 def test_a_wrapped_half_precision_backbone_is_exported_in_float32(tmp_path):
     half, full = trained("r10_narrow", fp16=True), trained("r10_narrow")
-    export_onnx(torch.nn.Sequential(half), tmp_path / "model.onnx")
+    export_model(torch.nn.Sequential(half), tmp_path / "model.onnx")
     assert half.amp_dtype == torch.float16
     expected = by_torch(full, faces(2))
     found = by_onnxruntime(tmp_path / "model.onnx", faces(2))
@@ -151,9 +150,9 @@ def test_without_the_older_exporter_the_newer_one_does(tmp_path, monkeypatch):
     def removed(*_):
         raise TypeError("export() got an unexpected keyword argument 'dynamic_axes'")
 
-    monkeypatch.setattr(export, "_EXPORTERS", {"torchscript": removed, **DYNAMO})
+    monkeypatch.setattr(onnx_graph, "EXPORTERS", {"torchscript": removed, **DYNAMO})
     model = Simple()
-    report = export_onnx(model, tmp_path / "model.onnx")
+    report = export_model(model, tmp_path / "model.onnx")
     assert report.exporter == "dynamo"
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
     for batch in (1, 4):
@@ -193,12 +192,12 @@ class Stateful(Simple):
 @pytest.mark.parametrize("kind", [Random, KnowsItsBatch, FixedBatch, Stateful])
 @pytest.mark.parametrize("former", [None, b"an older export"])
 def test_an_export_that_differs_is_refused_and_leaves_nothing(tmp_path, monkeypatch, kind, former):
-    monkeypatch.setattr(export, "_EXPORTERS", TORCHSCRIPT)
+    monkeypatch.setattr(onnx_graph, "EXPORTERS", TORCHSCRIPT)
     path = tmp_path / "model.onnx"
     if former:
         path.write_bytes(former)
     with pytest.raises(ExportError, match=kind.__name__) as caught:
-        export_onnx(kind(), path)
+        export_model(kind(), path)
     assert "\n" not in str(caught.value)
     assert [p.read_bytes() for p in tmp_path.iterdir()] == ([former] if former else [])
 
@@ -207,16 +206,16 @@ def test_each_exporter_says_why_it_failed(tmp_path, monkeypatch):
     def broken(*_):
         raise RuntimeError("an operator\nis missing")
 
-    monkeypatch.setattr(export, "_EXPORTERS", {**TORCHSCRIPT, "other": broken})
+    monkeypatch.setattr(onnx_graph, "EXPORTERS", {**TORCHSCRIPT, "other": broken})
     with pytest.raises(ExportError, match=r"torchscript: .*; other: an operator is missing"):
-        export_onnx(KnowsItsBatch(), tmp_path / "model.onnx")
+        export_model(KnowsItsBatch(), tmp_path / "model.onnx")
 
 
 def test_a_tolerance_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "_EXPORTERS", TORCHSCRIPT)
-    error = export_onnx(trained("r10_narrow"), tmp_path / "a.onnx").relative_error
+    monkeypatch.setattr(onnx_graph, "EXPORTERS", TORCHSCRIPT)
+    error = export_model(trained("r10_narrow"), tmp_path / "a.onnx").relative_error
     with pytest.raises(ExportError, match="differ from torch"):
-        export_onnx(trained("r10_narrow"), tmp_path / "b.onnx", tolerance=error / 2)
+        export_model(trained("r10_narrow"), tmp_path / "b.onnx", tolerance=error / 2)
     assert not (tmp_path / "b.onnx").exists()
 
 
@@ -224,7 +223,7 @@ def test_a_diverged_backbone_is_refused(tmp_path):
     model = Simple()
     model.linear.weight.data[0, 0] = float("nan")
     with pytest.raises(ExportError, match="not finite"):
-        export_onnx(model, tmp_path / "model.onnx")
+        export_model(model, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -235,17 +234,17 @@ def test_a_graph_that_insightface_would_misread_is_refused(tmp_path, monkeypatch
         graph.graph.node[0].name, graph.graph.node[1].name = "Sub_0", "Mul_1"
         onnx.save(graph, file)
 
-    monkeypatch.setattr(export, "_EXPORTERS", {"renaming": write})
+    monkeypatch.setattr(onnx_graph, "EXPORTERS", {"renaming": write})
     with pytest.raises(ExportError, match="insightface would take"):
-        export_onnx(Simple(), tmp_path / "model.onnx")
+        export_model(Simple(), tmp_path / "model.onnx")
 
 
 def test_places_that_cannot_be_written_are_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match="cannot be written"):
-        export_onnx(Simple(), tmp_path / "file" / "model.onnx")
-    with pytest.raises(ExportError, match=r"must end in \.onnx"):
-        export_onnx(Simple(), tmp_path / "model.pb")
+        export_model(Simple(), tmp_path / "file" / "model.onnx")
+    with pytest.raises(ExportError, match=r"must end in one of \.onnx, "):
+        export_model(Simple(), tmp_path / "model.pb")
 
 
 class Unexportable(nn.Module):
@@ -262,12 +261,12 @@ class Unexportable(nn.Module):
 @pytest.mark.parametrize("model", [Unexportable, Simple])
 def test_nothing_is_printed(tmp_path, capfd, monkeypatch, model):
     """Not even by torch's C++, which prints the graph that it fails at."""
-    monkeypatch.setattr(export, "_EXPORTERS", TORCHSCRIPT)
+    monkeypatch.setattr(onnx_graph, "EXPORTERS", TORCHSCRIPT)
     print("before")
     if model is Simple:
-        export_onnx(model(), tmp_path / "model.onnx")
+        export_model(model(), tmp_path / "model.onnx")
     else:
         with pytest.raises(ExportError, match="bessel_j0"):
-            export_onnx(model(), tmp_path / "model.onnx")
+            export_model(model(), tmp_path / "model.onnx")
     print("after")
     assert capfd.readouterr() == ("before\nafter\n", "")

@@ -1,0 +1,190 @@
+"""A backbone as a file that is known to compute the same."""
+
+import copy
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor, nn
+
+from arcface_cakd.backbones import FaceBackbone
+from arcface_cakd.export.calibration import check_faces
+from arcface_cakd.export.errors import ExportError
+from arcface_cakd.export.formats import Format, Request, format_of
+from arcface_cakd.export.litert import LITERT
+from arcface_cakd.export.ncnn import NCNN
+from arcface_cakd.export.onnx_file import ONNX
+from arcface_cakd.export.openvino import OPENVINO
+from arcface_cakd.export.parity import compare, references
+from arcface_cakd.files import atomic_path
+from arcface_cakd.runtimes import files_of, open_exported
+
+FORMATS: tuple[Format, ...] = (ONNX, LITERT, NCNN, OPENVINO)
+# The largest |file - torch| / |torch| of an embedding. At int8 it only finds what is broken: how
+# near the embeddings come is asked for by ``int8.quantised``, and accuracy by ``judge``.
+TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.5}
+_MOST_COMPARED = 64
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """An exported file, and how near it comes to torch on the CPU in float32.
+
+    Attributes:
+        path: the file, or that of several which names the model.
+        size: in bytes, of all of its files.
+        precision: "fp32", "fp16" or "int8".
+        runtime: what ran it.
+        batches: batch sizes at which it was compared.
+        cosine: the lowest cosine between an embedding of the file's and torch's.
+        mean_cosine: the mean of those.
+        max_abs_diff: the largest difference of one element.
+        relative_error: the largest |file - torch| / |torch| of an embedding.
+        opset: of an ONNX file.
+        exporter: which of torch's exporters made an ONNX file: "torchscript" or "dynamo".
+        batch_norms_left: BatchNorms of an ONNX file that could not be folded.
+        float_layers: layers of an int8 file that stay in float, because they cost too much.
+    """
+
+    path: str
+    size: int
+    precision: str
+    runtime: str
+    batches: tuple[int, ...]
+    cosine: float
+    mean_cosine: float
+    max_abs_diff: float
+    relative_error: float
+    opset: int | None = None
+    exporter: str | None = None
+    batch_norms_left: int | None = None
+    float_layers: tuple[str, ...] = ()
+
+
+def export_model(
+    backbone: nn.Module,
+    path: str | os.PathLike,
+    precision: str = "fp32",
+    *,
+    opset: int = 17,
+    faces: np.ndarray | None = None,
+    about: Mapping[str, str] | None = None,
+    judge: Callable[[Callable[[Tensor], Tensor]], None] | None = None,
+    batch_check: Sequence[int] = (1, 3),
+    tolerance: float | None = None,
+) -> ExportReport:
+    """Write a backbone as a file for a runtime, after comparing the two.
+
+    Whatever the format, the file takes float32 (N, 3, 112, 112) in [-1, 1], RGB, and gives
+    float32 (N, E), not normalised. An ``.onnx`` file calls them "data" and "embedding", takes any
+    N, and is what ``insightface.model_zoo.get_model`` expects, whose own preprocessing then leads
+    to the same embeddings; ``.tflite`` and ``.ncnn.param`` take one face. The file holds the
+    backbone in eval mode, whatever its precision in training. The backbone itself is left as it
+    is, and so is what stood at ``path`` if the export fails.
+
+    Args:
+        backbone: maps images (B, 3, 112, 112) to embeddings (B, E).
+        path: where to; its ending says the format, see ``FORMATS``.
+        precision: "fp32", "fp16" or "int8"; not every format has every one. int8 of ``.onnx``
+            is of weights and activations, of ``.tflite`` of weights alone.
+        opset: of the ONNX operators. Where torch has its dynamo exporter only, and that cannot
+            write a model at this opset, the file has the next one that it can: see the report.
+        faces: uint8 (N, 112, 112, 3) RGB, such as the backbone was trained for. A part of them
+            is what the file is compared on; int8 ``.onnx`` needs the rest for its ranges. None:
+            the file is compared on random pictures.
+        about: what the file is to say of itself, by key, where its format has a place for it.
+        judge: called with the exported model, as a function of images, before the file is put in
+            its place; what it raises stops that.
+        batch_check: batch sizes at which file and torch are compared.
+        tolerance: the largest |file - torch| / |torch| that an embedding may have. None: by
+            the precision, see ``TOLERANCES``.
+
+    Raises:
+        ExportError: no such format or precision, a converter or runtime that is not installed,
+            one that fails, a file whose embeddings differ, embeddings that are not finite, or a
+            place that cannot be written.
+    """
+    path = Path(path)
+    form = format_of(path, FORMATS)
+    form.check(precision)
+    model = prepared(backbone)
+    shown = ranges = None
+    if faces is not None:
+        batch_check, shown, ranges = _split(model, faces, batch_check)
+    expected = references(model, batch_check, shown)
+    request = Request(
+        precision=precision,
+        opset=opset,
+        tolerance=TOLERANCES[precision] if tolerance is None else tolerance,
+        expected=expected,
+        calibration=ranges,
+        about=about or {},
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / path.name
+        try:
+            facts = form.write(model, file, request)
+            exported = open_exported(file)
+            parity = compare(exported, expected, request.tolerance)
+        except Exception as error:  # the converters raise nearly anything
+            reason = " ".join(str(error).split())
+            raise ExportError(
+                f"{type(backbone).__name__} cannot be exported to {path}: {reason[:400]}"
+            ) from error
+        if judge is not None:
+            judge(exported)
+        size = sum(part.stat().st_size for part in files_of(file))
+        _place(files_of(file), files_of(path), path)
+    return ExportReport(
+        path=str(path),
+        size=size,
+        precision=precision,
+        runtime=exported.RUNTIME,
+        batches=tuple(batch_check),
+        **vars(parity),
+        **facts,
+    )
+
+
+def prepared(backbone: nn.Module) -> nn.Module:
+    """A copy in eval mode and float32 on the CPU, whatever its precision in training."""
+    model = copy.deepcopy(backbone).cpu().float().eval().requires_grad_(False)
+    for module in model.modules():
+        if isinstance(module, FaceBackbone):
+            module.amp_dtype = None
+    return model
+
+
+def _split(
+    model: nn.Module, faces: np.ndarray, batch_check: Sequence[int]
+) -> tuple[Sequence[int], np.ndarray, np.ndarray]:
+    """Batch sizes to compare at, the faces of those batches, and the others.
+
+    A quarter of the faces is compared on, but no more than ``_MOST_COMPARED``; what the batch
+    sizes leave of that is one more batch.
+    """
+    compared = min(len(faces) // 4, _MOST_COMPARED)
+    if compared < sum(batch_check):
+        raise ExportError(
+            f"{len(faces)} faces are too few to calibrate with and compare on: give "
+            f"{4 * sum(batch_check)} or more"
+        )
+    check_faces(model, faces)
+    if compared > sum(batch_check):
+        batch_check = (*batch_check, compared - sum(batch_check))
+    return batch_check, faces[:compared], faces[compared:]
+
+
+def _place(sources: Sequence[Path], targets: Sequence[Path], path: Path) -> None:
+    """Put files in their places, once all of them are on that disk."""
+    try:
+        with ExitStack() as writing:
+            for source, target in zip(sources, targets, strict=True):
+                shutil.copyfile(source, writing.enter_context(atomic_path(target)))
+    except OSError as error:
+        raise ExportError(f"output {path} cannot be written: {error.strerror}") from error

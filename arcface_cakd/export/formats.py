@@ -1,0 +1,89 @@
+"""What every format is to ``export_model``."""
+
+import importlib.util
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from arcface_cakd.export.errors import ExportError
+from arcface_cakd.export.parity import Reference
+from arcface_cakd.registry import did_you_mean
+
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a file is to be.
+
+    Attributes:
+        precision: one of ``PRECISIONS``.
+        opset: of the ONNX operators, where the format has them.
+        tolerance: how far from torch's an embedding may be, of its length.
+        expected: faces and torch's embeddings of them.
+        calibration: uint8 (N, 112, 112, 3) RGB, faces to find the ranges of activations with;
+            none of ``expected``. None where the precision needs none.
+        about: what the file says of itself, by key.
+    """
+
+    precision: str
+    opset: int
+    tolerance: float
+    expected: Sequence[Reference]
+    calibration: np.ndarray | None = None
+    about: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format of files.
+
+    Attributes:
+        ending: of its files' names; of several files, that of the one which names the model.
+        precisions: those that it has, of ``PRECISIONS``.
+        converter: the package that writes it.
+        install: what brings that, for ``pip install``.
+        write: writes a model (in eval mode, float32, on the CPU) to a path, and returns what
+            there is to say of it, by name: fields of ``ExportReport``.
+    """
+
+    ending: str
+    precisions: tuple[str, ...]
+    converter: str
+    install: str
+    write: Callable[[nn.Module, Path, Request], dict[str, Any]]
+
+    def check(self, precision: str) -> None:
+        """See that a file of this precision can be written here.
+
+        Raises:
+            ExportError: the format has no such precision, or the converter is not installed.
+        """
+        if precision not in self.precisions:
+            raise ExportError(
+                f"{self.ending} files have no precision {precision!r}; "
+                f"{did_you_mean(precision, self.precisions)}"
+            )
+        if importlib.util.find_spec(self.converter) is None:
+            raise ExportError(
+                f"{self.ending} files are written by {self.converter}, which is not installed: "
+                f"pip install {self.install}"
+            )
+
+
+def format_of(path: str | os.PathLike, formats: Sequence[Format]) -> Format:
+    """The format that a file's name asks for.
+
+    Raises:
+        ExportError: none.
+    """
+    for known in formats:
+        if Path(path).name.endswith(known.ending):
+            return known
+    endings = ", ".join(known.ending for known in formats)
+    raise ExportError(f"output {path} must end in one of {endings}: the name says the format")

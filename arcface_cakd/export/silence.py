@@ -1,0 +1,55 @@
+"""Converters that print and warn, made quiet; what they get wrong is found by comparing."""
+
+import contextlib
+import ctypes
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import TextIO
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without the converters' warnings, whose causes are compared afterwards, and prints.
+
+    Where it fails, torch's older exporter prints the whole graph on stdout.
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), _silent_streams():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+@contextlib.contextmanager
+def _silent_streams() -> Iterator[None]:
+    """Nothing on the process's stdout and stderr: C++ writes past ``sys.stdout``."""
+    with contextlib.ExitStack() as stack:
+        for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
+            stack.enter_context(_silent(stream, number))
+        yield
+
+
+@contextlib.contextmanager
+def _silent(stream: TextIO, number: int) -> Iterator[None]:
+    try:
+        kept = os.dup(number)
+    except OSError:  # there is none
+        yield
+        return
+    stream.flush()
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, number)
+    try:
+        yield
+    finally:
+        stream.flush()
+        ctypes.CDLL(None).fflush(None)  # what C++ has not written yet
+        os.dup2(kept, number)
+        os.close(kept)
+        os.close(nowhere)

@@ -1,0 +1,40 @@
+"""``.ncnn.param`` and ``.ncnn.bin`` by ncnn."""
+
+import numpy as np
+
+from arcface_cakd.runtimes.base import ExportedModel, RuntimeProblem
+
+
+class NcnnModel(ExportedModel):
+    """A network of ncnn that takes one face (3, 112, 112).
+
+    Arithmetic is float32, also where weights are stored in float16: phones may do otherwise.
+    """
+
+    RUNTIME, PACKAGE, INSTALL = "ncnn", "ncnn", "ncnn"
+    BESIDE = (".bin",)
+
+    def _load(self, threads: int) -> None:
+        import ncnn
+
+        self._net = ncnn.Net()
+        options = self._net.opt
+        options.use_fp16_packed = options.use_fp16_storage = options.use_fp16_arithmetic = False
+        options.use_bf16_storage = options.use_vulkan_compute = False
+        if threads:
+            options.num_threads = threads
+        if self._net.load_param(str(self.path)) or self._net.load_model(
+            str(self.path.with_suffix(".bin"))
+        ):
+            raise RuntimeProblem(f"model {self.path} is not a pair of files that ncnn loads")
+        (self._given,), (self._made,) = self._net.input_names(), self._net.output_names()
+
+    def _embed(self, face: np.ndarray) -> np.ndarray:
+        import ncnn
+
+        run = self._net.create_extractor()
+        run.input(self._given, ncnn.Mat(face))
+        failed, embedding = run.extract(self._made)
+        if failed:
+            raise RuntimeProblem(f"model {self.path} does not run: ncnn says {failed}")
+        return np.array(embedding).reshape(-1)

@@ -1,0 +1,168 @@
+"""Every format against torch, in its own runtime, where converter and runtime are installed."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from helpers.small_networks import SmallNetwork
+
+from arcface_cakd.export import FORMATS, ExportError, export_model, formats
+from arcface_cakd.runtimes import ENDINGS, RuntimeProblem, files_of, installed, open_exported
+
+
+def pictures(count, seed=0):
+    """Coarse ones, uint8 (N, 112, 112, 3)."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (count, 14, 14, 3), dtype=np.uint8)
+    return coarse.repeat(8, axis=1).repeat(8, axis=2)
+
+
+def images(count, seed=1):
+    return torch.from_numpy(pictures(count, seed)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def by_torch(model, batch):
+    with torch.no_grad():
+        return model.double()(batch.double()).numpy()
+
+
+FLOATS = [
+    (form.ending, precision, 1e-4 if precision == "fp32" else 1e-2)
+    for form in FORMATS
+    for precision in form.precisions
+    if precision != "int8"
+]
+
+
+def needs(ending):
+    (form,) = [form for form in FORMATS if form.ending == ending]
+    pytest.importorskip(form.converter)
+    pytest.importorskip(ENDINGS[ending].PACKAGE)
+
+
+@pytest.mark.parametrize(("ending", "precision", "tolerance"), FLOATS)
+def test_a_file_gives_torchs_embeddings(tmp_path, capfd, ending, precision, tolerance):
+    needs(ending)
+    path = tmp_path / f"model{ending}"
+    report = export_model(SmallNetwork(), path, precision, about={"license": "MIT"})
+    assert capfd.readouterr() == ("", "")
+    batch = images(3)
+    expected = by_torch(SmallNetwork(), batch)
+    found = open_exported(path, threads=1)(batch).numpy()
+    assert found.dtype == np.float32
+    error = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    assert 0 < error.max() < tolerance
+    assert report.cosine > 1 - tolerance**2
+    assert report.runtime == ENDINGS[ending].RUNTIME
+    files = files_of(path)
+    assert sorted(tmp_path.iterdir()) == sorted(files)
+    assert report.size == sum(file.stat().st_size for file in files)
+    if precision == "fp16":
+        parameters = sum(p.numel() for p in SmallNetwork().parameters())
+        assert 2 * parameters < report.size < 3 * parameters + 12000
+
+
+@pytest.mark.parametrize("ending", [form.ending for form in FORMATS])
+def test_a_converter_that_fails_leaves_what_was_there(tmp_path, monkeypatch, ending):
+    needs(ending)
+    (form,) = [form for form in FORMATS if form.ending == ending]
+
+    def write(model, file, request):
+        for part in files_of(file):
+            part.write_bytes(b"damaged")
+        return {}
+
+    broken = formats.Format(ending, form.precisions, form.converter, form.install, write)
+    monkeypatch.setattr("arcface_cakd.export.exporting.FORMATS", (broken,))
+    path = tmp_path / f"model{ending}"
+    for file in files_of(path):
+        file.write_bytes(b"former")
+    with pytest.raises(ExportError, match="cannot be exported to") as caught:
+        export_model(SmallNetwork(), path)
+    assert "\n" not in str(caught.value)
+    assert all(file.read_bytes() == b"former" for file in files_of(path))
+    assert sorted(tmp_path.iterdir()) == sorted(files_of(path))
+
+
+def test_a_file_of_another_network_is_refused(tmp_path, monkeypatch):
+    (form,) = [form for form in FORMATS if form.ending == ".onnx"]
+
+    export_model(SmallNetwork(seed=1), tmp_path / "other.onnx")
+    former = (tmp_path / "other.onnx").read_bytes()
+
+    def copied(model, file, request):
+        file.write_bytes(former)
+        return {}
+
+    wrong = replace(form, write=copied)
+    monkeypatch.setattr("arcface_cakd.export.exporting.FORMATS", (wrong,))
+    with pytest.raises(ExportError, match="differ from torch"):
+        export_model(SmallNetwork(), tmp_path / "model.onnx")
+    assert [file.name for file in tmp_path.iterdir()] == ["other.onnx"]
+
+
+def test_what_is_not_there_is_said(tmp_path, monkeypatch):
+    model = SmallNetwork()
+    with pytest.raises(ExportError, match=r"\.ncnn\.param files have no precision 'int8'"):
+        export_model(model, tmp_path / "m.ncnn.param", "int8")
+    with pytest.raises(ExportError, match=r"no precision 'fp23'.*fp32"):
+        export_model(model, tmp_path / "m.onnx", "fp23")
+    with pytest.raises(ExportError, match=r"must end in one of \.onnx, \.tflite, \.ncnn\.param"):
+        export_model(model, tmp_path / "m.mnn")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ExportError, match=r"pnnx, which is not installed: pip install"):
+        export_model(model, tmp_path / "m.ncnn.param")
+    for ending in ENDINGS:
+        for file in files_of(tmp_path / f"m{ending}"):
+            file.write_bytes(b"")
+        if ending != ".onnx":
+            with pytest.raises(RuntimeProblem, match="is not installed: pip install"):
+                open_exported(tmp_path / f"m{ending}")
+    assert installed() == []
+
+
+def test_files_that_are_no_models_are_said(tmp_path):
+    with pytest.raises(RuntimeProblem, match=r"its name must end in \.onnx"):
+        open_exported(tmp_path / "m.pt")
+    for ending, model in ENDINGS.items():
+        path = tmp_path / f"m{ending}"
+        with pytest.raises(RuntimeProblem, match="no such file"):
+            open_exported(path)
+        if model.installed():
+            for file in files_of(path):
+                file.write_bytes(b"nothing of the kind")
+            with pytest.raises(RuntimeProblem) as caught:
+                open_exported(path)
+            assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_file_says_what_it_is(tmp_path):
+    about = {"network": "small", "license": "MIT"}
+    for precision in ("fp32", "fp16"):
+        export_model(SmallNetwork(), tmp_path / "m.onnx", precision, about=about)
+        found = onnx.load(tmp_path / "m.onnx").metadata_props
+        assert {entry.key: entry.value for entry in found} == about
+
+
+@pytest.mark.parametrize("opset", [13, 18])
+def test_the_opset_is_that_asked_for(tmp_path, opset):
+    report = export_model(SmallNetwork(), tmp_path / "m.onnx", opset=opset)
+    graph = onnx.load(tmp_path / "m.onnx")
+    assert [(entry.domain, entry.version) for entry in graph.opset_import] == [("", opset)]
+    assert report.opset == opset
+
+
+def test_a_judge_may_stop_it(tmp_path):
+    seen = []
+
+    def judge(exported):
+        seen.append(exported(images(2)).shape)
+        raise ExportError("too bad")
+
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"former")
+    with pytest.raises(ExportError, match=r"^too bad$"):
+        export_model(SmallNetwork(), path, judge=judge)
+    assert seen == [(2, 12)]
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"former"]
