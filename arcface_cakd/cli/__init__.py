@@ -16,7 +16,7 @@ from arcface_cakd.errors import ArcfaceCakdError
 
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-COMMANDS = ("demo", "train", "evaluate", "export", "data", "patch", "list")
+COMMANDS = ("demo", "train", "evaluate", "export", "data", "bench", "patch", "list")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -23,6 +23,25 @@ def sharded_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return _ShardedCrossEntropy.apply(logits, labels)
 
 
+def join_shards(peak: Tensor, local_sum: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The softmax over the classes of all ranks, from what each knows of its own; a collective.
+
+    Args:
+        peak: (B, 1), the highest logit of each row.
+        local_sum: (B, 1), sum_c exp(z_c - peak).
+        target: (B, 1), the target's logit, -inf where another rank has it.
+
+    Returns:
+        the same three of all ranks together, equal on every rank to the last bit.
+    """
+    # One exchange instead of three: each rank's sum is relative to its own peak, and is
+    # rescaled once the highest peak is known.
+    shards = all_gather(torch.stack((peak, local_sum, target)))
+    peaks, sums, targets = shards.view(-1, 3, *peak.shape).unbind(1)
+    highest = peaks.amax(0)
+    return highest, (sums * (peaks - highest).exp()).sum(0), targets.amax(0)
+
+
 class _ShardedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx, logits: Tensor, labels: Tensor) -> Tensor:
@@ -36,15 +55,9 @@ class _ShardedCrossEntropy(torch.autograd.Function):
         exponentials = (logits - peak).exp_()
         local_sum = exponentials.sum(1, keepdim=True)
 
-        # One exchange instead of three: each rank's sum is relative to its own peak, and is
-        # rescaled once the highest peak is known.
-        shards = all_gather(torch.stack((peak, local_sum, target)))
-        peaks, sums, targets = shards.view(-1, 3, batch, 1).unbind(1)
-        highest = peaks.amax(0)
-        total = (sums * (peaks - highest).exp()).sum(0)
-
+        highest, total, target = join_shards(peak, local_sum, target)
         ctx.save_for_backward(exponentials, (peak - highest).exp() / total, labels)
-        return (highest + total.log() - targets.amax(0)).mean()
+        return (highest + total.log() - target).mean()
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -15,8 +15,14 @@ from arcface_cakd.distributed import (
     world_size,
 )
 from arcface_cakd.partial_fc.adaface import AdaFace
+from arcface_cakd.partial_fc.blocked import blocked_margin_softmax
 from arcface_cakd.partial_fc.cross_entropy import sharded_cross_entropy
 from arcface_cakd.partial_fc.errors import PartialFCError
+from arcface_cakd.partial_fc.margin import CombinedMarginLoss
+
+# From here on classes are gone through in blocks. Up to here all of them together are as fast, and
+# runs keep the last bits that they have always had.
+MANY_CLASSES = 8192
 
 _INIT_BLOCK = 1024  # classes whose initial centres are drawn together
 _INITIAL, _SAMPLING = 1, 2  # streams of random numbers under one seed
@@ -158,8 +164,16 @@ class PartialFC(nn.Module):
             self.weight_index, columns = self._sample(columns)
             weight = weight.index_select(0, self.weight_index)
         columns = columns.view(-1, 1)
+        if self._goes_in_blocks(weight):
+            return blocked_margin_softmax(embeddings, weight, columns, self.margin_softmax)
         logits = self.margin_softmax(self._cosines(embeddings, weight), columns)
         return sharded_cross_entropy(logits, columns)
+
+    def _goes_in_blocks(self, weight: Tensor) -> bool:
+        """Whether there are enough classes for it, under a margin that may be asked twice."""
+        margin = self.margin_softmax
+        pure = isinstance(margin, CombinedMarginLoss) and not isinstance(margin, AdaFace)
+        return pure and not self.fp16 and len(weight) > MANY_CLASSES
 
     def cosines(self, embeddings: Tensor) -> Tensor:
         """Cosines (N, C_local) of embeddings (N, E) to all centres of this rank's shard."""

@@ -1,7 +1,10 @@
+import contextlib
+import functools
 import os
 import runpy
 import warnings
 from dataclasses import dataclass, replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from arcface_cakd import distributed
 from arcface_cakd.distributed import DistributedError
 from arcface_cakd.partial_fc import (
+    AdaFace,
     ArcFace,
     CombinedMarginLoss,
     CosFace,
@@ -21,6 +25,7 @@ from arcface_cakd.partial_fc import (
     PartialFCError,
     load_centers,
     shard_of,
+    sharded,
 )
 from arcface_cakd.partial_fc.cross_entropy import sharded_cross_entropy
 
@@ -40,6 +45,7 @@ class Case:
     batch: int = 4
     s: float = 16.0
     seed: int = 0
+    block: int | None = None  # classes of a block; None: all of them together
 
     def margin_loss(self):
         return CombinedMarginLoss(self.s, *self.margin, self.threshold, gradient=self.gradient)
@@ -70,6 +76,14 @@ def _cases():
                 yield replace(base, sample_rate=rate)
             yield replace(base, sample_rate=0.5, gradient="exact", threshold=0.2)
             yield replace(base, sample_rate=0.5, margin=COSFACE, batch=9)
+    for classes, batch in ((7, 2), (23, 4)):  # up to E rows together keep their cosines, more do not
+        base = Case(classes, batch=batch, block=3)
+        for margin in (ARCFACE, COSFACE, ANGULAR):
+            yield replace(base, margin=margin)
+        yield replace(base, gradient="exact", threshold=0.2)
+        yield replace(base, sample_rate=0.5)
+        yield replace(base, block=classes)
+    yield Case(2, block=1)
     yield Case(2)  # on three ranks, the last has no class
     yield Case(2, sample_rate=0.5)
     yield Case(23, s=64.0)
@@ -87,7 +101,26 @@ def built(case):
     return module
 
 
+@contextlib.contextmanager
+def in_blocks(size):
+    """Classes are gone through so many at a time, however few there are; None: all together."""
+    if size is None:
+        yield
+        return
+    blocked = functools.partial(sharded.blocked_margin_softmax, block=size)
+    with (
+        mock.patch.object(sharded, "MANY_CLASSES", 0),
+        mock.patch.object(sharded, "blocked_margin_softmax", blocked),
+    ):
+        yield
+
+
 def one_step(case):
+    with in_blocks(case.block):
+        return _one_step(case)
+
+
+def _one_step(case):
     module = built(case)
     embeddings, labels = case.part(distributed.rank())
     embeddings.requires_grad_()
@@ -430,17 +463,69 @@ def test_stable_at_the_ends(margin, gradient):
     assert loss.item() > 30
 
 
-def test_graph_may_be_walked_twice():
+@pytest.mark.parametrize("block", [None, 3])
+def test_graph_may_be_walked_twice(block):
     """The norm of a term's gradient is logged before the whole is back-propagated."""
     case = Case(10, threshold=0.2)
     module = built(case)
     embeddings, labels = case.part(0)
     embeddings.requires_grad_()
-    loss = module(embeddings, labels)
+    with in_blocks(block):
+        loss = module(embeddings, labels)
     first, second = (
         torch.autograd.grad(loss, (embeddings, module.weight), retain_graph=True) for _ in range(2)
     )
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("batch", [8, 80])
+@pytest.mark.parametrize("margin", [ArcFace(), ArcFace(gradient="exact"), CosFace()])
+def test_blocks_are_the_whole_in_float32(margin, batch):
+    """The size that goes in blocks by itself; a batch whose cosines are kept, and one that asks
+    for them again."""
+    torch.manual_seed(batch)
+    head = PartialFC(margin, 64, sharded.MANY_CLASSES + 100)
+    embeddings, labels = torch.randn(batch, 64), torch.randint(0, head.num_classes, (batch,))
+    # Faces near their class centres, as in a run that is under way.
+    embeddings += 50 * head.weight.detach()[labels]
+
+    def step(dtype, together):
+        head.to(dtype)
+        ours = embeddings.to(dtype, copy=True).requires_grad_()
+        head.weight.grad = None
+        with mock.patch.object(sharded, "MANY_CLASSES", together):
+            loss = head(ours, labels)
+        loss.backward()
+        return loss.detach(), ours.grad, head.weight.grad
+
+    in_blocks = step(torch.float32, sharded.MANY_CLASSES)
+    whole = step(torch.float32, head.num_classes)
+    exact = step(torch.float64, head.num_classes)
+    for got, other, expected in zip(in_blocks, whole, exact, strict=True):
+        # Logits of 64 have an error of 4e-6, and so has a gradient, the whole's like the blocks'.
+        assert (got - expected).norm() < 2e-6 * expected.norm()
+        assert (got - other).norm() < 2e-6 * expected.norm()
+
+
+def test_up_to_many_classes_and_under_other_margins_all_go_together():
+    """Runs keep the last bits they had, and a margin that remembers the batch is asked once."""
+    embeddings, labels = torch.randn(2, 4), torch.tensor([0, 1])
+
+    def goes_in_blocks(margin, classes, **settings):
+        head = PartialFC(margin, 4, classes, **settings)
+        with mock.patch.object(
+            sharded, "blocked_margin_softmax", wraps=sharded.blocked_margin_softmax
+        ) as went:
+            head(embeddings, labels)
+        return went.called
+
+    many = sharded.MANY_CLASSES
+    assert goes_in_blocks(ArcFace(), many + 1)
+    assert not goes_in_blocks(ArcFace(), many)
+    assert not goes_in_blocks(ArcFace(), many + 1, sample_rate=0.5)
+    assert not goes_in_blocks(AdaFace(), many + 1)
+    assert not goes_in_blocks(lambda cosines, labels: 64 * cosines, many + 1)
+    assert not goes_in_blocks(ArcFace(), many + 1, fp16=True)
 
 
 def test_upstream_gradient_scales():
