@@ -1,4 +1,4 @@
-"""What things cost, as ratios: ours to their parts, to arcface_torch and to others, on this machine."""
+"""What things cost on this machine, as ratios: to their parts, to arcface_torch, to others."""
 
 from arcface_cakd.bench.errors import BenchError
 from arcface_cakd.bench.report import Report

@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -51,7 +52,10 @@ def importable(folder: Path, **stand_ins: ModuleType) -> Iterator[None]:
     os.chdir(folder)
     importlib.invalidate_caches()
     try:
-        yield
+        with warnings.catch_warnings():
+            # Of another project's code, for its authors.
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         os.chdir(here)
         sys.path[:] = path

@@ -30,7 +30,7 @@ def cuda_calls_on_cpu() -> Iterator[None]:
 
 @contextlib.contextmanager
 def alone_in_a_group() -> Iterator[None]:
-    """A process group of this process alone, with no port; further ones that are asked for are it."""
+    """A process group of this process alone, without a port; whoever asks for one gets this."""
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
     try:

@@ -82,7 +82,11 @@ def _action(actions, name: str, text: str, example: str) -> argparse.ArgumentPar
         "--rounds", type=positive, default=7, metavar="R", help="turns of each side [7]"
     )
     action.add_argument(
-        "--threads", type=positive, default=1, metavar="T", help="of torch [1], which CPU time suits"
+        "--threads",
+        type=positive,
+        default=1,
+        metavar="T",
+        help="of torch [1]",
     )
     action.add_argument("--json", metavar="FILE", help="write every figure to a file")
     return action

@@ -76,7 +76,11 @@ def _cases():
                 yield replace(base, sample_rate=rate)
             yield replace(base, sample_rate=0.5, gradient="exact", threshold=0.2)
             yield replace(base, sample_rate=0.5, margin=COSFACE, batch=9)
-    for classes, batch in ((7, 2), (23, 4)):  # up to E rows together keep their cosines, more do not
+    for classes, batch in (
+        (7, 2),
+        (23, 4),
+    ):
+        # Up to E rows of all ranks together keep their cosines, more do not.
         base = Case(classes, batch=batch, block=3)
         for margin in (ARCFACE, COSFACE, ANGULAR):
             yield replace(base, margin=margin)
