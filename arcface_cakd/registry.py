@@ -109,6 +109,7 @@ class Registry:
 
 BACKBONES = Registry("network", ("arcface_cakd.backbones",), "arcface_cakd.backbones")
 LOSSES = Registry("loss", ("arcface_cakd.losses",), "arcface_cakd.losses")
+PROTOCOLS = Registry("protocol", ("arcface_cakd.evaluation.protocols",), "arcface_cakd.protocols")
 # The parts of a config and of its `cakd` entry, and other groups of settings. A part's settings are
 # the keyword-only parameters of what is registered here, so that each setting is declared once,
 # where it is used.

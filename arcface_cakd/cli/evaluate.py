@@ -1,17 +1,12 @@
-"""``arcface-cakd evaluate``: verification accuracy of a model."""
+"""``arcface-cakd evaluate``: how well a model tells people apart, by a protocol."""
 
 import argparse
 import json
-import logging
 from pathlib import Path
 
-from arcface_cakd.config.training import VAL_TARGETS
 from arcface_cakd.files import write_text
-from arcface_cakd.registry import did_you_mean
 
-logger = logging.getLogger("arcface_cakd")
-
-HELP = "Verify faces with a model: 10-fold accuracy, AUC, EER and TAR at FAR on .bin sets."
+HELP = "Judge a model by a protocol: .bin pairs by default; `arcface-cakd list protocols`."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,14 +24,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="PATH",
-        help="folders of .bin sets, or .bin files, with their suffix or without",
+        help="what the protocol reads: a data set's folder; for .bin pairs folders, or files with "
+        "their suffix or without",
+    )
+    parser.add_argument(
+        "--protocol", default="bin", metavar="NAME", help="one of `list protocols` [%(default)s]"
     )
     parser.add_argument(
         "--targets",
         nargs="+",
         metavar="SET",
-        help=f"sets to take from folders; default: {', '.join(VAL_TARGETS)}, those that are "
-        "there; where none is, all",
+        help="sets to take from folders; default: lfw, cfp_fp, agedb_30, calfw, cplfw, xqlfw, "
+        "those that are there; where none is, all",
     )
     parser.add_argument(
         "--batch-size", type=positive, default=128, metavar="B", help="default: %(default)s"
@@ -47,36 +46,42 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="what an .onnx file takes: 0..255, or [-1, 1]; default: told by names of its nodes",
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1; default: cuda where there is one")
+    parser.add_argument(
+        "--draws",
+        type=at_least_0,
+        default=1000,
+        metavar="N",
+        help="how often people are drawn again for the intervals; 0: no intervals [%(default)s]",
+    )
     parser.add_argument("--json", metavar="FILE", help="write every figure to a file")
     parser.add_argument("--roc", metavar="FILE.png", help="draw the ROC curves")
 
 
 def run(args: argparse.Namespace) -> None:
-    from arcface_cakd.data import read_bin
-    from arcface_cakd.evaluation import (
-        EvaluationError,
-        check_picture,
-        evaluate_set,
-        plot_roc,
-        verification_table,
-    )
+    from arcface_cakd.evaluation import Embedder, EvaluationError, check_picture, plot_roc
+    from arcface_cakd.registry import PROTOCOLS
 
+    chosen = PROTOCOLS.get(args.protocol)
+    if args.targets and not chosen.takes_targets:
+        raise EvaluationError(
+            f"--targets: the protocol {args.protocol} has no sets to choose from: drop it"
+        )
+    if args.roc and not chosen.has_roc:
+        raise EvaluationError(f"--roc: the protocol {args.protocol} has no ROC curve: drop it")
     if args.roc:
         check_picture(args.roc)
-    sets = _find_sets([Path(path) for path in args.data], args.targets)
+    protocol = chosen([Path(path) for path in args.data], args.targets)
     backbone, device = _load(args)
-    results = {}
-    for name, path in sets.items():
-        pairs = read_bin(path)
-        try:
-            results[name] = evaluate_set(backbone, pairs, args.batch_size, device, name)
-        except EvaluationError as error:
-            raise EvaluationError(f"{args.model} on {path}: {error}") from error
-    print(verification_table(results))
+    try:
+        results = protocol.judge(Embedder(backbone, args.batch_size, device), args.draws)
+    except EvaluationError as error:
+        raise EvaluationError(f"{args.model} on {error}") from error
+    print(protocol.table(results))
     if args.json:
         figures = {
             "model": args.model,
             "network": args.network,
+            "protocol": args.protocol,
             "sets": {name: result.to_dict() for name, result in results.items()},
         }
         write_text(args.json, json.dumps(figures, indent=2) + "\n")
@@ -92,42 +97,12 @@ def positive(text: str) -> int:
     return number
 
 
-def _find_sets(paths: list[Path], targets: list[str] | None) -> dict[str, Path]:
-    """Paths of the .bin sets, by the name to print."""
-    from arcface_cakd.evaluation import EvaluationError
-
-    folders: dict[Path, dict[str, Path]] = {}
-    files: dict[Path, Path] = {}
-    for path in paths:
-        named = path.with_name(f"{path.name}.bin")
-        if path.is_dir():
-            folders[path] = {file.stem: file for file in sorted(path.glob("*.bin"))}
-            if not folders[path]:
-                raise EvaluationError(f"no .bin set is in {path}")
-        elif path.is_file() or named.is_file():
-            files[path] = path if path.is_file() else named
-        else:
-            raise EvaluationError(f"--data {path}: no such file or folder")
-    targets = [name.removesuffix(".bin") for name in targets or []]
-    everywhere = {name for there in folders.values() for name in there}
-    for name in targets:
-        if name not in everywhere:
-            hint = did_you_mean(name, sorted(everywhere))
-            where = ", ".join(map(str, folders or paths))
-            raise EvaluationError(f"no {name}.bin in {where}; {hint}")
-    found = []
-    for path in paths:
-        if path in files:
-            found.append(files[path])
-            continue
-        there = folders[path]
-        names = targets or [name for name in VAL_TARGETS if name in there] or list(there)
-        found += [there[name] for name in names if name in there]
-        left = [name for name in there if name not in names]
-        if left and not targets:
-            logger.info("%s: also there: %s; --targets names them", path, ", ".join(left))
-    stems = [path.stem for path in found]
-    return {path.stem if stems.count(path.stem) == 1 else str(path): path for path in found}
+def at_least_0(text: str) -> int:
+    """A whole number of 0 or more, for argparse."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be 0 or more, got {number}")
+    return number
 
 
 def _load(args: argparse.Namespace):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from arcface_cakd.files import write_text
 
-HELP = "List the losses, backbones or recipes that there are, one line each."
+HELP = "List the losses, backbones, protocols or recipes that there are, one line each."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +59,13 @@ def _backbones() -> list[dict]:
     return [*rows, {"name": "timm:<name>", "what": anything}]
 
 
+def _protocols() -> list[dict]:
+    from arcface_cakd.registry import PROTOCOLS
+
+    names = PROTOCOLS.names()
+    return [{"name": n, "what": _first_line(inspect.getdoc(PROTOCOLS.get(n)))} for n in names]
+
+
 def _recipes() -> list[dict]:
     from arcface_cakd.resources import recipe_files
 
@@ -82,5 +89,6 @@ def _first_line(docstring: str | None) -> str:
 _LISTS: dict[str, Callable[[], list[dict]]] = {
     "losses": _losses,
     "backbones": _backbones,
+    "protocols": _protocols,
     "recipes": _recipes,
 }

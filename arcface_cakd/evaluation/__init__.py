@@ -1,4 +1,4 @@
-"""Protocols of face verification: embeddings, the 10-fold protocol, ROC figures, pictures."""
+"""Face recognition judged: embeddings, protocols, ROC figures, intervals, comparison, pictures."""
 
 from arcface_cakd.evaluation.comparison import (
     Estimate,
@@ -8,13 +8,16 @@ from arcface_cakd.evaluation.comparison import (
     holm,
     smallest_detectable,
 )
+from arcface_cakd.evaluation.embedder import Embedder
 from arcface_cakd.evaluation.embedding import embed
 from arcface_cakd.evaluation.errors import EvaluationError
+from arcface_cakd.evaluation.interval import Interval
 from arcface_cakd.evaluation.onnx_backbone import OnnxBackbone
 from arcface_cakd.evaluation.pair_scores import PairScores
 from arcface_cakd.evaluation.plots import check_picture, plot_roc
 from arcface_cakd.evaluation.resampling import (
     Bootstrap,
+    Pairs,
     People,
     Resampled,
     accuracy,
@@ -34,10 +37,13 @@ from arcface_cakd.evaluation.verification import (
 
 __all__ = [
     "Bootstrap",
+    "Embedder",
     "Estimate",
     "EvaluationError",
+    "Interval",
     "OnnxBackbone",
     "PairScores",
+    "Pairs",
     "People",
     "Resampled",
     "RocCurve",

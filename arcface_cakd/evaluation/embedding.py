@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,9 +14,18 @@ from arcface_cakd.evaluation.errors import EvaluationError
 from arcface_cakd.progress import track
 
 
+class Faces(Protocol):
+    """Face crops that are read where they are asked for; an array of them is one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice, /) -> np.ndarray:
+        """uint8 (n, 112, 112, 3) RGB."""
+
+
 def embed(
     backbone: Callable[[Tensor], Tensor],
-    images: np.ndarray,
+    images: Faces,
     batch_size: int = 128,
     device: str | torch.device | None = None,
     flip: bool = True,
@@ -26,8 +36,8 @@ def embed(
     Args:
         backbone: maps images (B, 3, 112, 112) float32 in [-1, 1], RGB, to embeddings (B, E): a
             module, which runs in eval mode and gets its modes back, or an ``OnnxBackbone``.
-        images: (N, 112, 112, 3) uint8, RGB. They are converted batch by batch: the float32
-            images of a whole set would take gigabytes.
+        images: (N, 112, 112, 3) uint8, RGB; an array, or what reads them, see ``Faces``. They are
+            converted batch by batch: the float32 images of a whole set would take gigabytes.
         batch_size: images per forward.
         device: where a module computes; it is moved there. None: where its parameters are.
         flip: whether the embedding of the mirrored image is added.
@@ -41,7 +51,9 @@ def embed(
     Raises:
         EvaluationError: images of another shape or type, or none.
     """
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != CROP:
+    if isinstance(images, np.ndarray) and (
+        images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != CROP
+    ):
         raise EvaluationError(
             f"images must be uint8 (N, 112, 112, 3), got {images.dtype} {images.shape}"
         )
@@ -58,6 +70,27 @@ def embed(
                 part = part + backbone(batch.flip(3)).double()
             parts.append(part.cpu().numpy())
     return np.concatenate(parts)
+
+
+def check_finite(embeddings: np.ndarray) -> None:
+    """Refuse embeddings (N, E) of which some are not finite.
+
+    Raises:
+        EvaluationError: some are not; the message says how many, and which is the first.
+    """
+    finite = np.isfinite(embeddings).all(axis=1)
+    if not finite.all():
+        raise EvaluationError(
+            f"{np.count_nonzero(~finite)} of {len(finite)} embeddings are not finite, the first "
+            f"is number {np.argmin(finite)}: the model has diverged"
+        )
+
+
+def unit(embeddings: np.ndarray) -> np.ndarray:
+    """Embeddings (N, E) at length 1, float64. A zero row stays zero."""
+    embeddings = np.asarray(embeddings, dtype=np.float64)
+    norms = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings))[:, None]
+    return embeddings / np.where(norms == 0, 1, norms)
 
 
 def _place(backbone: Callable, device: str | torch.device | None) -> torch.device:

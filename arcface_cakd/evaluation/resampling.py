@@ -18,6 +18,7 @@ interval that is too short rather than too long, and one seed says nothing of se
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -42,6 +43,7 @@ class People:
 
     issame: np.ndarray
     persons: np.ndarray
+    drawn: ClassVar[str] = "people"
 
     def __post_init__(self):
         if self.persons.shape != (len(self.issame), 2):
@@ -62,6 +64,26 @@ class People:
         count = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
         one, other = count[:, persons[:, 0]], count[:, persons[:, 1]]
         return np.where(self.issame, one, one * other).astype(np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Pairs of a set that does not say who is on them: they are drawn themselves.
+
+    What people do to the spread of a figure is then left out: such an interval is too short where
+    a person stands in many pairs.
+
+    Attributes:
+        issame: (P,) bool, whether a pair shows one person.
+    """
+
+    issame: np.ndarray
+    drawn: ClassVar[str] = "pairs"
+
+    def draw(self, draws: int, rng: np.random.Generator) -> np.ndarray:
+        """Weights (draws, P) of the pairs, drawn with replacement."""
+        count = len(self.issame)
+        return rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(np.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,13 +115,14 @@ class Bootstrap:
     """Draws of people and seeds that are the same for every method that is looked at.
 
     Args:
-        sets: who is on the pairs of each verification set; a figure is the mean over the sets.
-            People of one set are taken for others than those of another.
+        sets: who is on the pairs of each verification set, or the pairs where nobody says so; a
+            figure is the mean over the sets. People of one set are taken for others than those of
+            another.
         draws: B.
         seed: of the draws.
     """
 
-    def __init__(self, sets: Sequence[People], draws: int = 2000, seed: int = 0):
+    def __init__(self, sets: Sequence[People | Pairs], draws: int = 2000, seed: int = 0):
         self.sets = list(sets)
         self.draws = draws
         self._seed = seed

@@ -1,7 +1,8 @@
 """Figures as text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from arcface_cakd.evaluation.interval import Interval
 from arcface_cakd.evaluation.roc import MIN_FALSE_ACCEPTS
 from arcface_cakd.evaluation.verification import VerificationResult
 
@@ -17,6 +18,21 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def percent(interval: Interval | None) -> str:
+    """An interval of a rate, in percent; a dash where there is none."""
+    return "-" if interval is None else f"[{100 * interval.low:.2f}, {100 * interval.high:.2f}]"
+
+
+def drawn_note(intervals: Iterable[Interval | None]) -> list[str]:
+    """What the intervals of a table are, a line for each kind of them; none for no interval."""
+    kinds = {(each.level, each.drawn) for each in intervals if each is not None}
+    return [
+        f"intervals: {100 * level:g} %, {drawn} drawn again"
+        + ("" if drawn == "people" else ", for the set does not say who is on them: too short")
+        for level, drawn in sorted(kinds)
+    ]
+
+
 def verification_table(results: Mapping[str, VerificationResult], heading: str = "set") -> str:
     """An aligned table, one row per result, rates in percent, one column per FAR.
 
@@ -28,7 +44,10 @@ def verification_table(results: Mapping[str, VerificationResult], heading: str =
         heading: of the column of names.
     """
     fars = sorted({far for result in results.values() for far in result.tar}, reverse=True)
-    header = [heading, "pairs", "accuracy %", "AUC %", "EER %"]
+    intervals = {name: result.accuracy_interval for name, result in results.items()}
+    header = [heading, "pairs", "accuracy %"]
+    header += ["its interval"] if any(intervals.values()) else []
+    header += ["AUC %", "EER %"]
     header += [f"TAR@FAR={far:g} %" for far in fars]
     rows = []
     for name, result in results.items():
@@ -36,12 +55,13 @@ def verification_table(results: Mapping[str, VerificationResult], heading: str =
             name,
             str(result.pairs),
             f"{100 * result.accuracy:.2f} +- {100 * result.accuracy_std:.2f}",
-            f"{100 * result.auc:.3f}",
-            f"{100 * result.eer:.2f}",
         ]
+        if any(intervals.values()):
+            row.append(percent(intervals[name]))
+        row += [f"{100 * result.auc:.3f}", f"{100 * result.eer:.2f}"]
         row += [f"{100 * result.tar[far]:.2f}" if far in result.tar else "-" for far in fars]
         rows.append(row)
-    lines = [format_table(header, rows)]
+    lines = [format_table(header, rows), *drawn_note(intervals.values())]
     short: dict[int, list[str]] = {}
     for name, result in results.items():
         if any(figure.startswith("tar@") for figure in result.absent):

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from arcface_cakd.data import VerificationSet
 from arcface_cakd.data.bins import pairs_problem
-from arcface_cakd.evaluation.embedding import embed
+from arcface_cakd.evaluation.embedding import check_finite, embed, unit
 from arcface_cakd.evaluation.errors import EvaluationError
+from arcface_cakd.evaluation.interval import Interval
 from arcface_cakd.evaluation.roc import MIN_FALSE_ACCEPTS, RocCurve, roc_curve
 
 FARS = (1e-1, 1e-2, 1e-3, 1e-4)
@@ -45,6 +46,7 @@ class VerificationResult:
         val_far: the mean FAR that was met on the held-out folds, or None.
         absent: why a figure is not given, by its name.
         roc: the curve itself.
+        accuracy_interval: of the accuracy, where people or pairs were drawn again.
     """
 
     pairs: int
@@ -62,6 +64,7 @@ class VerificationResult:
     val_far: float | None
     absent: dict[str, str]
     roc: RocCurve = field(repr=False, compare=False)
+    accuracy_interval: Interval | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure, in types that JSON has; the curve is left out."""
@@ -191,14 +194,8 @@ def pair_distances(embeddings: np.ndarray) -> np.ndarray:
         raise EvaluationError(f"embeddings must be (2P, E), got shape {embeddings.shape}")
     if len(embeddings) % 2:
         raise EvaluationError(f"{len(embeddings)} embeddings are not pairs: the number is odd")
-    finite = np.isfinite(embeddings).all(axis=1)
-    if not finite.all():
-        raise EvaluationError(
-            f"{np.count_nonzero(~finite)} of {len(finite)} embeddings are not finite, the first "
-            f"is number {np.argmin(finite)}: the model has diverged"
-        )
-    norms = np.sqrt(np.einsum("ij,ij->i", embeddings, embeddings))[:, None]
-    units = embeddings / np.where(norms == 0, 1, norms)
+    check_finite(embeddings)
+    units = unit(embeddings)
     return np.sum(np.square(units[0::2] - units[1::2]), axis=1)
 
 

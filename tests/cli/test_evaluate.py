@@ -8,9 +8,9 @@ from PIL import Image
 
 from arcface_cakd import cli
 from arcface_cakd.backbones import get_model, save_weights
-from arcface_cakd.cli.evaluate import _find_sets
 from arcface_cakd.data import read_bin, write_bin
-from arcface_cakd.evaluation import embed, verification_metrics
+from arcface_cakd.evaluation import embed
+from arcface_cakd.evaluation.protocols.bins import find_sets, judged
 from arcface_cakd.export import export_model
 
 
@@ -34,7 +34,7 @@ def faces(seed, pairs):
 def folder(tmp_path_factory):
     """A model, its export, and sets: two of the default names, one of another."""
     folder = tmp_path_factory.mktemp("evaluate")
-    for seed, name in enumerate(("lfw", "agedb_30", "calfw")):
+    for seed, name in enumerate(("lfw", "agedb_30", "vgg2_fp")):
         write_bin(folder / f"{name}.bin", *faces(seed, 24))
     torch.manual_seed(0)
     model = get_model("r10_narrow", num_features=16).eval()
@@ -43,7 +43,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-BATCH = 7
+BATCH, DRAWS = 7, 20
 NETWORK = ["--network", "r10_narrow", "--embedding-size", "16", "--device", "cpu"]
 
 
@@ -51,11 +51,12 @@ def expected(folder, name):
     model = get_model("r10_narrow", num_features=16)
     model.load_state_dict(torch.load(folder / "model.pt"))
     pairs = read_bin(folder / f"{name}.bin")
-    return verification_metrics(embed(model, pairs.images, BATCH), pairs.issame)
+    return judged(embed(model, pairs.images, BATCH), pairs.issame, DRAWS)
 
 
 def run(*arguments):
-    return cli.main(["evaluate", *map(str, arguments), "--batch-size", str(BATCH)])
+    few = ["--batch-size", str(BATCH), "--draws", str(DRAWS)]
+    return cli.main(["evaluate", *map(str, arguments), *few])
 
 
 def test_table_and_files_hold_the_figures(folder, tmp_path, capsys):
@@ -64,32 +65,36 @@ def test_table_and_files_hold_the_figures(folder, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[:3]] == ["set", "lfw", "agedb_30"]
     figures = json.loads((tmp_path / "r.json").read_text())
-    assert figures["network"] == "r10_narrow"
+    assert (figures["network"], figures["protocol"]) == ("r10_narrow", "bin")
     assert list(figures["sets"]) == ["lfw", "agedb_30"]
     for name, line in zip(figures["sets"], lines[1:], strict=False):
         result = expected(folder, name)
         assert figures["sets"][name] == json.loads(json.dumps(result.to_dict()))
         assert f"{100 * result.accuracy:.2f} +- " in line
+        interval = result.accuracy_interval
+        assert f"[{100 * interval.low:.2f}, {100 * interval.high:.2f}]" in line
+        assert interval.low <= result.accuracy <= interval.high
+    assert "pairs drawn again, for the set does not say who is on them" in lines[3]
     assert Image.open(tmp_path / "r.png").size == (840, 600)
 
 
 def test_an_onnx_file_gives_the_models_figures(folder, tmp_path, capsys):
-    data = ["--data", folder, "--targets", "calfw"]
+    data = ["--data", folder, "--targets", "vgg2_fp"]
     assert run(folder / "model.onnx", *data, "--json", tmp_path / "onnx.json") == 0
-    found = json.loads((tmp_path / "onnx.json").read_text())["sets"]["calfw"]
-    result = expected(folder, "calfw")
+    found = json.loads((tmp_path / "onnx.json").read_text())["sets"]["vgg2_fp"]
+    result = expected(folder, "vgg2_fp")
     assert (found["pairs"], found["accuracy"]) == (24, result.accuracy)
     assert found["auc"] == pytest.approx(result.auc, abs=0.01)
 
 
 def test_bin_files_are_taken_as_they_are(folder, tmp_path, capsys):
     twin = tmp_path / "lfw.bin"
-    twin.write_bytes((folder / "calfw.bin").read_bytes())
-    data = ["--data", folder / "calfw.bin", folder / "lfw.bin", twin]
+    twin.write_bytes((folder / "vgg2_fp.bin").read_bytes())
+    data = ["--data", folder / "vgg2_fp.bin", folder / "lfw.bin", twin]
     assert run(folder / "model.pt", *NETWORK, *data, "--json", tmp_path / "r.json") == 0
     sets = json.loads((tmp_path / "r.json").read_text())["sets"]
-    assert list(sets) == ["calfw", str(folder / "lfw.bin"), str(twin)]
-    assert sets["calfw"] == sets[str(twin)] != sets[str(folder / "lfw.bin")]
+    assert list(sets) == ["vgg2_fp", str(folder / "lfw.bin"), str(twin)]
+    assert sets["vgg2_fp"] == sets[str(twin)] != sets[str(folder / "lfw.bin")]
 
 
 @pytest.mark.parametrize("suffix", ["", ".bin"])
@@ -97,20 +102,45 @@ def test_a_set_is_found_by_its_own_name(tmp_path, suffix, caplog):
     """In --data, in --targets, and as what there is where none of the usual ones is."""
 
     def names(*paths, targets=None):
-        return list(_find_sets(list(paths), targets))
+        return list(find_sets(list(paths), targets))
 
     caplog.set_level("INFO")
     usual, own = tmp_path / "usual", tmp_path / "own"
-    for path in (usual / "lfw.bin", usual / "agedb_30.bin", usual / "calfw.bin", own / "mine.bin"):
+    for path in (
+        usual / "lfw.bin",
+        usual / "agedb_30.bin",
+        usual / "vgg2_fp.bin",
+        own / "mine.bin",
+    ):
         path.parent.mkdir(exist_ok=True)
         path.touch()
     assert names(own / f"mine{suffix}") == names(own) == ["mine"]
     assert names(usual, own, targets=[f"mine{suffix}", f"lfw{suffix}"]) == ["lfw", "mine"]
     assert caplog.text == ""
     assert names(usual, own) == ["lfw", "agedb_30", "mine"]
-    assert caplog.messages == [f"{usual}: also there: calfw; --targets names them"]
-    (own / "mine.bin").rename(own / "calfw.bin")
-    assert names(usual, own / f"calfw{suffix}") == ["lfw", "agedb_30", "calfw"]
+    assert caplog.messages == [f"{usual}: also there: vgg2_fp; --targets names them"]
+    (own / "mine.bin").rename(own / "vgg2_fp.bin")
+    assert names(usual, own / f"vgg2_fp{suffix}") == ["lfw", "agedb_30", "vgg2_fp"]
+    for name in ("xqlfw", "calfw", "cplfw"):
+        (usual / f"{name}.bin").touch()
+    assert names(usual) == ["lfw", "agedb_30", "calfw", "cplfw", "xqlfw"]
+
+
+def with_last_layer(tmp_path, weight, bias):
+    """A model that gives everybody one embedding."""
+    model = get_model("r10_narrow", num_features=16)
+    model.features.weight.data.fill_(weight)
+    model.features.bias.data.fill_(bias)
+    save_weights(model, tmp_path / "spoilt.pt")
+    return tmp_path / "spoilt.pt"
+
+
+def constant(tmp_path):
+    return with_last_layer(tmp_path, 0.0, 0.5)
+
+
+def diverged(tmp_path):
+    return with_last_layer(tmp_path, 3e38, 0.5)  # finite, and what it gives is not
 
 
 def few(tmp_path):
@@ -139,6 +169,12 @@ def few(tmp_path):
             lambda f, t: [f / "model.pt", *NETWORK, "--data", f, "--device", "gpu"],
             "--device gpu cannot be used",
         ),
+        (
+            lambda f, t: ["no.pt", "--data", f, "--protocol", "bins"],
+            "unknown protocol 'bins'; did you mean 'bin'?",
+        ),
+        (lambda f, t: [constant(t), *NETWORK, "--data", f], "lfw.bin: all 48 embeddings are the"),
+        (lambda f, t: [diverged(t), *NETWORK, "--data", f], "lfw.bin: 48 of 48 embeddings are not"),
         (lambda f, t: ["no.pt", *NETWORK, "--data", f, "--roc", t / "roc"], "must end in ."),
         (lambda f, t: ["no.pt", *NETWORK, "--data", f, "--roc", "roc.xyz"], "must end in ."),
         (

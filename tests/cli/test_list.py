@@ -4,7 +4,7 @@ import json
 import pytest
 
 from arcface_cakd.cli import main
-from arcface_cakd.registry import BACKBONES, LOSSES
+from arcface_cakd.registry import BACKBONES, LOSSES, PROTOCOLS
 from arcface_cakd.resources import recipe_files
 
 
@@ -48,7 +48,14 @@ def test_every_recipe_is_listed_by_folder_and_docstring(capsys):
     assert folders == sorted(folders)  # one after the other
 
 
-@pytest.mark.parametrize("kind", ["losses", "backbones", "recipes"])
+def test_every_protocol_says_what_it_reads_and_gives(capsys):
+    lines = listed(capsys, "protocols")
+    assert sorted(lines) == PROTOCOLS.names()
+    for name, line in lines.items():
+        assert ": " in line and len(line.split()) >= 8, name
+
+
+@pytest.mark.parametrize("kind", ["losses", "backbones", "protocols", "recipes"])
 def test_json_holds_the_same(kind, tmp_path, capsys):
     assert main(["list", kind, "--json", str(tmp_path / "list.json")]) == 0
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]

@@ -190,6 +190,7 @@ def test_every_figure_goes_into_json():
     assert set(figures) == {
         *("pairs", "positives", "negatives", "folds", "accuracy", "accuracy_std", "threshold"),
         *("auc", "eer", "tar", "val", "val_std", "val_far", "absent"),
+        "accuracy_interval",
     }
 
 

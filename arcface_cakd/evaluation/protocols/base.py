@@ -1,0 +1,80 @@
+"""What every protocol has: data that it reads, a model that it judges, a table of the figures."""
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from arcface_cakd.evaluation.embedder import Embedder
+from arcface_cakd.evaluation.errors import EvaluationError
+from arcface_cakd.evaluation.uncertainty import DRAWS
+
+
+class Protocol(ABC):
+    """A way to judge a model by faces, of a data set in the layout that it is published in.
+
+    Opening one reads what says which faces there are and who is on them, and refuses what is
+    wrong there, before a model is loaded. The first line of a subclass's docstring is what
+    ``arcface-cakd list protocols`` says of it.
+
+    Attributes:
+        takes_targets: whether ``targets`` can choose among the sets of a folder.
+        has_roc: whether the results have a ROC curve, as ``plot_roc`` draws them.
+
+    Args:
+        paths: what the user gave for data, at least one.
+        targets: names of the sets to take from folders, or None.
+
+    Raises:
+        EvaluationError: data that the protocol cannot judge.
+        DataError: data that are missing, or not as the layout has them.
+    """
+
+    takes_targets: ClassVar[bool] = False
+    has_roc: ClassVar[bool] = False
+
+    @abstractmethod
+    def __init__(self, paths: Sequence[Path], targets: Sequence[str] | None = None): ...
+
+    @abstractmethod
+    def judge(self, embedder: Embedder, draws: int = DRAWS) -> dict[str, Any]:
+        """Judge a model: results by name, frozen, each with ``to_dict``.
+
+        Args:
+            embedder: the model.
+            draws: of people, for the intervals; 0: none.
+
+        Raises:
+            EvaluationError: embeddings that cannot be judged; the message says of which data.
+            DataError: a face cannot be read.
+        """
+
+    @abstractmethod
+    def table(self, results: Mapping[str, Any]) -> str:
+        """The results of ``judge`` as text, rates in percent."""
+
+
+@contextlib.contextmanager
+def judging(what: object) -> Iterator[None]:
+    """Inside, an EvaluationError gets the data's name before its message."""
+    try:
+        yield
+    except EvaluationError as error:
+        raise EvaluationError(f"{what}: {error}") from error
+
+
+def one_folder(paths: Sequence[Path], layout: str) -> Path:
+    """The one folder that a protocol reads.
+
+    Args:
+        paths: what the user gave.
+        layout: what should be in the folder, for the message.
+
+    Raises:
+        EvaluationError: several paths, or no folder.
+    """
+    if len(paths) != 1 or not paths[0].is_dir():
+        given = ", ".join(map(str, paths))
+        raise EvaluationError(f"--data {given}: give one folder, that holds {layout}")
+    return paths[0]

@@ -1,0 +1,42 @@
+"""Who is on the pairs of a .bin set. Its figures: tests/evaluation/test_verification.py."""
+
+import numpy as np
+import pytest
+
+from arcface_cakd.evaluation import EvaluationError, Pairs, People
+from arcface_cakd.evaluation.protocols.bins import judged, people_of
+
+ISSAME = np.arange(40) % 2 == 0
+LINES = [f"p{k}\tp{k if same else k + 1}" for k, same in enumerate(ISSAME)]
+
+
+def embeddings():
+    random = np.random.default_rng(5)
+    first = random.normal(size=(40, 8))
+    second = np.where(ISSAME[:, None], first, 0) + random.normal(size=(40, 8))
+    return np.stack([first, second], axis=1).reshape(-1, 8)
+
+
+def test_people_are_those_of_the_file_beside(tmp_path):
+    assert isinstance(people_of(tmp_path / "own.bin", ISSAME), Pairs)
+    (tmp_path / "own_people.tsv").write_text("\n".join(LINES) + "\n")
+    who = people_of(tmp_path / "own.bin", ISSAME)
+    assert isinstance(who, People)
+    assert ((who.persons[:, 0] == who.persons[:, 1]) == ISSAME).all()
+    assert len(np.unique(who.persons)) == len({n for line in LINES for n in line.split("\t")})
+    assert judged(embeddings(), ISSAME, 50, who).accuracy_interval.drawn == "people"
+    assert judged(embeddings(), ISSAME, 50).accuracy_interval.drawn == "pairs"
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (LINES[1:], "a line for each of 40 pairs"),
+        ([*LINES[:-1], "p39"], "a line for each of 40 pairs"),
+        (["p0\tp1", *LINES[1:]], "issame contradicts"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_refused(tmp_path, lines, said):
+    (tmp_path / "own_people.tsv").write_text("\n".join(lines))
+    with pytest.raises(EvaluationError, match=said):
+        people_of(tmp_path / "own.bin", ISSAME)
