@@ -2,28 +2,40 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from arcface_cakd.data.images import decode_image
+from arcface_cakd.data.errors import DataError
+from arcface_cakd.data.images import CROP, decode_image
 from arcface_cakd.files import atomic_path
 
 ROWS, COLUMNS = 8, 10
 GAP = 4
+GREY = 160
 
 
 def write_contact_sheet(path: str | os.PathLike, people: Sequence[Sequence[bytes]]) -> None:
-    """Write a PNG of encoded pictures, one row per person, atomically."""
+    """Write a PNG of encoded pictures, one row per person, atomically.
+
+    Raises:
+        DataError: the name does not end in .png.
+    """
     from PIL import Image
 
+    if Path(path).suffix.lower() != ".png":
+        raise DataError(f"contact sheet {path}: its name must end in .png")
     with atomic_path(path) as partial:
         Image.fromarray(contact_sheet(people)).save(partial)
 
 
 def contact_sheet(people: Sequence[Sequence[bytes]]) -> np.ndarray:
-    """uint8 (height, width, 3) of encoded pictures of one size, one row per person, on white."""
-    rows = [[decode_image(jpeg) for jpeg in pictures] for pictures in people]
-    height, width = rows[0][0].shape[:2]
+    """uint8 (height, width, 3) of encoded pictures, one row per person, on white.
+
+    A picture that is not 112 x 112 is shrunk or enlarged to fit; one that does not decode is grey.
+    """
+    rows = [[_cell(encoded) for encoded in pictures] for pictures in people]
+    height, width = CROP[:2]
     columns = max(len(row) for row in rows)
     sheet = np.full(
         ((height + GAP) * len(rows) + GAP, (width + GAP) * columns + GAP, 3), 255, np.uint8
@@ -33,3 +45,16 @@ def contact_sheet(people: Sequence[Sequence[bytes]]) -> np.ndarray:
             top, left = GAP + r * (height + GAP), GAP + c * (width + GAP)
             sheet[top : top + height, left : left + width] = image
     return sheet
+
+
+def _cell(encoded: bytes) -> np.ndarray:
+    """uint8 (112, 112, 3) of a picture."""
+    try:
+        image = decode_image(encoded)
+    except DataError:
+        return np.full(CROP, GREY, np.uint8)
+    if image.shape == CROP:
+        return image
+    from PIL import Image, ImageOps
+
+    return np.asarray(ImageOps.pad(Image.fromarray(image), CROP[:2], color="white"))

@@ -133,14 +133,24 @@ def _decoded(
     nothing = np.empty(0, dtype=np.uint8)
     for path in (path for _, paths in identities for path in paths):
         try:
-            encoded = path.read_bytes()
-            pixels = decode_crop(encoded)
+            encoded, pixels = as_packed(path.read_bytes())
         except OSError as error:
             yield b"", nothing, f"cannot be read: {error.strerror}"
         except DataError as error:
             yield b"", nothing, str(error)
         else:
-            # Turned by EXIF data alone, a JPEG would lie on its side for readers that do not
-            # look at it.
-            as_it_is = codec.is_jpeg(encoded) and jpeg_orientation(encoded) == 1
-            yield encoded if as_it_is else codec.encode(pixels, 95), pixels, None
+            yield encoded, pixels, None
+
+
+def as_packed(encoded: bytes) -> tuple[bytes, np.ndarray]:
+    """An image as it goes into a set, and its pixels, uint8 (112, 112, 3) RGB.
+
+    An upright JPEG goes in as it is. Other formats are slow to decode; and turned by EXIF data
+    alone, a JPEG would lie on its side for readers that do not look at it.
+
+    Raises:
+        DataError: it does not decode, or has another size.
+    """
+    pixels = decode_crop(encoded)
+    as_it_is = codec.is_jpeg(encoded) and jpeg_orientation(encoded) == 1
+    return encoded if as_it_is else codec.encode(pixels, 95), pixels

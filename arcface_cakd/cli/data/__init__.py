@@ -11,6 +11,7 @@ HELP = "make, pack, split, merge, inspect and verify data sets, and more"
 ACTIONS = (
     "synthesize",
     "pack",
+    "pairs",
     "split",
     "merge",
     "shuffle",

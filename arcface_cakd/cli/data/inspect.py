@@ -4,17 +4,22 @@ import argparse
 
 from arcface_cakd.cli.data.arguments import add_json, write_json
 
-HELP = "count images, identities and sizes"
+HELP = "count images, identities and sizes; show some"
 EXAMPLE = "arcface-cakd data inspect dataset/lfw.bin"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", help="a .rec or .bin file, or a folder")
     add_json(parser)
+    parser.add_argument(
+        "--contact-sheet", metavar="FILE.png", help="picture of some people's images, or of pairs"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
+    from arcface_cakd.data.contact_sheet import write_contact_sheet
     from arcface_cakd.data.inspection import inspect
+    from arcface_cakd.preparation.overview import rows_of
 
     descriptions = inspect(args.path)
     for description in descriptions:
@@ -25,4 +30,6 @@ def run(args: argparse.Namespace) -> int:
             if name != "path" and value is not None:
                 print(f"  {name.replace('_', ' ')}: {value}")
     write_json(args.json, descriptions)
+    if args.contact_sheet:
+        write_contact_sheet(args.contact_sheet, rows_of(args.path))
     return 0

@@ -1,0 +1,116 @@
+"""The images that pairs are made of: those of a record set, or of folders."""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from arcface_cakd.data.errors import DataError
+from arcface_cakd.data.folder import identity_folders
+from arcface_cakd.data.image_files import read_encoded
+from arcface_cakd.data.image_tree import image_tree
+from arcface_cakd.preparation.record_set import RecordSet
+
+
+class PairImages(Protocol):
+    """Images that a list of pairs can name."""
+
+    def __len__(self) -> int: ...
+
+    def labels(self) -> np.ndarray:
+        """Whom each image shows, int64 (N,), to draw pairs."""
+        ...
+
+    def find(self, text: str) -> int | None:
+        """The position of the image that a list names so, None where there is none."""
+        ...
+
+    def person(self, position: int) -> str | None:
+        """The name of whom an image shows, None where nothing tells it."""
+        ...
+
+    def encoded(self, position: int) -> bytes: ...
+
+    def describe(self, position: int) -> str: ...
+
+
+def open_pair_images(path: str | Path) -> PairImages:
+    """The images of a folder: its record set where it holds one, else its files."""
+    path = Path(path)
+    if any((path / name).exists() for name in ("train.rec", "train.idx")):
+        return RecordImages(path)
+    return FolderImages(path)
+
+
+class RecordImages:
+    """Of a record set, named by their keys."""
+
+    def __init__(self, folder: Path):
+        self._set = RecordSet(folder)
+
+    def __len__(self) -> int:
+        return len(self._set)
+
+    def labels(self) -> np.ndarray:
+        return self._set.labels
+
+    def find(self, text: str) -> int | None:
+        if not text.isdecimal():
+            return None
+        position = int(np.searchsorted(self._set.keys, int(text)))
+        there = position < len(self) and self._set.keys[position] == int(text)
+        return position if there else None
+
+    def person(self, position: int) -> str:
+        return self._set.names.of(int(self._set.labels[position]))
+
+    def encoded(self, position: int) -> bytes:
+        return self._set.encoded(position)
+
+    def describe(self, position: int) -> str:
+        return self._set.describe(position)
+
+
+class FolderImages:
+    """Files below a folder, named by their paths in it, with their suffixes or without.
+
+    Whom one shows is the folder that it is in; nobody knows it of files directly in the folder.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._paths, _ = image_tree(folder)
+        names = [path.relative_to(folder) for path in self._paths]
+        self._people = [None if len(name.parts) < 2 else name.parts[-2] for name in names]
+        # A suffix may have changed when faces were cropped.
+        self._places = {name.with_suffix("").as_posix(): n for n, name in enumerate(names)}
+        self._places |= {name.as_posix(): n for n, name in enumerate(names)}
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def labels(self) -> np.ndarray:
+        found = identity_folders(self.folder)
+        found.warn_of_left_out()
+        numbers = {
+            path: label for label, (_, paths) in enumerate(found.identities) for path in paths
+        }
+        if len(numbers) < len(self):
+            raise DataError(
+                f"{self.folder}: {len(self) - len(numbers)} images are in no person's folder"
+            )
+        return np.array([numbers[path] for path in self._paths], dtype=np.int64)
+
+    def find(self, text: str) -> int | None:
+        name = Path(text)
+        found = self._places.get(name.as_posix())
+        return self._places.get(name.with_suffix("").as_posix()) if found is None else found
+
+    def person(self, position: int) -> str | None:
+        return self._people[position]
+
+    def encoded(self, position: int) -> bytes:
+        return read_encoded(self._paths[position])
+
+    def describe(self, position: int) -> str:
+        return str(self._paths[position])

@@ -1,0 +1,186 @@
+"""Verification sets drawn and listed, against brute force over the pairs that came out."""
+
+import itertools
+import pickle
+
+import numpy as np
+import pytest
+from helpers.record_sets import jpeg
+
+from arcface_cakd.cli import main
+from arcface_cakd.data import DataError
+from arcface_cakd.preparation.pair_drawing import draw_pairs
+from arcface_cakd.preparation.pair_lists import ListedPair, read_pair_list
+
+
+def load(path):
+    with open(path, "rb") as file:
+        return pickle.load(file)  # as arcface_torch's load_bin does
+
+
+@pytest.mark.parametrize(
+    ("people", "most", "pairs", "seed"),
+    [(40, 6, 200, 0), (23, 9, 60, 1), (300, 2, 500, 2), (120, 12, 2000, 3), (20, 3, 20, 4)],
+)
+def test_drawn_pairs_are_what_the_protocol_needs(people, most, pairs, seed):
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(rng.permutation(people) * 7, rng.integers(2, most + 1, people))
+    labels = labels[rng.permutation(len(labels))]
+    places, issame = draw_pairs(labels, pairs, seed)
+    assert places.shape == (pairs, 2) and issame.shape == (pairs,)
+    assert ((labels[places[:, 0]] == labels[places[:, 1]]) == issame).all()
+    assert (places[:, 0] != places[:, 1]).all()
+    assert len({frozenset(pair) for pair in places.tolist()}) == pairs
+    folds = np.split(labels[places], 10)
+    assert all(np.array_equal(half, issame[: pairs // 10]) for half in np.split(issame, 10))
+    for one, other in itertools.combinations(folds, 2):
+        assert not set(one.ravel().tolist()) & set(other.ravel().tolist())
+    again, _ = draw_pairs(labels, pairs, seed)
+    assert (again == places).all()
+    assert (draw_pairs(labels, pairs, seed + 1)[0] != places).any()
+
+
+def test_people_of_many_images_do_not_take_the_set_over():
+    labels = np.repeat(np.arange(40), [50] * 10 + [2] * 30)
+    places, issame = draw_pairs(labels, 160, 0)
+    same = np.bincount(labels[places[issame, 0]], minlength=40)
+    # 8 a fold of 4 people: 1 of each who has one pair, and 5 of the one who has more.
+    assert sorted(same.tolist()) == [1] * 30 + [5] * 10
+
+
+def test_all_pairs_can_be_asked_for_and_no_more():
+    labels = np.repeat(np.arange(20), 2)  # two people a fold: 2 pairs of one, 4 of two
+    places, _ = draw_pairs(labels, 40, 0)
+    assert len({frozenset(pair) for pair in places.tolist()}) == 40
+    with pytest.raises(DataError, match="20 people with 40 images make at most 40 such pairs"):
+        draw_pairs(labels, 60, 0)
+    with pytest.raises(DataError, match="take a set of more people"):
+        draw_pairs(np.arange(100), 20, 0)
+    with pytest.raises(DataError, match="30 pairs: it must be a multiple of 20"):
+        draw_pairs(labels, 30, 0)
+
+
+def test_drawn_from_records(make_set, tmp_path, pool, capsys):
+    names = {n: f"person {n}" for n in range(20)}
+    folder = make_set("in", [n // 4 for n in range(80)], names=names)
+    out = tmp_path / "mine.bin"
+    command = ["data", "pairs", str(folder), str(out), "--pairs", "40", "--seed", "2"]
+    assert main(command) == 0
+    assert "40 pairs, 20 of one person and 20 of two" in capsys.readouterr().out
+    encoded, issame = load(out)
+    shown = [pool.index(image) // 4 for image in encoded]
+    assert issame == [a == b for a, b in zip(shown[0::2], shown[1::2], strict=True)]
+    people = [line.split("\t") for line in (tmp_path / "mine_people.tsv").read_text().splitlines()]
+    assert people == [[names[a], names[b]] for a, b in zip(shown[0::2], shown[1::2], strict=True)]
+    assert main(command) == 1
+    assert "replace it with --force" in capsys.readouterr().err
+    assert main([*command, "--force"]) == 0 and load(out) == (encoded, issame)
+    assert main([*command[:3], "mine.pkl", *command[4:]]) == 1
+    assert "must end in .bin" in capsys.readouterr().err
+
+
+@pytest.fixture
+def crops(tmp_path):
+    """Four people of three images each, as LFW names them."""
+    for person, image in itertools.product(range(4), range(1, 4)):
+        path = tmp_path / f"crops/P_{person}/P_{person}_{image:04d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(jpeg(10 * person + image))
+    return tmp_path / "crops"
+
+
+SAME = [(person, one, other) for person in range(4) for one, other in ((1, 2), (2, 3))]
+OTHER = [(person, 1, (person + 1) % 4, 3) for person in range(4)]
+PATH = "P_{0}/P_{0}_{1:04d}.jpg".format
+
+
+def lfw_list():
+    yield "1\t8"
+    yield from (f"P_{p}\t{a}\t{b}" for p, a, b in SAME)
+    yield from (f"P_{p}\t{a}\tP_{q}\t{b}" for p, a, q, b in OTHER)
+
+
+def path_list(truth):
+    yield "# two images a line"
+    for p, a, b in SAME:
+        yield f"{PATH(p, a)} {PATH(p, b)}" + " 1" * truth
+    for p, a, q, b in OTHER:
+        yield f"{PATH(p, a)},{PATH(q, b).replace('.jpg', '.png')}" + ",0" * truth
+
+
+@pytest.mark.parametrize("lines", [lfw_list(), path_list(True), path_list(False)])
+def test_listed_pairs_come_in_the_order_of_the_list(crops, tmp_path, lines, capsys, caplog):
+    listed, out = tmp_path / "pairs.txt", tmp_path / "mine.bin"
+    listed.write_text("\n".join(lines) + "\n")
+    assert main(["data", "pairs", str(crops), str(out), "--list", str(listed)]) == 0
+    assert "12 pairs, 8 of one person and 4 of two" in capsys.readouterr().out
+    encoded, issame = load(out)
+    expected = [jpeg(10 * p + i) for p, a, b in SAME for i in (a, b)]
+    expected += [jpeg(10 * p + i) for pa, a, q, b in OTHER for p, i in ((pa, a), (q, b))]
+    assert encoded == expected and issame == [True] * 8 + [False] * 4
+    people = [line.split("\t") for line in (tmp_path / "mine_people.tsv").read_text().splitlines()]
+    assert people[0] == ["P_0", "P_0"] and people[11] == ["P_3", "P_0"]
+    assert "4 of 4 people (P_0 first) are in more than one of 10 folds" in caplog.text
+
+
+def test_pairs_that_cannot_be_made_are_all_named(crops, tmp_path, caplog, capsys):
+    (crops / "P_2/P_2_0002.jpg").write_bytes(b"no image")
+    (crops / "P_3/P_3_0003.jpg").unlink()
+    listed, out = tmp_path / "pairs.txt", tmp_path / "mine.bin"
+    # Ten that are whole: the protocol's least.
+    more = "P_0\t1\t3\nP_1\t1\t3\nP_0\t2\tP_1\t2\nP_0\t3\tP_1\t1\n"
+    listed.write_text("\n".join(lfw_list()) + "\n" + more)
+    command = ["data", "pairs", str(crops), str(out), "--list", str(listed)]
+    assert main(command) == 1 and not out.exists()
+    assert "(4 of 16 pairs cannot be made, each named above)" in capsys.readouterr().err
+    lines = [int(message.split("line ")[1].split(":")[0]) for message in caplog.messages]
+    assert lines == [6, 7, 9, 12]
+    assert main([*command, "--skip-bad"]) == 0
+    assert "12 pairs, 7 of one person and 5 of two; 4 left out" in capsys.readouterr().out
+
+
+def test_a_list_that_contradicts_the_folders_is_taken_at_its_word(crops, tmp_path, caplog):
+    listed, out = tmp_path / "pairs.txt", tmp_path / "mine.bin"
+    lines = [*path_list(True)]
+    lines[1] = lines[1][:-1] + "0"
+    listed.write_text("\n".join(lines))
+    assert main(["data", "pairs", str(crops), str(out), "--list", str(listed)]) == 0
+    assert load(out)[1][:2] == [False, True]
+    assert "for two people, and they are of P_0 and P_0" in caplog.text
+    assert not (tmp_path / "mine_people.tsv").exists()
+
+
+def test_records_are_named_by_their_keys(make_set, tmp_path, pool):
+    folder = make_set("in", [0, 0, 1, 1, 2, 2])
+    listed, out = tmp_path / "pairs.txt", tmp_path / "mine.bin"
+    couples = [(0, 1), (2, 3), (4, 5), (0, 2), (1, 3), (2, 4), (3, 5), (0, 4), (1, 5), (0, 3)]
+    listed.write_text("".join(f"{a} {b}\n" for a, b in couples))
+    assert main(["data", "pairs", str(folder), str(out), "--list", str(listed)]) == 0
+    encoded, issame = load(out)
+    assert encoded == [pool[key] for couple in couples for key in couple]
+    assert issame == [True] * 3 + [False] * 7
+    assert (tmp_path / "mine_people.tsv").read_text().startswith("0\t0\n1\t1\n2\t2\n0\t1\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "pair"),
+    [
+        ("a.jpg b.jpg 1", (("a.jpg", "b.jpg"), True)),
+        ("0,a b.jpg,c d.jpg", (("a b.jpg", "c d.jpg"), False)),
+        ("a.jpg\tb.jpg\tdiff", (("a.jpg", "b.jpg"), False)),
+        ("7 9", (("7", "9"), None)),
+        ("7 9 1", (("7", "9"), True)),
+        ("Ann_Lee 3 12", (("Ann_Lee/Ann_Lee_0003", "Ann_Lee/Ann_Lee_0012"), True)),
+        ("A 1 B 2", (("A/A_0001", "B/B_0002"), False)),
+    ],
+)
+def test_a_line_of_a_list(tmp_path, text, pair):
+    (tmp_path / "pairs.txt").write_text(f"{text}\n")
+    assert read_pair_list(tmp_path / "pairs.txt") == [ListedPair(1, *pair)]
+
+
+@pytest.mark.parametrize("text", ["a.jpg", "a.jpg b.jpg 2", "a b c d", "a b c d e"])
+def test_a_line_that_is_no_pair_is_named(tmp_path, text):
+    (tmp_path / "pairs.txt").write_text(f"a.jpg b.jpg 1\n\n{text}\n")
+    with pytest.raises(DataError, match="line 3: must be two images and 1 or 0"):
+        read_pair_list(tmp_path / "pairs.txt")
