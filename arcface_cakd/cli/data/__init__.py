@@ -6,9 +6,10 @@ It has ``HELP`` (one line), ``EXAMPLE``, ``configure(parser)`` and ``run(args)``
 import argparse
 import importlib
 
-HELP = "make, pack, split, merge, inspect and verify data sets, and more"
+HELP = "align, make, pack, split, merge, inspect and verify data sets, and more"
 
 ACTIONS = (
+    "align",
     "synthesize",
     "pack",
     "pairs",

@@ -1,0 +1,39 @@
+"""``aligned.tsv``: what each crop of a folder was made of."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from arcface_cakd.preparation.align.outcome import Outcome
+from arcface_cakd.preparation.tables import write_table
+
+CROPS_FILE = "aligned.tsv"
+_COLUMNS = ("crop", "photograph", "faces", "score", "side", "x", "y", "width", "height")
+
+
+def write_crops_table(folder: Path, outcomes: Mapping[str, Outcome]) -> None:
+    """Write ``aligned.tsv``: a line for a crop, in order of path, as its landmarks stand.
+
+    Args:
+        folder: of the crops.
+        outcomes: of each photograph, by its name.
+    """
+    rows = []
+    for name, outcome in outcomes.items():
+        for crop in outcome.crops:
+            score = "" if crop.score is None else f"{crop.score:.3f}"
+            numbers = [f"{number:.1f}" for number in (crop.side, *crop.box)]
+            rows.append((crop.file, name, str(outcome.faces), score, *numbers))
+    write_table(folder / CROPS_FILE, _COLUMNS, sorted(rows, key=lambda row: Path(row[0])))
+
+
+def crops_in_order(folder: Path) -> list[str] | None:
+    """The crops of a folder as ``aligned.tsv`` names them, in the order of their landmarks.
+
+    None where there is no such table. What names hold that no text has is escaped, as
+    ``table_field`` does.
+    """
+    try:
+        lines = (folder / CROPS_FILE).read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        return None
+    return [line.split("\t")[0] for line in lines[1:] if line]

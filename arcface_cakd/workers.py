@@ -1,0 +1,55 @@
+"""A function over many jobs in several processes, in order."""
+
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
+from multiprocessing import get_context
+
+
+class Workers:
+    """Context whose value maps a function over jobs, in order, in so many processes.
+
+    A pool that breaks, since one of its processes died, raises ``BrokenProcessPool``.
+
+    Args:
+        count: processes; 1 works in this one.
+        prepare: called once in every process before its first job, with ``arguments``.
+        arguments: what it is called with; pickled.
+    """
+
+    def __init__(self, count: int, prepare: Callable | None = None, arguments: tuple = ()):
+        self._pool = None
+        if count > 1:
+            # spawn, not fork: the caller may hold threads (PyTorch does).
+            self._pool = ProcessPoolExecutor(
+                count, get_context("spawn"), _begin, (prepare, arguments)
+            )
+        elif prepare is not None:
+            prepare(*arguments)
+        self._ahead = 8 * count
+
+    def __enter__(self) -> Callable[[Callable, Iterable], Iterator]:
+        return map if self._pool is None else self._map
+
+    def __exit__(self, *raised) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+
+    def _map(self, function: Callable, jobs: Iterable) -> Iterator:
+        assert self._pool is not None
+        jobs = iter(jobs)
+        # Only so many ahead: the writer's pace bounds what waits in memory.
+        waiting = deque(self._pool.submit(function, job) for job in islice(jobs, self._ahead))
+        while waiting:
+            yield waiting.popleft().result()
+            for job in islice(jobs, 1):
+                waiting.append(self._pool.submit(function, job))
+
+
+def _begin(prepare: Callable | None, arguments: tuple) -> None:
+    # A terminal's Ctrl-C goes to all: this process is told to stop by the one that started it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if prepare is not None:
+        prepare(*arguments)
