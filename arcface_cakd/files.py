@@ -1,6 +1,7 @@
 """Files that appear whole or not at all: written beside, flushed to the disk, and renamed."""
 
 import contextlib
+import hashlib
 import os
 import secrets
 import shutil
@@ -12,6 +13,7 @@ from typing import IO, Any
 
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
 _LONGEST_STEM = 100  # of a partial file's name, which has more to hold than the file's own
+_BLOCK = 1 << 20  # bytes of a file that are read at once
 
 
 @contextlib.contextmanager
@@ -101,6 +103,43 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Write ``text`` as UTF-8, atomically."""
     with atomic_path(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def write_tensors(path: str | os.PathLike, content: Any) -> None:
+    """``torch.save`` to ``path`` itself; for an ``atomic_path``. Equal content gives equal bytes.
+
+    Given a path, torch would write the file's name into it, and so this machine's and a process
+    number.
+
+    Raises:
+        OSError: it cannot be written, as on a full disk.
+    """
+    import torch
+
+    path = Path(path)
+    try:
+        with open(path, "wb") as file:
+            torch.save(content, file)
+    except RuntimeError as error:  # how torch reports a write that failed
+        cause = error.__context__
+        if isinstance(cause, OSError):
+            raise OSError(cause.errno, cause.strerror, str(path)) from error
+        raise
+    except OSError as error:  # of closing the file, which knows no name
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def sha256_of(path: str | os.PathLike) -> str:
+    """The SHA-256 of a file, in hex.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK):
+            found.update(block)
+    return found.hexdigest()
 
 
 def open_own(path: str | os.PathLike, mode: str, **options: Any) -> IO:

@@ -19,8 +19,8 @@ try:
         resume,
         run_state,
         save,
+        save_model,
         start_centers,
-        student,
         total_loss,
     )
 except ModuleNotFoundError as error:
@@ -65,8 +65,8 @@ except ModuleNotFoundError as error:
     def clip_grad_norm(backbone, max_norm):
         return clip_grad_norm_(backbone.parameters(), max_norm)
 
-    def student(backbone):
-        return backbone.module
+    def save_model(backbone, cfg, train_loader, path):
+        save(backbone.module.state_dict(), path)
 
     def run_state(backbone, partial_fc, amp, cfg=None):
         return {}
@@ -108,7 +108,7 @@ __all__ = [
     "resume",
     "run_state",
     "save",
+    "save_model",
     "start_centers",
-    "student",
     "total_loss",
 ]

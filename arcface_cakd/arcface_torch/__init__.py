@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from arcface_cakd.arcface_torch.margin_softmax import margin as margin
     from arcface_cakd.arcface_torch.margin_softmax import observe as observe
     from arcface_cakd.arcface_torch.margin_softmax import start_centers as start_centers
+    from arcface_cakd.arcface_torch.model_file import save_model as save_model
     from arcface_cakd.arcface_torch.networks import distill as distill
     from arcface_cakd.arcface_torch.networks import get_model as get_model
     from arcface_cakd.arcface_torch.networks import student as student
@@ -49,6 +50,7 @@ _PUBLIC = {
     "resume": "checkpoint",
     "run_state": "checkpoint",
     "save": "checkpoint",
+    "save_model": "model_file",
     "start_centers": "margin_softmax",
     "student": "networks",
     "total_loss": "host_distiller",

@@ -23,7 +23,7 @@ from arcface_cakd.engine.errors import START_ANEW, CheckpointError
 from arcface_cakd.engine.fingerprint import check_fingerprint, fingerprint, other_people
 from arcface_cakd.engine.random_state import random_state, restore_random_state
 from arcface_cakd.engine.run_settings import log_changes, run_settings
-from arcface_cakd.files import atomic_path
+from arcface_cakd.files import atomic_path, write_tensors
 
 
 def run_state(
@@ -128,8 +128,8 @@ def resume(cfg: Any, rank: int, backbone: nn.Module, partial_fc: nn.Module, amp:
 
 def save(content: Any, path: str | os.PathLike) -> None:
     """``torch.save``, written beside and renamed: a run that is killed keeps its former file."""
-    with atomic_path(Path(path)) as partial:
-        torch.save(content, partial)
+    with atomic_path(path) as partial:
+        write_tensors(partial, content)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -22,10 +22,14 @@ from arcface_cakd.backbones.onnx_model import OnnxError, OnnxModel
 from arcface_cakd.backbones.onnx_teacher import OnnxTeacher
 from arcface_cakd.backbones.teacher import build_teacher
 from arcface_cakd.backbones.weights import (
+    ModelDescription,
+    TrainingSet,
     WeightsError,
     copy_weights,
     embedding_size_of,
     load_weights,
+    read_description,
+    save_model,
     save_weights,
     start_from,
 )
@@ -33,15 +37,19 @@ from arcface_cakd.backbones.weights import (
 __all__ = [
     "BackboneError",
     "FaceBackbone",
+    "ModelDescription",
     "OnnxError",
     "OnnxModel",
     "OnnxTeacher",
+    "TrainingSet",
     "WeightsError",
     "build_teacher",
     "copy_weights",
     "embedding_size_of",
     "get_model",
     "load_weights",
+    "read_description",
+    "save_model",
     "save_weights",
     "source_digest",
     "start_from",

@@ -13,6 +13,7 @@ from arcface_cakd.backbones.weights import (
     WeightsError,
     copy_weights,
     embedding_size_of,
+    read_description,
     read_weights,
 )
 from arcface_cakd.config.settings import Range
@@ -66,8 +67,8 @@ def build_teacher(
     Raises:
         UnknownNameError: no such network.
         OnnxError: the ONNX file cannot be used.
-        WeightsError: the weights cannot be read, or do not fit the network; the message says
-            which keys.
+        WeightsError: the weights cannot be read, are another network's by the ``model.json``
+            beside them, or do not fit the network; the message says which keys.
         BackboneError: the network has no such stage.
     """
     if network.startswith(ONNX):
@@ -105,6 +106,12 @@ def build_teacher(
             teacher = get_model(network, num_features=embedding_size)
         else:
             try:
+                said = read_description(weights)
+                if said is not None and said.network != network:
+                    raise WeightsError(
+                        f"weights {weights} are of {said.network!r}, as the .json beside them "
+                        f"says: set cakd.teacher.network to {said.network!r}"
+                    )
                 state = read_weights(weights)
                 width = embedding_size_of(state, lambda e: get_model(network, num_features=e))
                 teacher = get_model(network, num_features=width or embedding_size)

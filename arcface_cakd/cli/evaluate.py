@@ -4,6 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
+from arcface_cakd.cli.saved_model import load_model
 from arcface_cakd.files import write_text
 
 HELP = "Judge a model by a protocol: .bin pairs by default; `arcface-cakd list protocols`."
@@ -11,13 +12,15 @@ HELP = "Judge a model by a protocol: .bin pairs by default; `arcface-cakd list p
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
-        "example: arcface-cakd evaluate work_dirs/mbf/model.pt --network mbf --data faces/\n"
+        "example: arcface-cakd evaluate work_dirs/mbf/model.pt --data faces/\n"
         "         arcface-cakd evaluate student.onnx --data faces/lfw.bin --json lfw.json"
     )
     parser.add_argument("model", metavar="MODEL", help="a model.pt, or an .onnx file")
-    parser.add_argument("--network", metavar="NAME", help="network of a model.pt")
     parser.add_argument(
-        "--embedding-size", type=positive, default=512, metavar="E", help="default: %(default)s"
+        "--network", metavar="NAME", help="network of a model.pt that has no model.json beside it"
+    )
+    parser.add_argument(
+        "--embedding-size", type=positive, metavar="E", help="its width; default: as it is saved"
     )
     parser.add_argument(
         "--data",
@@ -71,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
     if args.roc:
         check_picture(args.roc)
     protocol = chosen([Path(path) for path in args.data], args.targets)
-    backbone, device = _load(args)
+    backbone, network, device = _load(args)
     try:
         results = protocol.judge(Embedder(backbone, args.batch_size, device), args.draws)
     except EvaluationError as error:
@@ -80,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         figures = {
             "model": args.model,
-            "network": args.network,
+            "network": network,
             "protocol": args.protocol,
             "sets": {name: result.to_dict() for name, result in results.items()},
         }
@@ -106,20 +109,15 @@ def at_least_0(text: str) -> int:
 
 
 def _load(args: argparse.Namespace):
-    """The model, and the device to run it on."""
-    from arcface_cakd.backbones import get_model, load_weights
+    """The model, its network (None of an ONNX file), and the device to run it on."""
     from arcface_cakd.evaluation import EvaluationError, OnnxBackbone
 
     device = _device(args.device)
     if Path(args.model).suffix == ".onnx":
-        return OnnxBackbone(args.model, args.device and str(device), args.pixels), None
+        return OnnxBackbone(args.model, args.device and str(device), args.pixels), None, None
     if args.pixels:
         raise EvaluationError(f"--pixels is for .onnx files, and {args.model} is none: drop it")
-    if not args.network:
-        raise EvaluationError(f"--network is needed for {args.model}: say which network it is of")
-    backbone = get_model(args.network, num_features=args.embedding_size)
-    load_weights(backbone, args.model)
-    return backbone, device
+    return *load_model(args), device
 
 
 def _device(name: str | None):

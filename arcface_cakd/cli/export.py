@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from arcface_cakd import __version__
 from arcface_cakd.cli.evaluate import positive
+from arcface_cakd.cli.saved_model import SavedModel, load_model
 from arcface_cakd.files import write_text
 
 if TYPE_CHECKING:
@@ -19,13 +20,15 @@ HELP = "Write a model for ONNX, LiteRT, ncnn or OpenVINO, after comparing it wit
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
-        "examples: arcface-cakd export model.pt --network mbf --output mbf.onnx\n"
-        "          arcface-cakd export model.pt --network mbf --output mbf.ncnn.param\n"
-        "          arcface-cakd export model.pt --network mbf --output mbf.int8.onnx \\\n"
+        "examples: arcface-cakd export model.pt --output mbf.onnx\n"
+        "          arcface-cakd export model.pt --output mbf.ncnn.param\n"
+        "          arcface-cakd export model.pt --output mbf.int8.onnx \\\n"
         "              --precision int8 --calibrate faces/train.rec --data lfw.bin --max-loss 0.5"
     )
     parser.add_argument("model", metavar="MODEL.pt", help="weights, as training writes them")
-    parser.add_argument("--network", required=True, metavar="NAME", help="network of the weights")
+    parser.add_argument(
+        "--network", metavar="NAME", help="network of weights that have no model.json beside them"
+    )
     parser.add_argument(
         "--output",
         required=True,
@@ -33,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="where to; .onnx, .tflite, .ncnn.param or .xml says the format",
     )
     parser.add_argument(
-        "--embedding-size", type=positive, default=512, metavar="E", help="default: %(default)s"
+        "--embedding-size", type=positive, metavar="E", help="their width; default: as saved"
     )
     parser.add_argument(
         "--precision",
@@ -71,7 +74,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from arcface_cakd.backbones import get_model, load_weights
     from arcface_cakd.data import read_bin
     from arcface_cakd.export import ExportError, export_model
     from arcface_cakd.export.calibration import calibration_faces
@@ -84,19 +86,18 @@ def run(args: argparse.Namespace) -> None:
             f"{args.calibrate} is in --calibrate and in --data: what a file was chosen by says "
             "nothing of its accuracy"
         )
-    backbone = get_model(args.network, num_features=args.embedding_size)
-    load_weights(backbone, args.model)
+    model = load_model(args)
     judge = None
     if args.data:
         sets = {Path(path).stem: read_bin(path) for path in args.data}
-        judge = Judge(backbone, sets, args.max_loss)
+        judge = Judge(model.backbone, sets, args.max_loss)
     report = export_model(
-        backbone,
+        model.backbone,
         args.output,
         args.precision,
         opset=args.opset,
         faces=calibration_faces(args.calibrate) if args.calibrate else None,
-        about=_about(args),
+        about=_about(args, model),
         judge=judge,
     )
     accuracies = judge.accuracies if judge else {}
@@ -109,14 +110,14 @@ def run(args: argparse.Namespace) -> None:
         write_text(args.json, json.dumps(figures, indent=2) + "\n")
 
 
-def _about(args: argparse.Namespace) -> dict[str, str]:
+def _about(args: argparse.Namespace, model: SavedModel) -> dict[str, str]:
     """What the file says of itself."""
     from arcface_cakd.export import ExportError
 
     said = {
         "made_by": f"arcface_cakd {__version__}",
-        "network": args.network,
-        "embedding_size": str(args.embedding_size),
+        "network": model.network,
+        "embedding_size": str(model.backbone.embedding_size),
         "precision": args.precision,
         "input": "float32 (N, 3, 112, 112), RGB, aligned by the ArcFace template",
         "normalisation": "(pixel / 255 - 0.5) / 0.5, into [-1, 1]",

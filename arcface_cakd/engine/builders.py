@@ -9,7 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from arcface_cakd.backbones import FaceBackbone, build_teacher, get_model, start_from
+from arcface_cakd.backbones import (
+    FaceBackbone,
+    ModelDescription,
+    TrainingSet,
+    build_teacher,
+    get_model,
+    start_from,
+)
 from arcface_cakd.config import ConfigError, TrainConfig
 from arcface_cakd.data import Augmentation, FaceLoader, get_dataloader
 from arcface_cakd.distiller import Distiller
@@ -35,6 +42,7 @@ class Run:
         num_classes: identities of the margin softmax; None where labels are not read.
         model: the student, or the Distiller around it.
         student: what becomes ``model.pt``.
+        description: what becomes ``model.json``.
         partial_fc: this rank's class centres and the margin softmax loss; None, and no tensor of
             class centres anywhere, where ``cakd.margin_weight`` is 0.
         optimizer: groups ``student`` (``prompts``, ``urfm``) and, last, ``partial_fc`` if any.
@@ -48,6 +56,7 @@ class Run:
     num_classes: int | None
     model: FaceBackbone | Distiller
     student: FaceBackbone
+    description: ModelDescription
     partial_fc: PartialFC | None
     optimizer: torch.optim.Optimizer
     schedule: Schedule
@@ -123,6 +132,11 @@ def build_run(config: TrainConfig, device: torch.device) -> Run:
         num_classes=num_classes,
         model=model,
         student=model.student if isinstance(model, Distiller) else model,
+        description=ModelDescription(
+            config.network,
+            config.embedding_size,
+            TrainingSet.at(config.rec, loader.num_images, num_classes),
+        ),
         partial_fc=partial_fc,
         optimizer=optimizer,
         schedule=Schedule(

@@ -26,7 +26,7 @@ from arcface_cakd.engine.errors import START_ANEW, CheckpointError
 from arcface_cakd.engine.fingerprint import check_fingerprint, fingerprint
 from arcface_cakd.engine.random_state import random_state, restore_random_state
 from arcface_cakd.engine.run_settings import log_changes, run_settings
-from arcface_cakd.files import atomic_path
+from arcface_cakd.files import atomic_path, write_tensors
 from arcface_cakd.losses import DistillationLoss
 from arcface_cakd.partial_fc import shard_of
 
@@ -81,10 +81,10 @@ def save_checkpoint(run: Run, config: TrainConfig, position: Position, meter: di
     path = checkpoint_path(config.folder, rank())
     with atomic_path(path) as partial:
         try:
-            torch.save(content, partial)
-        except RuntimeError as error:  # how torch reports a write that failed
+            write_tensors(partial, content)
+        except OSError as error:
             raise CheckpointError(
-                f"checkpoint {path} cannot be written ({' '.join(str(error).split())[:100]}): "
+                f"checkpoint {path} cannot be written ({error.strerror}): "
                 "free space on its disk, then set resume=True to go on from the one before"
             ) from error
         barrier()

@@ -24,7 +24,7 @@ from arcface_cakd.distributed import (
     world_size,
 )
 from arcface_cakd.engine.errors import START_ANEW, CheckpointError, TeacherError
-from arcface_cakd.files import atomic_path
+from arcface_cakd.files import atomic_path, write_tensors
 from arcface_cakd.partial_fc import FROM_DATA
 from arcface_cakd.progress import track
 
@@ -175,6 +175,8 @@ def _keep(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as partial:
         try:
-            torch.save(content, partial)
-        except RuntimeError as error:  # how torch reports a write that failed
-            raise CheckpointError(f"{path} cannot be written: free space on its disk") from error
+            write_tensors(partial, content)
+        except OSError as error:
+            raise CheckpointError(
+                f"{path} cannot be written ({error.strerror}): free space on its disk"
+            ) from error

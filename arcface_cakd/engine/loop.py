@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from arcface_cakd.backbones import save_weights
+from arcface_cakd.backbones import save_model
 from arcface_cakd.config import TrainConfig
 from arcface_cakd.data import FaceLoader
 from arcface_cakd.data.folder import FaceFolder
@@ -87,12 +87,12 @@ class Due:
 def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainResult:
     """Run a training, in this process or on every rank that torchrun started.
 
-    Writes to ``config.output``: ``model.pt`` (the plain student, at the end of every epoch),
-    ``metrics.jsonl`` and ``tensorboard``, and with ``save_all_states`` or ``checkpoint_every``
-    a checkpoint per rank at the end of every epoch and every ``checkpoint_every`` micro-steps.
-    A resumed run equals one that never stopped, on the CPU to the bit; one that had finished
-    returns at once. In distillation the teacher's accuracy is logged first, see
-    ``check_teacher``.
+    Writes to ``config.output``: ``model.pt`` (the plain student, at the end of every epoch) and
+    ``model.json`` (what it is of), ``metrics.jsonl`` and ``tensorboard``, and with
+    ``save_all_states`` or ``checkpoint_every`` a checkpoint per rank at the end of every epoch and
+    every ``checkpoint_every`` micro-steps. A resumed run equals one that never stopped, on the CPU
+    to the bit; one that had finished returns at once. In distillation the teacher's accuracy is
+    logged first, see ``check_teacher``.
 
     As in arcface_torch, ``gradient_acc`` micro-steps sum their gradients, the schedule moves by
     micro-steps, and each rank keeps its own BatchNorm statistics (rank 0's are saved).
@@ -206,7 +206,7 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
                         journal.log_validation(step, position.epoch, accuracies)
                     barrier()
                 if due.model and is_main():
-                    save_weights(run.student, output / "model.pt")
+                    save_model(run.student, output / "model.pt", run.description)
                 if due.checkpoint:
                     save_checkpoint(run, config, position, meter.state_dict())
     return TrainResult(journal.last_validation(), output, position.step, journal.history)

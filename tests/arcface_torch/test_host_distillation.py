@@ -1,5 +1,7 @@
 """The real arcface_torch, patched, distils a config with ``cakd``."""
 
+import hashlib
+import json
 import math
 import re
 from pathlib import Path
@@ -177,6 +179,9 @@ def test_model_is_the_hosts_own_in_all_but_values(mbf, host, tmp_path):
     assert [value.shape for value in model.values()] == [v.shape for v in expected.values()]
     assert [value.dtype for value in model.values()] == [v.dtype for v in expected.values()]
     assert model._metadata == expected._metadata
+    said = json.loads((mbf.output / "model.json").read_text())
+    assert (said["network"], said["embedding_size"]) == ("mbf", 512)
+    assert said["sha256"] == hashlib.sha256((mbf.output / "model.pt").read_bytes()).hexdigest()
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,9 @@ import pytest
 import torch
 from helpers.record_sets import jpeg
 
+from arcface_cakd.backbones import read_description
+from arcface_cakd.backbones.weights import read_weights
+
 
 @pytest.fixture(scope="module")
 def run(host, teacher, tmp_path_factory):
@@ -50,3 +53,10 @@ def test_the_partial_fc_of_the_host_holds_one_row_and_stands_still(run):
 def test_the_student_learns(run):
     before, after = run.records[0]["first"]["state"], run.load("model.pt")
     assert any(not torch.equal(before[f"student.{name}"], after[name]) for name in after)
+
+
+def test_what_model_pt_is_of_stands_beside_it(run):
+    said = read_description(run.output / "model.pt")
+    assert said.network == "r10_narrow" and said.training_set.name.startswith("unlabelled")
+    assert (said.training_set.images, said.training_set.classes) == (12, None)
+    assert read_weights(run.output / "model.pt")  # which its digest fits

@@ -2,6 +2,7 @@
 
 import builtins
 import inspect
+import json
 import runpy
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from easydict import EasyDict as edict
 from helpers.engine_runs import make_faces
+from helpers.full_disk import full_disk
 from helpers.processes import run_ranks
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -410,6 +412,33 @@ def test_a_save_that_fails_leaves_the_former_file(tmp_path):
         cakd.save({"a": lambda: None}, path)
     assert torch.equal(torch.load(path)["a"], torch.ones(2))
     assert [p.name for p in tmp_path.iterdir()] == ["model.pt"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "classes"), [({}, 6), ({"margin_weight": 0}, None), (None, 6)]
+)
+def test_model_json_says_what_the_run_learned_from(tmp_path, changes, classes):
+    """Also where the host's Partial FC was shrunk, and for a plain network that is not ours."""
+    cfg = make_cfg(rec=str(tmp_path / "faces"))
+    cfg.cakd = None if changes is None else edict(cfg.cakd | changes)
+    wrapped = nn.Module()
+    wrapped.module = cakd.distill(HostNetwork(), cfg)
+    loaders = edict(dataset=range(36)), object()
+    for loader, images in zip(loaders, (36, None), strict=True):
+        cakd.save_model(wrapped, cfg, loader, tmp_path / "model.pt")
+        said = json.loads((tmp_path / "model.json").read_text())
+        assert said["training_set"] == {"name": "faces", "images": images, "classes": classes}
+        assert (said["network"], said["embedding_size"]) == ("r10_narrow", E)
+    assert list(torch.load(tmp_path / "model.pt")) == list(HostNetwork().state_dict())
+
+
+def test_a_full_disk_ends_the_host_with_one_line(tmp_path, capsys):
+    wrapped = nn.Module()
+    wrapped.module = nn.Linear(100, 100)
+    with full_disk(1000), pytest.raises(SystemExit):
+        cakd.save_model(wrapped, make_cfg(rec="faces", cakd=None), None, tmp_path / "model.pt")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "model.pt cannot be written" in line and list(tmp_path.iterdir()) == []
 
 
 class _Records:

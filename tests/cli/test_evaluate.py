@@ -7,7 +7,13 @@ import torch
 from PIL import Image
 
 from arcface_cakd import cli
-from arcface_cakd.backbones import get_model, save_weights
+from arcface_cakd.backbones import (
+    ModelDescription,
+    TrainingSet,
+    get_model,
+    save_model,
+    save_weights,
+)
 from arcface_cakd.data import read_bin, write_bin
 from arcface_cakd.evaluation import embed
 from arcface_cakd.evaluation.protocols.bins import find_sets, judged
@@ -76,6 +82,23 @@ def test_table_and_files_hold_the_figures(folder, tmp_path, capsys):
         assert interval.low <= result.accuracy <= interval.high
     assert "pairs drawn again, for the set does not say who is on them" in lines[3]
     assert Image.open(tmp_path / "r.png").size == (840, 600)
+
+
+def test_model_json_says_the_network(folder, tmp_path, capsys):
+    described = ModelDescription("r10_narrow", 16, TrainingSet("faces", 36, 6))
+    torch.manual_seed(0)
+    save_model(get_model("r10_narrow", num_features=16), tmp_path / "model.pt", described)
+    data = ["--data", folder / "calfw.bin", "--device", "cpu", "--json", tmp_path / "r.json"]
+    assert run(tmp_path / "model.pt", *data) == 0
+    figures = json.loads((tmp_path / "r.json").read_text())
+    assert figures["network"] == "r10_narrow"
+    result = expected(folder, "calfw")  # of the same weights
+    assert figures["sets"]["calfw"] == json.loads(json.dumps(result.to_dict()))
+    (tmp_path / "model.pt").write_bytes((folder / "model.pt").read_bytes()[:-1] + b"!")
+    capsys.readouterr()
+    assert run(tmp_path / "model.pt", *data) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "model.json is of" in line
 
 
 def test_an_onnx_file_gives_the_models_figures(folder, tmp_path, capsys):

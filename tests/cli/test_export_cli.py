@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from arcface_cakd import cli
-from arcface_cakd.backbones import get_model, save_weights
+from arcface_cakd.backbones import (
+    ModelDescription,
+    TrainingSet,
+    get_model,
+    save_model,
+    save_weights,
+)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +70,24 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_network_must_be_named(weights, tmp_path):
-    with pytest.raises(SystemExit) as stopped:
-        run(weights, "--output", tmp_path / "m.onnx")
-    assert stopped.value.code == 2
+def test_the_network_must_be_named_where_no_file_says_it(weights, tmp_path, capsys):
+    assert run(weights, "--output", tmp_path / "m.onnx") == 1
+    assert "--network is needed" in capsys.readouterr().err
+    # The width shows in the weights.
+    output = tmp_path / "m.onnx"
+    assert run(weights, "--network", "r10_narrow", "--output", output) == 0
+    assert onnxruntime.InferenceSession(output).get_outputs()[0].shape[1] == 16
+
+
+def test_model_json_says_network_and_width(tmp_path, capsys):
+    said = ModelDescription("r10_narrow", 16, TrainingSet("faces", 36, 6))
+    save_model(get_model("r10_narrow", num_features=16), tmp_path / "model.pt", said)
+    model, output = tmp_path / "model.pt", tmp_path / "m.onnx"
+    assert run(model, "--output", output) == 0
+    assert onnxruntime.InferenceSession(output).get_outputs()[0].shape[1] == 16
+    assert run(model, "--network", "r10_narrow", "--output", output) == 0
+    capsys.readouterr()
+    for option, value in (("--network", "r10"), ("--embedding-size", "8")):
+        assert run(model, option, value, "--output", output) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert f"{option} {value}: {model} is of" in line and "drop the option" in line

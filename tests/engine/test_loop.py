@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 import logging
 import random
@@ -10,6 +11,7 @@ import torch
 from helpers.engine_runs import TinyFace, made_face, png, small_cakd, small_config
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
+import arcface_cakd
 from arcface_cakd.backbones import get_model, load_weights
 from arcface_cakd.config import ConfigError
 from arcface_cakd.data import read_bin, write_bin
@@ -32,6 +34,29 @@ def test_model_pt_is_a_plain_student(faces, tmp_path, cakd):
     }
     assert list(state) == list(plain) and state._metadata == plain._metadata
     assert any(not torch.equal(state[k], plain[k]) for k in plain)
+
+
+@pytest.mark.parametrize(
+    ("cakd", "classes"),
+    [(None, 6), ({}, 6), ({"margin_weight": 0}, None)],
+    ids=["plain", "cakd", "no labels"],
+)
+def test_equal_runs_leave_equal_files(faces, tmp_path, cakd, classes):
+    cakd = None if cakd is None else small_cakd(**cakd)
+    for name in ("one", "other"):
+        settings = dict(num_epoch=1, save_all_states=True, cakd=cakd)
+        train(small_config(faces, tmp_path / name, **settings))
+    for name in ("model.pt", "model.json", "checkpoint_gpu_0.pt"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+    said = json.loads((tmp_path / "one" / "model.json").read_text())
+    assert said == {
+        "format": 1,
+        "network": "test_tiny",
+        "embedding_size": 16,
+        "training_set": {"name": "faces", "images": 36, "classes": classes},
+        "arcface_cakd": arcface_cakd.__version__,
+        "sha256": hashlib.sha256((tmp_path / "one" / "model.pt").read_bytes()).hexdigest(),
+    }
 
 
 def test_learns_faces_that_can_be_told_apart(faces, tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from arcface_cakd.backbones.weights.description import check_description
 from arcface_cakd.backbones.weights.errors import WeightsError
 from arcface_cakd.backbones.weights.foreign import of_adaface, why_foreign
 from arcface_cakd.backbones.weights.hub import HUB, from_hub
@@ -36,10 +37,10 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
             or ``hf:<owner>/<name>`` for what is on the Hub, see ``from_hub``.
 
     Raises:
-        WeightsError: the Hub does not give them, no such file, one that is cut or damaged, no state
-            dict in it (a whole model, a TorchScript archive), or one of a model that takes BGR
-            images: AdaFace's, or where CVLface's settings, in the folder, beside the file or in the
-            folder above it, say so.
+        WeightsError: the Hub does not give them, no such file, one that is cut or damaged or that
+            the ``model.json`` beside it is not of, no state dict in it (a whole model, a
+            TorchScript archive), or one of a model that takes BGR images: AdaFace's, or where
+            CVLface's settings, in the folder, beside the file or in the folder above it, say so.
     """
     if os.fspath(path).startswith(HUB):
         path = from_hub(os.fspath(path), _SETTINGS_IN_FOLDER)
@@ -53,6 +54,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
         _refuse_bgr(path, folder, folder.parent)
     if not path.is_file():
         raise WeightsError(f"weights {path}: no such file; give the model.pt of a finished run")
+    check_description(path)
     try:
         state = _load(path)
     except PermissionError as error:

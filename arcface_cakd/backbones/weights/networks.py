@@ -2,16 +2,22 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from arcface_cakd.backbones.base import FaceBackbone
 from arcface_cakd.backbones.weights.classifier import with_own_head
+from arcface_cakd.backbones.weights.description import (
+    ModelDescription,
+    description_path,
+    named_with_description,
+)
 from arcface_cakd.backbones.weights.errors import WeightsError
 from arcface_cakd.backbones.weights.files import read_weights, some
 from arcface_cakd.backbones.weights.resampling import TRUNK, resampled
-from arcface_cakd.files import atomic_path
+from arcface_cakd.files import atomic_path, sha256_of, write_tensors
 
 # What wraps a network, and so leads all its keys: torch.compile, CVLface, and others.
 _WRAPPERS = ("_orig_mod.", "module.", "model.", "net.")
@@ -86,7 +92,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike) -> None:
         WeightsError: the file cannot be read (see ``read_weights``), or its weights do not fit
             (see ``copy_weights``).
     """
-    copy_weights(model, read_weights(path), f"weights {path}")
+    copy_weights(model, read_weights(path), f"weights {named_with_description(path)}")
 
 
 def start_from(model: nn.Module, source: str) -> None:
@@ -103,15 +109,17 @@ def start_from(model: nn.Module, source: str) -> None:
     Raises:
         WeightsError: they cannot be had, or do not fit (see ``copy_weights``).
     """
+    name = source
     if source.startswith(_TIMM):
         state = _from_timm(source.removeprefix(_TIMM))
     else:
         state = read_weights(source)
+        name = named_with_description(source)
     if hasattr(model, "trunk"):
         bare = _renamed(model, state)
         if not any(key.startswith(TRUNK) for key in bare):
-            state = with_own_head(model, bare, f"weights {source}")
-    copy_weights(model, state, f"weights {source}")
+            state = with_own_head(model, bare, f"weights {name}")
+    copy_weights(model, state, f"weights {name}")
 
 
 def _from_timm(name: str) -> dict[str, Tensor]:
@@ -133,18 +141,38 @@ def save_weights(model: nn.Module, path: str | os.PathLike) -> None:
 
     Keys, shapes and module versions are those of ``torch.save(model.state_dict(), path)``;
     the tensors are on the CPU and contiguous, whatever device and memory format the model uses.
+    Equal weights give equal bytes.
 
     Raises:
         WeightsError: the file cannot be written, as on a full disk; a former one stays.
     """
+    with atomic_path(path) as partial:
+        _write(model, partial, path)
+
+
+def save_model(model: nn.Module, path: str | os.PathLike, description: ModelDescription) -> None:
+    """``save_weights``, and beside them what they are of: see ``ModelDescription``.
+
+    Raises:
+        WeightsError: a file cannot be written, as on a full disk; the former two stay.
+    """
+    # The weights are renamed first, the description at once behind them.
+    with atomic_path(description_path(path)) as beside, atomic_path(path) as partial:
+        _write(model, partial, path)
+        beside.write_text(description.to_json(sha256_of(partial)), encoding="utf-8")
+
+
+def _write(model: nn.Module, partial: Path, path: str | os.PathLike) -> None:
+    """Write a model's state dict to ``partial``, which is to become ``path``."""
     state = model.state_dict()
     for key, value in state.items():
         state[key] = value.cpu().contiguous()
-    with atomic_path(path) as partial:
-        try:
-            torch.save(state, partial)
-        except RuntimeError as error:  # how torch reports a write that failed
-            raise WeightsError(f"{path} cannot be written: free space on its disk") from error
+    try:
+        write_tensors(partial, state)
+    except OSError as error:
+        raise WeightsError(
+            f"{path} cannot be written ({error.strerror}): free space on its disk"
+        ) from error
 
 
 def embedding_size_of(state: Mapping[str, Tensor], build: Callable[[int], nn.Module]) -> int | None:

@@ -1,6 +1,7 @@
 """Weights are read whole and fitting, or not at all; teachers come frozen."""
 
 import errno
+import functools
 import os
 import pickle
 import random
@@ -10,16 +11,20 @@ from collections import OrderedDict
 
 import pytest
 import torch
+from helpers.full_disk import full_disk
 from torch import nn
 
 from arcface_cakd import BACKBONES
 from arcface_cakd.backbones import (
     FaceBackbone,
+    ModelDescription,
+    TrainingSet,
     WeightsError,
     build_teacher,
     embedding_size_of,
     get_model,
     load_weights,
+    save_model,
     save_weights,
     start_from,
 )
@@ -351,17 +356,14 @@ def test_read_weights_gives_a_plain_dict(saved):
     assert state.keys() == model().state_dict().keys()
 
 
-def test_a_full_disk_leaves_the_former_weights(tmp_path, monkeypatch):
-    model = torch.nn.Linear(2, 2)
-    save_weights(model, tmp_path / "model.pt")
-    former = (tmp_path / "model.pt").read_bytes()
-
-    def fail(state, path):
-        path.write_bytes(b"half")
-        raise RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 2 vs 1")
-
-    monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(WeightsError, match=r"model\.pt cannot be written: free space"):
-        save_weights(model, tmp_path / "model.pt")
-    assert [path.name for path in tmp_path.iterdir()] == ["model.pt"]
-    assert (tmp_path / "model.pt").read_bytes() == former
+def test_a_full_disk_leaves_the_former_weights_and_what_they_are_of(tmp_path):
+    described = ModelDescription("mbf", 4, TrainingSet("faces", 2, 1))
+    save_model(torch.nn.Linear(2, 2), tmp_path / "model.pt", described)
+    former = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert former.keys() == {"model.pt", "model.json"}
+    larger = torch.nn.Linear(100, 100)
+    for save in (save_weights, functools.partial(save_model, description=described)):
+        cannot = r"model\.pt cannot be written \(File too large\): free space"
+        with full_disk(20_000), pytest.raises(WeightsError, match=cannot):
+            save(larger, tmp_path / "model.pt")
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == former

@@ -1,0 +1,56 @@
+"""The model that a command is given as a ``model.pt``, and the network that it is of."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from arcface_cakd.errors import ArcfaceCakdError
+
+if TYPE_CHECKING:
+    from arcface_cakd.backbones import FaceBackbone
+
+_DEFAULT_WIDTH = 512
+
+
+class SavedModel(NamedTuple):
+    """A network with its weights, and the name that ``get_model`` knows it by."""
+
+    backbone: "FaceBackbone"
+    network: str
+
+
+def load_model(args: argparse.Namespace) -> SavedModel:
+    """The network of ``args.model``: that of the ``model.json`` beside it, or the one named.
+
+    Args:
+        args: ``model``, and the options ``network`` and ``embedding_size``, None where not given.
+
+    Raises:
+        ArcfaceCakdError: nobody says the network, an option says another one or another width
+            than ``model.json``, or the weights cannot be read or do not fit.
+    """
+    from arcface_cakd.backbones import embedding_size_of, get_model, read_description
+    from arcface_cakd.backbones.weights import copy_weights, read_weights
+
+    said = read_description(args.model)
+    if said is None and not args.network:
+        beside = Path(args.model).with_suffix(".json").name
+        raise ArcfaceCakdError(
+            f"--network is needed for {args.model}: say which network it is of (no {beside}, "
+            "which would, is beside it)"
+        )
+    for option in ("network", "embedding_size"):
+        given, found = getattr(args, option), getattr(said, option, None)
+        if given is not None and found is not None and given != found:
+            raise ArcfaceCakdError(
+                f"--{option.replace('_', '-')} {given}: {args.model} is of {found}, as the .json "
+                "beside it says: drop the option"
+            )
+    network = args.network if said is None else said.network
+    state = read_weights(args.model)
+    width = args.embedding_size if said is None else said.embedding_size
+    if width is None:
+        width = embedding_size_of(state, lambda e: get_model(network, num_features=e))
+    backbone = get_model(network, num_features=width or _DEFAULT_WIDTH)
+    copy_weights(backbone, state, f"weights {args.model}")
+    return SavedModel(backbone, network)
