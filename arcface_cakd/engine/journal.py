@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from arcface_cakd.engine.training_bar import TrainingBar
 from arcface_cakd.files import open_own, write_text
 
 logger = logging.getLogger("arcface_cakd")
@@ -49,11 +50,7 @@ class Journal:
             self.history = read_history(output, last_step=start)
         write_text(self._path, "".join(f"{json.dumps(line)}\n" for line in self.history))
         self._board = SummaryWriter(str(Path(output) / "tensorboard"), purge_step=start + 1)
-        self._bar = None
-        if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=total_steps, initial=start, desc="train", unit="step")
+        self._bar = TrainingBar(total_steps, start) if sys.stderr.isatty() else None
 
     def __enter__(self) -> "Journal":
         return self
@@ -67,7 +64,7 @@ class Journal:
     def tick(self) -> None:
         """A micro-step is done."""
         if self._active and self._bar is not None:
-            self._bar.update()
+            self._bar.tick()
 
     def log(self, line: dict[str, Any]) -> None:
         """Record a log line; see the class for its keys."""
@@ -75,8 +72,7 @@ class Journal:
             return
         self._write(line)
         if self._bar is not None:
-            speed = f"{line['images_per_second']:.0f} img/s"
-            self._bar.set_postfix_str(f"loss {line['loss']:.4f}, {speed}")
+            self._bar.show(line, terms_of(line))
         else:
             logger.info("%s", describe(line, self._total))
 
@@ -88,7 +84,7 @@ class Journal:
         highest = self.highest()
         text = ", ".join(f"{k} {v:.4f} (highest {highest[k]:.4f})" for k, v in accuracies.items())
         if self._bar is not None:
-            self._bar.write(f"step {step}: accuracy {text}", file=sys.stderr)
+            self._bar.say(f"step {step}: accuracy {text}")
         else:
             logger.info("step %d: accuracy %s", step, text)
 
@@ -136,8 +132,7 @@ def describe(line: dict[str, Any], total_steps: int) -> str:
     """A log line for a person."""
     parts = [f"epoch {line['epoch']}", f"step {line['step']}/{total_steps}"]
     loss = f"loss {line['loss']:.4f}"
-    if "terms" in line:
-        terms = {name: line[name] for name in ("margin",) if name in line} | line["terms"]
+    if terms := terms_of(line):
         loss += " (" + " ".join(f"{name} {value:.4f}" for name, value in terms.items()) + ")"
     parts.append(loss)
     parts.append(f"lr {line['lr']:.2e}")
@@ -148,6 +143,12 @@ def describe(line: dict[str, Any], total_steps: int) -> str:
     minutes, seconds = divmod(round(line["seconds_left"]), 60)
     parts.append(f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d} left")
     return ", ".join(parts)
+
+
+def terms_of(line: dict[str, Any]) -> dict[str, float]:
+    """What the loss of a distillation is the sum of, by name; nothing of a plain model's."""
+    margin = {name: line[name] for name in ("margin",) if name in line}
+    return margin | line["terms"] if "terms" in line else {}
 
 
 def _scalars(line: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -1,4 +1,7 @@
+import io
 import json
+import re
+import sys
 
 import pytest
 import torch
@@ -88,6 +91,37 @@ def test_a_log_line_says_speed_loss_terms_and_time_left():
         "1:02:05 left",
     ):
         assert piece in text
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_the_bar_shows_loss_rate_speed_and_below_it_the_terms(tmp_path, monkeypatch, columns):
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    monkeypatch.setenv("COLUMNS", str(columns))
+    terms = {f"a_term_with_a_long_name_{i}": i / 3 for i in range(4)}
+    with Journal(tmp_path, 40, start=0, active=True) as journal:
+        journal.log(line(10, terms=terms))
+        journal.tick()
+        journal.log_validation(10, 0, {"lfw": 0.5})
+    shown = terminal.getvalue()
+    assert "loss 12.0000, lr 1.00e-01, 10 img/s" in shown
+    assert "step 10: accuracy lfw 0.5000" in shown
+    names = "margin 2, a_term_with_a_long_name_0 0, a_term_with_a_long_name_1 0.3333"
+    assert names in shown
+    assert ("a_term_with_a_long_name_3 1" in shown) == (columns == 200)
+    rows = re.split(r"\r|\n|\x1b\[A", shown)
+    assert max(len(row) for row in rows if row.startswith("margin")) < columns
+
+
+def test_the_bar_of_a_plain_model_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with Journal(tmp_path, 40, start=0, active=True) as journal:
+        journal.log(line(10))
+    assert "loss 12.0000, lr" in terminal.getvalue() and "margin" not in terminal.getvalue()
 
 
 def test_a_meter_is_the_mean_since_the_last_reading_also_when_restored():
