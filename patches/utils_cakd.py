@@ -21,6 +21,7 @@ try:
         save,
         save_model,
         start_centers,
+        student,
         total_loss,
     )
 except ModuleNotFoundError as error:
@@ -65,8 +66,11 @@ except ModuleNotFoundError as error:
     def clip_grad_norm(backbone, max_norm):
         return clip_grad_norm_(backbone.parameters(), max_norm)
 
+    def student(backbone):
+        return backbone.module
+
     def save_model(backbone, cfg, train_loader, path):
-        save(backbone.module.state_dict(), path)
+        save(student(backbone).state_dict(), path)
 
     def run_state(backbone, partial_fc, amp, cfg=None):
         return {}
@@ -110,5 +114,6 @@ __all__ = [
     "save",
     "save_model",
     "start_centers",
+    "student",
     "total_loss",
 ]

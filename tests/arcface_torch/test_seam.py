@@ -414,9 +414,7 @@ def test_a_save_that_fails_leaves_the_former_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["model.pt"]
 
 
-@pytest.mark.parametrize(
-    ("changes", "classes"), [({}, 6), ({"margin_weight": 0}, None), (None, 6)]
-)
+@pytest.mark.parametrize(("changes", "classes"), [({}, 6), ({"margin_weight": 0}, None), (None, 6)])
 def test_model_json_says_what_the_run_learned_from(tmp_path, changes, classes):
     """Also where the host's Partial FC was shrunk, and for a plain network that is not ours."""
     cfg = make_cfg(rec=str(tmp_path / "faces"))
@@ -547,7 +545,7 @@ def test_the_host_s_file_has_every_function_with_and_without_us(fallbacks):
             assert there == here, name
 
 
-def test_without_us_plain_training_goes_on_and_distilling_stops(fallbacks):
+def test_without_us_plain_training_goes_on_and_distilling_stops(fallbacks, tmp_path):
     network, cfg = nn.Linear(2, 2), make_cfg(cakd=None)
     wrapped = nn.Module()
     wrapped.module = network
@@ -563,6 +561,8 @@ def test_without_us_plain_training_goes_on_and_distilling_stops(fallbacks):
     assert fallbacks["log_to"](None, wrapped, None, None) is None
     assert fallbacks["check_teacher"](cfg, wrapped) is None
     assert fallbacks["save"] is torch.save
+    fallbacks["save_model"](wrapped, cfg, loader, tmp_path / "model.pt")
+    assert torch.equal(torch.load(tmp_path / "model.pt")["weight"], network.weight)
     (group,) = fallbacks["parameter_groups"](wrapped, cfg)
     assert len(list(group["params"])) == 2
     network.weight.grad = torch.full_like(network.weight, 10.0)

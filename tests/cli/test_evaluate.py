@@ -178,7 +178,10 @@ def few(tmp_path):
         (lambda f, t: ["no.onnx", "--data", f], "no.onnx: no such file"),
         (lambda f, t: [f / "model.pt", "--data", f], "--network is needed"),
         (lambda f, t: [f / "model.pt", "--network", "r10_narow", "--data", f], "'r10_narrow'?"),
-        (lambda f, t: [f / "model.pt", "--network", "r10_narrow", "--data", f], "another shape"),
+        (
+            lambda f, t: [f / "model.pt", *NETWORK, "--embedding-size", "512", "--data", f],
+            "another shape",
+        ),
         (lambda f, t: [f / "model.pt", *NETWORK, "--data", t], "no .bin set is in"),
         (lambda f, t: [f / "model.pt", *NETWORK, "--data", t / "x"], "no such file or folder"),
         (
