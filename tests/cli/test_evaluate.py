@@ -88,12 +88,12 @@ def test_model_json_says_the_network(folder, tmp_path, capsys):
     described = ModelDescription("r10_narrow", 16, TrainingSet("faces", 36, 6))
     torch.manual_seed(0)
     save_model(get_model("r10_narrow", num_features=16), tmp_path / "model.pt", described)
-    data = ["--data", folder / "calfw.bin", "--device", "cpu", "--json", tmp_path / "r.json"]
+    data = ["--data", folder / "vgg2_fp.bin", "--device", "cpu", "--json", tmp_path / "r.json"]
     assert run(tmp_path / "model.pt", *data) == 0
     figures = json.loads((tmp_path / "r.json").read_text())
     assert figures["network"] == "r10_narrow"
-    result = expected(folder, "calfw")  # of the same weights
-    assert figures["sets"]["calfw"] == json.loads(json.dumps(result.to_dict()))
+    result = expected(folder, "vgg2_fp")  # of the same weights
+    assert figures["sets"]["vgg2_fp"] == json.loads(json.dumps(result.to_dict()))
     (tmp_path / "model.pt").write_bytes((folder / "model.pt").read_bytes()[:-1] + b"!")
     capsys.readouterr()
     assert run(tmp_path / "model.pt", *data) == 1
