@@ -18,6 +18,7 @@ from arcface_cakd.data.image_tree import ImageTree
 from arcface_cakd.data.loader import open_images
 from arcface_cakd.distributed import failing_together, is_main, world_size
 from arcface_cakd.engine.preflight import (
+    check_apart,
     check_num_classes,
     check_num_image,
     check_output,
@@ -46,7 +47,8 @@ def check_config(cfg: Any) -> None:
 
     Called before the host writes its first file. Looked at are keys that resemble ours (a
     ``cadk`` entry would train a plain model), precision, the ``cakd`` entry, ``num_classes``
-    against the identities of the data, and in distillation an ``output`` that holds another run.
+    against the identities of the data, and in distillation an ``output`` that holds another run, or
+    lies, as a cache may, in a folder of people.
     Warnings name keys that resemble the host's, a ``loss`` that has no effect, ``num_classes``
     above the data's, a ``num_image`` of other data, and ``val_targets`` that are not there.
 
@@ -127,6 +129,18 @@ def _say_what_the_host_leaves_out(images: FaceFolder | ImageTree, rec: str) -> N
         )
 
 
+def _check_apart(cfg: Any, config: CakdConfig | None) -> None:
+    """Output and cache in a folder of people; torchvision takes hidden folders for people too."""
+    cache = None if config is None else config.teacher["cache"]
+    places = {"config.output": cfg.output, "cakd.teacher.cache": cache}
+    try:
+        check_apart(cfg.rec, places, dots_hide=False)
+    except ConfigError as error:
+        if config is not None:
+            raise
+        logger.warning("%s", error)
+
+
 def _check_data(cfg: Any, config: CakdConfig | None) -> None:
     if cfg.rec == "synthetic":  # the host makes it up
         return
@@ -149,6 +163,7 @@ def _check_data(cfg: Any, config: CakdConfig | None) -> None:
             )
     if isinstance(images, FaceFolder | ImageTree):
         _say_what_the_host_leaves_out(images, cfg.rec)
+        _check_apart(cfg, config)
     if images.num_classes is not None:
         check_num_classes(cfg.num_classes, images.num_classes, cfg.rec)
     check_num_image(cfg.num_image, len(images), cfg.batch_size * world_size(), cfg.rec)

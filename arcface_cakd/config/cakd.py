@@ -180,14 +180,19 @@ class CakdConfig:
         return config
 
 
+def unsaid_losses(entry: Mapping) -> list[dict[str, Any]]:
+    """The losses of an entry that names none: the method's, those without URFM where it is off."""
+    names = list(METHOD_LOSSES)
+    if "urfm" in entry and entry["urfm"] is None:
+        names = names[:1]
+    return [{"name": name, "weight": METHOD_LOSSES[name]} for name in names]
+
+
 def _with_sections(entry: Mapping) -> dict:
     """An entry with the losses, and the sections, that it has where it does not say so."""
     entry = dict(entry)
     if entry.get("losses") is None:
-        names = list(METHOD_LOSSES)
-        if "urfm" in entry and entry["urfm"] is None:
-            names = names[:1]
-        entry["losses"] = [{"name": name, "weight": METHOD_LOSSES[name]} for name in names]
+        entry["losses"] = unsaid_losses(entry)
     compared = _compares_local_features(entry["losses"])
     entry = {"urfm": {} if compared else None, "prompts": {} if compared else None, **entry}
     if entry["urfm"] is not None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from arcface_cakd.config.cakd import CakdConfig
+from arcface_cakd.config.cakd import CakdConfig, unsaid_losses
 from arcface_cakd.config.other_words import data_folder, take_up_loss
 from arcface_cakd.config.settings import ConfigError, Range, Section, check_settings
 from arcface_cakd.errors import ArcfaceCakdWarning
@@ -308,7 +308,9 @@ def _override(config: dict, text: str, known: set[str]) -> None:
             place[at] = value
             return
         inner = place.get(at) if isinstance(place, dict) else place[int(at)]
-        if inner is None:
+        if inner is None and steps[:done] == ["cakd", "losses"] and steps[done].isdigit():
+            inner = unsaid_losses(place)
+        elif inner is None:
             inner = {}
         elif isinstance(inner, tuple):
             inner = list(inner)

@@ -10,6 +10,7 @@ from arcface_cakd.data.bins import decode_face, load_bin, pairs_problem
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.face_landmarks import FaceLandmarks
 from arcface_cakd.data.folder import identity_folders
+from arcface_cakd.data.image_tree import image_tree
 from arcface_cakd.data.images import decode_crop
 from arcface_cakd.data.inspection import landmarks_of, open_records, parts_of
 from arcface_cakd.data.labels import LabelSurvey, identity
@@ -24,14 +25,14 @@ Damage = dict[str, Any]
 _BLOCK = 2**16  # keys that are Python's numbers at a time
 
 
-def verify(path: str | Path) -> tuple[int, list[Damage]]:
+def verify(path: str | Path, *, labelled: bool = True) -> tuple[int, list[Damage]]:
     """Read and decode all of a data set.
 
     Every record that carries an image is decoded, whatever record 0 says; a file that cannot be
     read as a whole is a damage, and the others are read.
 
     Args:
-        path: as in ``inspect``.
+        path, labelled: as in ``inspect``.
 
     Returns:
         how many items were read, and for each damaged one ``path``, ``key`` (a record's key, an
@@ -42,7 +43,7 @@ def verify(path: str | Path) -> tuple[int, list[Damage]]:
         DataError: no such path, or a file of another kind.
     """
     count, damages = 0, []
-    for kind, item in parts_of(path):
+    for kind, item in parts_of(path, labelled=labelled):
         try:
             for damage in _VERIFIERS[kind](item):
                 count += 1
@@ -180,8 +181,15 @@ def _verify_bin(path: Path) -> Iterator[Damage | None]:
 def _verify_folder(path: Path) -> Iterator[Damage | None]:
     found = identity_folders(path)
     found.warn_of_left_out()
-    files = [file for _, images in found.identities for file in images]
-    for file in track(files, f"verifying {path.name}", unit="images"):
+    yield from _verify_images(path, [file for _, images in found.identities for file in images])
+
+
+def _verify_tree(path: Path) -> Iterator[Damage | None]:
+    yield from _verify_images(path, image_tree(path)[0])
+
+
+def _verify_images(folder: Path, files: list[Path]) -> Iterator[Damage | None]:
+    for file in track(files, f"verifying {folder.name}", unit="images"):
         try:
             decode_crop(file.read_bytes(), strict=True)
         except (DataError, OSError) as error:
@@ -201,4 +209,9 @@ def _damage(path: Path, key, offset: int | None, error: Exception) -> Damage:
     return {"path": str(path), "key": key, "byte": offset, "problem": problem}
 
 
-_VERIFIERS = {"rec": _verify_records, "bin": _verify_bin, "folder": _verify_folder}
+_VERIFIERS = {
+    "rec": _verify_records,
+    "bin": _verify_bin,
+    "folder": _verify_folder,
+    "tree": _verify_tree,
+}

@@ -8,19 +8,21 @@ from typing import Any
 from arcface_cakd.data.bins import load_bin
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.face_landmarks import find_landmarks
-from arcface_cakd.data.folder import identity_folders
-from arcface_cakd.data.image_files import SUFFIXES
+from arcface_cakd.data.folder import identity_folders, without_known
+from arcface_cakd.data.image_files import SUFFIXES, read_encoded, some_of
+from arcface_cakd.data.image_tree import image_tree
 from arcface_cakd.data.record_layout import image_keys, read_property
 from arcface_cakd.data.records import split
 from arcface_cakd.progress import track
 from arcface_cakd.recordio import MXIndexedRecordIO, codec
 
 
-def inspect(path: str | Path) -> list[dict[str, Any]]:
+def inspect(path: str | Path, *, labelled: bool = True) -> list[dict[str, Any]]:
     """Describe a data set: each of its files, from the heads of records and images.
 
     Args:
         path: a ``.rec`` or ``.bin`` file, a folder of them, or one folder per identity.
+        labelled: where not, the images of a folder may lie at any depth, see ``ImageTree``.
 
     Returns:
         one dict per file: ``path``, ``kind``, ``images``, ``sizes`` ("112 x 112" to how many),
@@ -32,11 +34,15 @@ def inspect(path: str | Path) -> list[dict[str, Any]]:
     Raises:
         DataError, RecordIOError: nothing there that could be one, or damage.
     """
-    return [_INSPECTORS[kind](item) for kind, item in parts_of(path)]
+    return [_INSPECTORS[kind](item) for kind, item in parts_of(path, labelled=labelled)]
 
 
-def parts_of(path: str | Path) -> list[tuple[str, Path]]:
+def parts_of(path: str | Path, *, labelled: bool = True) -> list[tuple[str, Path]]:
     """The files of a data set and their kinds: "rec", "bin", or "folder" of identities.
+
+    Args:
+        path: of the set.
+        labelled: where not, a folder of images is a "tree": one set, whoever is on them.
 
     Raises:
         DataError: no such file or folder, or a file of another kind.
@@ -55,7 +61,7 @@ def parts_of(path: str | Path) -> list[tuple[str, Path]]:
     bins = [("bin", item) for item in sorted(path.glob("*.bin"))]
     # Where there are no records, training reads the folders of identities, .bin sets or not.
     if not parts and (not bins or any(_has_images(inner) for inner in path.iterdir())):
-        parts = [("folder", path)]
+        parts = [("folder" if labelled else "tree", path)]
     return parts + bins
 
 
@@ -129,20 +135,38 @@ def _inspect_bin(path: Path) -> dict[str, Any]:
 def _inspect_folder(path: Path) -> dict[str, Any]:
     found = identity_folders(path)
     files = [file for _, images in found.identities for file in images]
-    sizes: Counter[str] = Counter()
-    for file in track(files, f"reading {path.name}", unit="images"):
-        try:
-            sizes[_size(file.read_bytes())] += 1
-        except DataError as error:
-            raise DataError(f"{file}: {error}") from error
     return {
         "path": str(path),
         "kind": "folder",
         "images": len(files),
         "identities": len(found.identities),
         "left_out": found.left_out(),
-        "sizes": dict(sizes),
+        "sizes": _sizes(path, files),
     }
+
+
+def _inspect_tree(path: Path) -> dict[str, Any]:
+    files, others = image_tree(path)
+    others = without_known(others)
+    return {
+        "path": str(path),
+        "kind": "images without labels",
+        "images": len(files),
+        "folders": len({file.parent for file in files}),
+        "left_out": f"{len(others)} ({some_of(others, path)})" if others else None,
+        "sizes": _sizes(path, files),
+    }
+
+
+def _sizes(folder: Path, files: list[Path]) -> dict[str, int]:
+    """How many of the images of a folder are of each size."""
+    sizes: Counter[str] = Counter()
+    for file in track(files, f"reading {folder.name}", unit="images"):
+        try:
+            sizes[_size(read_encoded(file))] += 1
+        except DataError as error:
+            raise DataError(f"{file}: {str(error).removeprefix(f'{file}: ')}") from error
+    return dict(sizes)
 
 
 def _size(encoded: bytes) -> str:
@@ -153,4 +177,9 @@ def _size(encoded: bytes) -> str:
     return f"{width} x {height}"
 
 
-_INSPECTORS = {"rec": _inspect_records, "bin": _inspect_bin, "folder": _inspect_folder}
+_INSPECTORS = {
+    "rec": _inspect_records,
+    "bin": _inspect_bin,
+    "folder": _inspect_folder,
+    "tree": _inspect_tree,
+}

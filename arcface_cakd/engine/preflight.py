@@ -35,7 +35,9 @@ def check_output(folder: str | Path, *, resume: bool, force: bool) -> None:
     )
 
 
-def check_apart(rec: str | Path, places: Mapping[str, str | Path | None]) -> None:
+def check_apart(
+    rec: str | Path, places: Mapping[str, str | Path | None], *, dots_hide: bool = True
+) -> None:
     """Keep what a run writes out of a folder whose subfolders are people.
 
     There it would be taken for a person at the next start, so that the run could not go on.
@@ -43,16 +45,17 @@ def check_apart(rec: str | Path, places: Mapping[str, str | Path | None]) -> Non
     Args:
         rec: the data set, a folder of one folder per identity.
         places: what the run writes to, by the names of the settings.
+        dots_hide: whether a folder whose name begins with a dot is taken for nobody.
 
     Raises:
-        ConfigError: one lies in ``rec`` and is not hidden by a name that begins with a dot.
+        ConfigError: one lies in ``rec`` and is not hidden.
     """
     root = Path(rec).resolve()
     for name, place in places.items():
         if place is None or not Path(place).resolve().is_relative_to(root):
             continue
         parts = Path(place).resolve().relative_to(root).parts
-        if not any(part[0] == "." for part in parts):
+        if not (dots_hide and any(part[0] == "." for part in parts)):
             raise ConfigError(
                 f"{name} {place} lies in {rec}, whose folders are taken for people: name a folder "
                 "elsewhere"

@@ -1,10 +1,17 @@
 """What a cache is of: everything that its numbers hang on."""
 
+import inspect
 from typing import Any
 
 import torch
 
-from arcface_cakd.backbones import FaceBackbone, OnnxTeacher, source_digest, weights_digest
+from arcface_cakd.backbones import (
+    FaceBackbone,
+    OnnxTeacher,
+    build_teacher,
+    source_digest,
+    weights_digest,
+)
 from arcface_cakd.data.digest import data_digest
 from arcface_cakd.data.reading import Views
 from arcface_cakd.landmarks import CROP_SIZE
@@ -14,6 +21,12 @@ FORMAT_VERSION = 1
 
 # Of the teacher's settings those that say nothing about its features, or that digests tell.
 _APART = ("weights", "centers", "min_accuracy", "cache", "cached_views")
+# What is left alone does not count, so that a setting which is new makes no cache stale.
+_DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(build_teacher).parameters.items()
+    if parameter.default is not parameter.empty
+}
 
 
 def identity(teacher: FaceBackbone, settings: dict[str, Any], views: Views) -> dict[str, Any]:
@@ -27,7 +40,7 @@ def identity(teacher: FaceBackbone, settings: dict[str, Any], views: Views) -> d
     Raises:
         RecordIOError, DataError, OSError: the training set cannot be read.
     """
-    own = {name: value for name, value in settings.items() if name not in _APART}
+    own = {n: v for n, v in settings.items() if n not in _APART and v != _DEFAULTS.get(n)}
     if isinstance(teacher, OnnxTeacher):
         own["network"] = "onnx"  # wherever the file lies
     augmentation = views.augmentation
@@ -48,10 +61,17 @@ def identity(teacher: FaceBackbone, settings: dict[str, Any], views: Views) -> d
 
 def difference(there: dict[str, Any], here: dict[str, Any]) -> str | None:
     """The first thing in which two identities differ, in words; None where there is none."""
+    there = {**there, "teacher": _without_unset(str(there.get("teacher")))}
+    here = {**here, "teacher": _without_unset(str(here.get("teacher")))}
     for name, value in here.items():
         if there.get(name) != value:
             return f"another {name} ({_short(there.get(name))}, here {_short(value)})"
     return None
+
+
+def _without_unset(teacher: str) -> str:
+    """The settings of a teacher as caches of version 0.1.0 name them, whose unset ones count."""
+    return ", ".join(part for part in teacher.split(", ") if not part.endswith(" None"))
 
 
 def _short(value: Any) -> str:

@@ -122,6 +122,26 @@ def test_an_output_of_another_run_is_refused_in_distillation(look, tmp_path):
     assert line is None and "holds another run" in warnings[0]
 
 
+@pytest.mark.parametrize("name", ["work_dirs", ".work_dirs"])
+def test_an_output_in_a_folder_of_people_is_refused_in_distillation(look, tmp_path, name):
+    """torchvision's ImageFolder, by which the host reads, takes hidden folders for people too."""
+    people = tmp_path / "images"
+    for person in ("a", "b"):
+        (people / person).mkdir(parents=True)
+        (people / person / "0.png").write_bytes(jpeg(1))
+    settings = dict(rec=str(people), num_classes=2, num_image=2, val_targets=[])
+    inside, outside = str(people / name / "run"), str(tmp_path / "run")
+    for entry in (CAKD, CAKD | {"margin_weight": 0.0}):
+        line = look(cakd=entry, output=inside, **settings)[0]
+        assert f"config.output {inside} lies in {people}" in line
+        cached = entry | {"teacher": dict(CAKD["teacher"], cache=inside)}
+        line = look(cakd=cached, output=outside, **settings)[0]
+        assert f"cakd.teacher.cache {inside} lies in {people}" in line
+        assert look(cakd=entry, output=outside, **settings)[0] is None
+    line, warnings, _ = look(output=inside, **settings)
+    assert line is None and "lies in" in warnings[0]
+
+
 def test_data_that_we_cannot_read_stops_distillation_alone(look, tmp_path):
     for name in ("train.rec", "train.idx"):
         (tmp_path / name).write_bytes(b"damaged")

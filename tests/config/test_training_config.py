@@ -5,6 +5,7 @@ import warnings
 import pytest
 
 from arcface_cakd.config import ConfigError, load_config
+from arcface_cakd.config.cakd import METHOD_LOSSES
 from arcface_cakd.errors import ArcfaceCakdError, ArcfaceCakdWarning
 
 
@@ -77,6 +78,25 @@ def test_set_reaches_into_entries(write):
     assert config.cakd.teacher["weights"] == "random"
     assert config.cakd.losses[0].weight == 3.0
     assert config.cakd.urfm["dim"] == 128 and config.cakd.prompts is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "weights"),
+    [
+        (["cakd.losses.0.weight=2"], {**METHOD_LOSSES, "embedding_cosine": 2.0}),
+        (["cakd.losses.2.weight=2"], {**METHOD_LOSSES, "urfm_attention": 2.0}),
+        (["cakd.urfm=None", "cakd.losses.0.weight=2"], {"embedding_cosine": 2.0}),
+    ],
+)
+def test_set_reaches_into_losses_that_the_entry_does_not_name(write, overrides, weights):
+    path = write(f"config.rec = 'a'\nconfig.cakd = edict({TEACHER})")
+    losses = load_config(path, overrides).cakd.losses
+    assert {loss.name: loss.weight for loss in losses} == weights
+
+
+def test_set_says_how_many_losses_there_are(write):
+    path = write(f"config.rec = 'a'\nconfig.cakd = edict({TEACHER})")
+    fails_with("cakd.losses has entries 0 to 2", path, ["cakd.losses.3.weight=2"])
 
 
 def test_set_reaches_into_a_tuple(write):

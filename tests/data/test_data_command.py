@@ -101,6 +101,37 @@ def test_inspect_a_folder(tmp_path, capsys):
     assert "1.jpg: the image does not decode" in printed and "3 items read, 1 damaged" in printed
 
 
+def test_images_without_labels(tmp_path, capsys):
+    """At any depth, in one folder or several, beside a verification set."""
+    folder = tmp_path / "set"
+    for place in ("0.jpg", "a/1.jpg", "a/deep/2.jpg"):
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).write_bytes(jpeg(3))
+    (folder / "notes.md").write_text("of nobody")
+    write_pairs(folder / "lfw.bin")
+    assert data("inspect", folder) == 1  # a wrapped folder, where people are told apart
+    said = tmp_path / "a.json"
+    assert data("inspect", folder, "--no-labels", "--json", said) == 0
+    tree, pairs = json.loads(said.read_text())
+    assert tree == {
+        "path": str(folder),
+        "kind": "images without labels",
+        "images": 3,
+        "folders": 3,
+        "left_out": "1 (notes.md)",
+        "sizes": {"112 x 112": 3},
+    }
+    assert pairs["kind"] == "verification"
+    assert data("inspect", folder, "--no-labels", "--contact-sheet", tmp_path / "sheet.png") == 0
+    assert (tmp_path / "sheet.png").stat().st_size
+    capsys.readouterr()
+    assert data("verify", folder, "--no-labels") == 0
+    assert "23 items read, 0 damaged" in capsys.readouterr().out
+    (folder / "a" / "deep" / "2.jpg").write_bytes(jpeg(3)[:200])
+    assert data("verify", folder, "--no-labels") == 1
+    assert f"{folder}/a/deep/2.jpg: " in capsys.readouterr().out
+
+
 def test_verify_an_intact_set(faces, capsys):
     assert data("verify", faces) == 0
     assert f"{faces}: 51 items read, 0 damaged" in capsys.readouterr().out

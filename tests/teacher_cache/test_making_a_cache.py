@@ -222,6 +222,34 @@ def test_a_stale_one_is_refused_and_the_advice_works(
     open_for(*given, folder, **settings)
 
 
+def test_settings_that_are_left_alone_make_no_cache_stale(
+    faces, weights, tmp_path, whole, monkeypatch
+):
+    """Neither one that came later, nor what caches of 0.1.0 say of those that were not set."""
+    folder = shutil.copytree(whole[1], tmp_path / "c")
+    index = json.loads((folder / "index.json").read_text())
+    assert index["identity"]["teacher"] == "network test_tiny"
+    own = opening.identity
+
+    def later(teacher, settings, views):
+        return own(teacher, {**settings, "came_later": value}, views)
+
+    monkeypatch.setattr(opening, "identity", later)
+    value = None
+    assert_same_rows(open_for(faces, weights, folder), whole[0])
+    for former, fits in (("pixels None, stage None", True), ("pixels None, stage 0", False)):
+        index["identity"]["teacher"] = f"network test_tiny, {former}"
+        (folder / "index.json").write_text(json.dumps(index))
+        if fits:
+            assert_same_rows(open_for(faces, weights, folder), whole[0])
+        else:
+            with pytest.raises(CacheError, match="another teacher"):
+                open_for(faces, weights, folder)
+    value = 1
+    with pytest.raises(CacheError, match="another teacher"):
+        open_for(faces, weights, whole[1])
+
+
 def test_a_teacher_that_float16_cannot_hold_is_refused(faces, weights, tmp_path):
     state = torch.load(weights, weights_only=True)
     for name in state:

@@ -18,6 +18,15 @@ def add_dataset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", metavar="DATASET", help="folder of train.rec")
 
 
+def add_no_labels(parser: argparse.ArgumentParser) -> None:
+    """``--no-labels``, for images that train without them (``cakd.margin_weight=0``)."""
+    parser.add_argument(
+        "--no-labels",
+        action="store_true",
+        help="take a folder's images, at any depth, for one set: nobody is told apart",
+    )
+
+
 def say_what_stays(folder: str | Path) -> None:
     """Say which verification sets lie in a folder whose records went elsewhere."""
     left = sorted(path.name for path in Path(folder).glob("*.bin"))

@@ -2,7 +2,7 @@
 
 import argparse
 
-from arcface_cakd.cli.data.arguments import add_json, write_json
+from arcface_cakd.cli.data.arguments import add_json, add_no_labels, write_json
 
 HELP = "count images, identities and sizes; show some"
 EXAMPLE = "arcface-cakd data inspect dataset/lfw.bin"
@@ -10,6 +10,7 @@ EXAMPLE = "arcface-cakd data inspect dataset/lfw.bin"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", help="a .rec or .bin file, or a folder")
+    add_no_labels(parser)
     add_json(parser)
     parser.add_argument(
         "--contact-sheet", metavar="FILE.png", help="picture of some people's images, or of pairs"
@@ -21,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     from arcface_cakd.data.inspection import inspect
     from arcface_cakd.preparation.overview import rows_of
 
-    descriptions = inspect(args.path)
+    descriptions = inspect(args.path, labelled=not args.no_labels)
     for description in descriptions:
         print(description["path"])
         for name, value in description.items():
@@ -31,5 +32,5 @@ def run(args: argparse.Namespace) -> int:
                 print(f"  {name.replace('_', ' ')}: {value}")
     write_json(args.json, descriptions)
     if args.contact_sheet:
-        write_contact_sheet(args.contact_sheet, rows_of(args.path))
+        write_contact_sheet(args.contact_sheet, rows_of(args.path, labelled=not args.no_labels))
     return 0

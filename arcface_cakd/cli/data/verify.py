@@ -2,7 +2,7 @@
 
 import argparse
 
-from arcface_cakd.cli.data.arguments import add_json, write_json
+from arcface_cakd.cli.data.arguments import add_json, add_no_labels, write_json
 
 HELP = "read and decode everything; exit 1 and name what is damaged, if anything is"
 EXAMPLE = "arcface-cakd data verify dataset/ --json damage.json"
@@ -10,13 +10,14 @@ EXAMPLE = "arcface-cakd data verify dataset/ --json damage.json"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", help="a .rec or .bin file, or a folder")
+    add_no_labels(parser)
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from arcface_cakd.data.damage import verify
 
-    items, damages = verify(args.path)
+    items, damages = verify(args.path, labelled=not args.no_labels)
     for damage in damages:
         place = [damage["path"]]
         place += [f"{name} {damage[name]}" for name in ("key", "byte") if damage[name] is not None]
