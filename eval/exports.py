@@ -33,8 +33,9 @@ from torch import Tensor, nn
 from arcface_cakd.backbones import get_model, load_weights
 from arcface_cakd.bench.machine import machine
 from arcface_cakd.bench.timing import Ratio, take_turns
-from arcface_cakd.data import as_batch, read_bin
+from arcface_cakd.data import as_batch
 from arcface_cakd.errors import ArcfaceCakdError
+from arcface_cakd.evaluation import VerificationResult
 from arcface_cakd.export import export_model
 from arcface_cakd.export.calibration import calibration_faces
 from arcface_cakd.export.judging import Judge
@@ -70,7 +71,7 @@ def main() -> None:
     faces = calibration_faces(args.calibrate)
     student = get_model(args.network, num_features=args.embedding_size)
     load_weights(student, args.model)
-    judge = Judge(student, {Path(args.data).stem: read_bin(args.data)})
+    judge = Judge(student, [Path(args.data)])
     rows = exported(student.eval(), faces, judge, args.rounds)
     for name in args.networks:
         random = random_network(name, faces)
@@ -112,9 +113,9 @@ def exported(
                 continue
             rows[label] = asdict(report) | {"path": name}
             if judge is not None:
-                ((_, found),) = judge.accuracies.items()
-                rows["torch fp32"]["accuracy"] = found.original
-                rows[label] |= {"accuracy": found.exported, "loss": found.loss}
+                ((name, loss),) = judge.losses().items()
+                rows["torch fp32"] |= of_result(judge.original[name])
+                rows[label] |= of_result(judge.exported[name]) | {"loss": loss}
             running[label] = open_exported(path, threads=1)
             print(f"{label}: {rows[label]}", flush=True)
         times = take_turns(
@@ -131,6 +132,15 @@ def exported(
     return rows
 
 
+def of_result(result: VerificationResult) -> dict[str, Any]:
+    """In percent."""
+    found: dict[str, Any] = {"accuracy": 100 * result.accuracy}
+    if result.accuracy_interval is not None:
+        ends = result.accuracy_interval
+        found["accuracy_interval"] = [100 * ends.low, 100 * ends.high]
+    return found
+
+
 def random_network(name: str, faces: np.ndarray) -> nn.Module:
     """Random weights whose BatchNorms know the statistics of faces, so that none explodes."""
     torch.manual_seed(0)
@@ -142,6 +152,13 @@ def random_network(name: str, faces: np.ndarray) -> nn.Module:
         for start in range(0, 48, 16):
             model(as_batch(faces[start : start + 16]))
     return model.eval()
+
+
+def accuracy_of(row: dict[str, Any]) -> str:
+    if "accuracy" not in row:
+        return "-"
+    low, high = row["accuracy_interval"]
+    return f"{row['accuracy']:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
@@ -161,7 +178,7 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
             f"{row['cpu_ms']:.2f} [{low:.2f}, {high:.2f}]",
             f"{row['cosine']:.6f}" if "cosine" in row else "-",
             f"{row['mean_cosine']:.6f}" if "cosine" in row else "-",
-            f"{row['accuracy']:.2f}" if "accuracy" in row else "-",
+            accuracy_of(row),
             f"{row['loss']:+.2f}" if "loss" in row else "-",
         ]
         lines.append(f"| {' | '.join(cells)} |")

@@ -15,7 +15,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "example: arcface-cakd evaluate work_dirs/mbf/model.pt --data faces/\n"
         "         arcface-cakd evaluate student.onnx --data faces/lfw.bin --json lfw.json"
     )
-    parser.add_argument("model", metavar="MODEL", help="a model.pt, or an .onnx file")
+    parser.add_argument("model", metavar="MODEL", help="a model.pt, or an exported file")
     parser.add_argument(
         "--network", metavar="NAME", help="network of a model.pt that has no model.json beside it"
     )
@@ -111,12 +111,15 @@ def at_least_0(text: str) -> int:
 def _load(args: argparse.Namespace):
     """The model, its network (None of an ONNX file), and the device to run it on."""
     from arcface_cakd.evaluation import EvaluationError, OnnxBackbone
+    from arcface_cakd.runtimes import ending_of, open_exported
 
     device = _device(args.device)
     if Path(args.model).suffix == ".onnx":
         return OnnxBackbone(args.model, args.device and str(device), args.pixels), None, None
     if args.pixels:
         raise EvaluationError(f"--pixels is for .onnx files, and {args.model} is none: drop it")
+    if ending_of(args.model):
+        return open_exported(args.model), None, None
     return *load_model(args), device
 
 

@@ -4,16 +4,16 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from arcface_cakd import __version__
-from arcface_cakd.cli.evaluate import positive
+from arcface_cakd.cli.evaluate import at_least_0, positive
 from arcface_cakd.cli.saved_model import SavedModel, load_model
 from arcface_cakd.files import write_text
 
 if TYPE_CHECKING:
     from arcface_cakd.export import ExportReport
-    from arcface_cakd.export.judging import Accuracies
+    from arcface_cakd.export.judging import Judge
 
 HELP = "Write a model for ONNX, LiteRT, ncnn or OpenVINO, after comparing it with torch."
 
@@ -55,13 +55,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "to find ranges and choose layers by; never what you report on",
     )
     parser.add_argument(
-        "--data", nargs="+", default=[], metavar="SET.bin", help="judge accuracy on these sets"
+        "--data", nargs="+", default=[], metavar="PATH", help="judge on these .bin sets"
     )
     parser.add_argument(
         "--max-loss",
         type=float,
         metavar="POINTS",
         help="write nothing where the file loses more than that on one of --data",
+    )
+    parser.add_argument(
+        "--draws",
+        type=at_least_0,
+        default=1000,
+        metavar="N",
+        help="of people or pairs, for the intervals of --data; 0: none; default: %(default)s",
     )
     parser.add_argument(
         "--about",
@@ -74,40 +81,50 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from arcface_cakd.data import read_bin
     from arcface_cakd.export import ExportError, export_model
     from arcface_cakd.export.calibration import calibration_faces
     from arcface_cakd.export.judging import Judge
 
     if args.max_loss is not None and not args.data:
         raise ExportError("--max-loss is judged on --data: give a .bin set")
-    if args.calibrate and any(_same(args.calibrate, path) for path in args.data):
-        raise ExportError(
-            f"{args.calibrate} is in --calibrate and in --data: what a file was chosen by says "
-            "nothing of its accuracy"
-        )
     model = load_model(args)
+    faces = calibration_faces(args.calibrate) if args.calibrate else None
     judge = None
     if args.data:
-        sets = {Path(path).stem: read_bin(path) for path in args.data}
-        judge = Judge(model.backbone, sets, args.max_loss)
+        paths = [Path(path) for path in args.data]
+        judge = Judge(model.backbone, paths, args.max_loss, args.draws)
+        if args.calibrate and any(_same(args.calibrate, path) for path in judge.sets):
+            raise ExportError(
+                f"{args.calibrate} is in --calibrate and in --data: what a file was chosen by "
+                "says nothing of its accuracy"
+            )
     report = export_model(
         model.backbone,
         args.output,
         args.precision,
         opset=args.opset,
-        faces=calibration_faces(args.calibrate) if args.calibrate else None,
+        faces=faces,
         about=_about(args, model),
         judge=judge,
     )
-    accuracies = judge.accuracies if judge else {}
-    print(_text(report, accuracies))
+    print(_text(report, judge))
     if args.json:
-        figures = {
-            **asdict(report),
-            "accuracy": {name: asdict(found) for name, found in accuracies.items()},
+        write_text(args.json, json.dumps(asdict(report) | _accuracy(judge), indent=2) + "\n")
+
+
+def _accuracy(judge: "Judge | None") -> dict[str, Any]:
+    if judge is None:
+        return {}
+    return {
+        "accuracy": {
+            name: {
+                "original": judge.original[name].to_dict(),
+                "exported": found.to_dict(),
+                "points_lost": judge.losses()[name],
+            }
+            for name, found in judge.exported.items()
         }
-        write_text(args.json, json.dumps(figures, indent=2) + "\n")
+    }
 
 
 def _about(args: argparse.Namespace, model: SavedModel) -> dict[str, str]:
@@ -131,7 +148,7 @@ def _about(args: argparse.Namespace, model: SavedModel) -> dict[str, str]:
     return said
 
 
-def _text(report: "ExportReport", accuracies: "dict[str, Accuracies]") -> str:
+def _text(report: "ExportReport", judge: "Judge | None") -> str:
     head = [f"{report.path}: {report.size / 1e6:.1f} MB", report.precision]
     if report.opset is not None:
         head += [f"opset {report.opset}", "any batch size"]
@@ -144,13 +161,14 @@ def _text(report: "ExportReport", accuracies: "dict[str, Accuracies]") -> str:
         f"against torch, in {report.runtime}, on {sum(report.batches)} pictures: cosine at least "
         f"{report.cosine:.9f}, elements within {report.max_abs_diff:.1e}",
     ]
-    for name, found in accuracies.items():
-        lines.append(
-            f"{name}: {found.exported:.2f} %, {found.original:.2f} % by torch: "
-            f"{found.loss:+.2f} points lost"
-        )
+    if judge is not None:
+        for name, loss in judge.losses().items():
+            lines.append(
+                f"{name}: {100 * judge.exported[name].accuracy:.2f} %, "
+                f"{100 * judge.original[name].accuracy:.2f} % by torch: {loss:+.2f} points lost"
+            )
     return "\n".join(lines)
 
 
-def _same(one: str, other: str) -> bool:
-    return Path(one).resolve() == Path(other).resolve()
+def _same(one: str, other: Path) -> bool:
+    return Path(one).resolve() == other.resolve()

@@ -1,9 +1,12 @@
+import io
 import json
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 
 from arcface_cakd import cli
 from arcface_cakd.backbones import (
@@ -13,6 +16,8 @@ from arcface_cakd.backbones import (
     save_model,
     save_weights,
 )
+from arcface_cakd.data import read_bin, write_bin
+from arcface_cakd.evaluation import evaluate_set
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +96,78 @@ def test_model_json_says_network_and_width(tmp_path, capsys):
         assert run(model, option, value, "--output", output) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert f"{option} {value}: {model} is of" in line and "drop the option" in line
+
+
+def write_pairs(path, seed, pairs=20):
+    """Pairs of coarse pictures; of one person, two noisy copies."""
+    random = np.random.default_rng(seed)
+    encoded, issame = [], [bool(i % 2) for i in range(pairs)]
+    for same in issame:
+        first = random.integers(0, 256, (7, 7, 3))
+        for coarse in (first, first if same else random.integers(0, 256, (7, 7, 3))):
+            noisy = (coarse + random.normal(0, 60, coarse.shape)).clip(0, 255).astype(np.uint8)
+            buffer = io.BytesIO()
+            Image.fromarray(noisy).resize((112, 112)).save(buffer, "PNG")
+            encoded.append(buffer.getvalue())
+    write_bin(path, encoded, issame)
+    return path
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export_sets")
+    return [write_pairs(folder / f"{name}.bin", seed) for seed, name in enumerate(("dev", "test"))]
+
+
+NETWORK = ["--network", "r10_narrow", "--embedding-size", "16"]
+
+
+def test_it_is_compared_on_one_set_and_judged_on_another(weights, sets, tmp_path, capsys):
+    dev, test = sets
+    output, figures = tmp_path / "m.onnx", tmp_path / "figures.json"
+    options = ["--precision", "fp16", "--calibrate", dev, "--data", test, "--max-loss", "100"]
+    said = ["--draws", "20", "--about", "license=MIT", "training_data=made faces"]
+    arguments = [*NETWORK, *options, *said, "--output", output, "--json", figures]
+    assert run(weights, *arguments) == 0
+    printed = capsys.readouterr().out
+    assert "fp16, opset 17" in printed and "test: " in printed and "points lost" in printed
+    found = json.loads(figures.read_text())
+    model = get_model("r10_narrow", num_features=16)
+    model.load_state_dict(torch.load(weights))
+    expected = evaluate_set(model, read_bin(test)).accuracy
+    assert found["accuracy"]["test"]["original"]["accuracy"] == expected
+    assert found["precision"] == "fp16" and found["batches"] == [1, 3, 6]
+    about = {entry.key: entry.value for entry in onnx.load(output).metadata_props}
+    assert about["license"] == "MIT" and about["training_data"] == "made faces"
+    assert (about["network"], about["embedding_size"]) == ("r10_narrow", "16")
+
+
+def test_a_file_that_loses_too_much_is_not_written(weights, sets, tmp_path, capsys):
+    output = tmp_path / "m.onnx"
+    output.write_bytes(b"former")
+    # Nothing loses less than nothing: even an equal file does not.
+    options = ["--data", sets[1], "--max-loss", "-0.01", "--draws", "0", "--output", output]
+    assert run(weights, *NETWORK, *options) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "at most -0.01 are allowed" in line and "nothing is written" in line
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"former"]
+
+
+def test_mistakes_with_sets_are_one_line(weights, sets, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("arcface_cakd.export.judging.Judge._judged", lambda *_: {})
+    for options, said in [
+        (["--max-loss", "1"], "give a .bin set"),
+        (["--calibrate", sets[0], "--data", sets[0]], "in --calibrate and in --data"),
+        (["--calibrate", "no.bin"], "no.bin"),
+        (["--calibrate", "no"], "no such .bin set, train.rec or folder"),
+        (["--calibrate", "faces.rec"], "must be called train.rec"),
+        (["--data", "no.bin"], "no.bin"),
+        (["--precision", "int8"], "faces to calibrate with"),
+        (["--precision", "int4"], "no precision 'int4'"),
+        (["--about", "MIT"], "write KEY=TEXT"),
+    ]:
+        assert run(weights, *NETWORK, "--output", "m.onnx", *options) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert said in line
+        assert list(tmp_path.iterdir()) == []
