@@ -47,6 +47,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
+def launched() -> bool:
+    """Whether torchrun, or what sets its variables, started this process."""
+    return "RANK" in os.environ or "WORLD_SIZE" in os.environ
+
+
 def is_main() -> bool:
     """Whether this is rank 0: the one that writes files and speaks."""
     return rank() == 0
@@ -71,8 +76,7 @@ def init_from_env(backend: str | None = None) -> torch.device:
     if backend == "nccl" and gpus == 0:
         raise DistributedError("backend nccl needs a GPU and this machine has none: use gloo")
     on_gpu = backend == "nccl" or (backend is None and gpus > 0)
-    launched = "RANK" in os.environ or "WORLD_SIZE" in os.environ
-    if not launched:
+    if not launched():
         return torch.device("cuda", 0) if on_gpu else torch.device("cpu")
     ranks = _read_launch()
     if on_gpu and ranks["LOCAL_RANK"] >= gpus:

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all: written beside, flushed to the disk, and renamed."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
@@ -10,6 +11,9 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The numbers of errors that free space mends."""
 
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
 _LONGEST_STEM = 100  # of a partial file's name, which has more to hold than the file's own

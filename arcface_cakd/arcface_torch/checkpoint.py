@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from arcface_cakd.arcface_torch.host_distiller import distiller_of
 from arcface_cakd.arcface_torch.user_errors import exiting_on_user_error
 from arcface_cakd.distributed import failing_together, is_main
-from arcface_cakd.engine.checkpoint import checkpoint_path
+from arcface_cakd.engine.checkpoint_sets import checkpoint_path
 from arcface_cakd.engine.checkpoint_state import (
     check_shapes,
     pending_gradients,

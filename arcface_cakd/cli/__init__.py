@@ -5,7 +5,6 @@ A command is a module of this package with ``HELP`` (one line), ``configure(pars
 """
 
 import argparse
-import errno
 import importlib
 import logging
 import os
@@ -13,8 +12,7 @@ import sys
 
 from arcface_cakd import __version__
 from arcface_cakd.errors import ArcfaceCakdError
-
-_DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from arcface_cakd.files import DISK_IS_FULL
 
 COMMANDS = ("demo", "train", "evaluate", "export", "data", "bench", "patch", "list")
 
@@ -98,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:  # a full disk, a folder that may not be written
         if error.filename is not None:
             mistake = f"{error.filename}: {error.strerror}"
-        elif error.errno in _DISK_IS_FULL:  # a write knows no file name
+        elif error.errno in DISK_IS_FULL:  # a write knows no file name
             mistake = f"cannot write: {error.strerror}: free space where the output goes"
         else:
             raise

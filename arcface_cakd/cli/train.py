@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 
 from arcface_cakd.files import write_text
 
@@ -13,7 +14,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "examples:\n"
         "  arcface-cakd train recipes/demo/demo_student.py --set rec=faces num_epoch=5\n"
         "  torchrun --nproc-per-node 2 -m arcface_cakd train configs/ms1mv3_mbf.py\n"
-        "  arcface-cakd train configs/ms1mv3_mbf.py --set resume=True"
+        "  arcface-cakd train configs/ms1mv3_mbf.py --set resume=True\n"
+        "exit codes: 0 done, 1 a mistake, 2 wrong usage; stopped by a signal, with a checkpoint\n"
+        "to go on from: 143 (SIGTERM), 130 (SIGINT), 138 (SIGUSR1), 129 (SIGHUP)"
     )
     parser.add_argument("config", metavar="CONFIG", help="a config file, or the name of a recipe")
     parser.add_argument(
@@ -30,19 +33,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", help="write the run's figures to FILE")
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int:
     from arcface_cakd.config import load_config
     from arcface_cakd.distributed import is_main, process_group
-    from arcface_cakd.engine import train
+    from arcface_cakd.engine import RunStoppedError, train
     from arcface_cakd.resources import find_recipe
 
     config = load_config(find_recipe(args.config), args.set)
     config.force = config.force or args.force
     with process_group():
-        result = train(config)
         main = is_main()
+        try:
+            result = train(config)
+        except RunStoppedError as stopped:
+            if main:
+                print(f"arcface-cakd train: {stopped}", file=sys.stderr)
+            return stopped.exit_code
     if not main:
-        return
+        return 0
     if args.json:
         figures = {
             "output": str(result.output),
@@ -53,3 +61,4 @@ def run(args: argparse.Namespace) -> None:
     for name, accuracy in result.metrics.items():
         print(f"{name}: accuracy {accuracy:.4f}")
     print(f"{result.output / 'model.pt'}: step {result.global_step}")
+    return 0

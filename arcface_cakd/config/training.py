@@ -80,10 +80,13 @@ class TrainConfig:
         seed: of initial weights, order, flips, augmentation and sampled classes.
         augment: settings of ``Augmentation``, or None.
         num_workers: worker processes that decode.
-        resume: go on from the checkpoint in ``output``.
+        resume: go on from the checkpoint in ``output``; "auto": where there is one.
         force: write to an ``output`` that holds another run.
         save_all_states: keep the checkpoint that resuming needs.
         checkpoint_every: steps between checkpoints; None: at the end of every epoch.
+        checkpoint_minutes: minutes between checkpoints, besides those; None: no more.
+        keep_checkpoints: how many stay, the newest among them.
+        keep_best: keep also the one that does best on the first validation set.
         val_targets: names of the .bin sets in ``rec`` to validate on.
         verbose: steps between validations.
         frequent: steps between log lines.
@@ -119,10 +122,13 @@ class TrainConfig:
     seed: int = 2048
     augment: Annotated[dict, Section("augment")] | None = None
     num_workers: Annotated[int, Range(0)] = 2
-    resume: bool = False
+    resume: bool | Literal["auto"] = False
     force: bool = False
     save_all_states: bool = False
     checkpoint_every: Count | None = None
+    checkpoint_minutes: Annotated[float, Range(above=0)] | None = None
+    keep_checkpoints: Count = 2
+    keep_best: bool = True
     val_targets: tuple[str, ...] = VAL_TARGETS
     verbose: Count = 2000
     frequent: Count = 10
@@ -140,6 +146,12 @@ class TrainConfig:
     def has_class_centers(self) -> bool:
         """Whether the student learns class centres: not where ``cakd.margin_weight`` is 0."""
         return self.cakd is None or self.cakd.margin_weight > 0
+
+    @property
+    def keeps_checkpoints(self) -> bool:
+        """Whether the run writes checkpoints without being asked by a signal."""
+        times = (self.checkpoint_every, self.checkpoint_minutes)
+        return self.save_all_states or any(time is not None for time in times)
 
     @property
     def folder(self) -> Path:

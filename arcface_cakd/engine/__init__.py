@@ -1,11 +1,13 @@
 """The built-in training loop: checkpoints, schedules, validation and records of a run."""
 
-from arcface_cakd.engine.checkpoint import checkpoint_path, load_distiller
+from arcface_cakd.engine.checkpoint import load_distiller
+from arcface_cakd.engine.checkpoint_sets import checkpoint_path
 from arcface_cakd.engine.class_means import give_centers
 from arcface_cakd.engine.errors import (
     CheckpointError,
     DivergenceError,
     EngineError,
+    RunStoppedError,
     TeacherError,
 )
 from arcface_cakd.engine.journal import read_history
@@ -16,6 +18,7 @@ __all__ = [
     "CheckpointError",
     "DivergenceError",
     "EngineError",
+    "RunStoppedError",
     "TeacherError",
     "TrainResult",
     "check_teacher",

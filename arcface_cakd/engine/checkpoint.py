@@ -4,6 +4,7 @@ One file per rank, ``checkpoint_gpu_<rank>.pt``, with arcface_torch's keys and m
 builtins only, so that ``torch.load`` reads it under ``weights_only=True``.
 """
 
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,24 +12,49 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from arcface_cakd.backbones import save_model
 from arcface_cakd.config import ConfigError, TrainConfig
 from arcface_cakd.distiller import Distiller
-from arcface_cakd.distributed import barrier, gather_objects, rank, world_size
+from arcface_cakd.distributed import (
+    barrier,
+    failing_together,
+    gather_objects,
+    is_main,
+    rank,
+    world_size,
+)
 from arcface_cakd.engine.builders import Run, build_model
+from arcface_cakd.engine.checkpoint_sets import (
+    best_folder,
+    checkpoint_path,
+    drop_former,
+    former_folder,
+    former_steps,
+    keep_former,
+    link_or_copy,
+)
 from arcface_cakd.engine.checkpoint_state import (
+    FORMAT,
     check_shapes,
     pending_gradients,
     read_checkpoint,
     restore_gradients,
+    step_of,
 )
 from arcface_cakd.engine.class_means import CENTERS_FILE, kept_centers
-from arcface_cakd.engine.errors import START_ANEW, CheckpointError
+from arcface_cakd.engine.errors import (
+    START_ANEW,
+    CheckpointError,
+    UnreadableCheckpointError,
+)
 from arcface_cakd.engine.fingerprint import check_fingerprint, fingerprint
 from arcface_cakd.engine.random_state import random_state, restore_random_state
 from arcface_cakd.engine.run_settings import log_changes, run_settings
-from arcface_cakd.files import atomic_path, write_tensors
+from arcface_cakd.files import DISK_IS_FULL, atomic_path, sync, write_tensors
 from arcface_cakd.losses import DistillationLoss
 from arcface_cakd.partial_fc import shard_of
+
+logger = logging.getLogger("arcface_cakd")
 
 
 @dataclass(frozen=True)
@@ -40,29 +66,59 @@ class Position:
     step: int = 0
 
 
-def checkpoint_path(output: str | Path, rank: int = 0) -> Path:
-    """The checkpoint of that rank in a run's output folder."""
-    return Path(output) / f"checkpoint_gpu_{rank}.pt"
-
-
-def save_checkpoint(run: Run, config: TrainConfig, position: Position, meter: dict) -> None:
+def save_checkpoint(
+    run: Run,
+    config: TrainConfig,
+    position: Position,
+    meter: dict[str, Any],
+    *,
+    newest: bool = True,
+    best: bool = False,
+) -> None:
     """Write this rank's checkpoint; a collective.
 
-    No rank's file appears before all are written, so that a kill between two ranks' files,
-    which would leave them at different steps, has next to no time to happen.
+    No rank's file appears before all are written and the set before is kept under its own name,
+    so that a kill between two ranks' files, which leaves them at different steps, loses nothing.
 
     Args:
         run: what is trained.
         config: its config.
         position: the last micro-step that is in ``run``.
         meter: state of the averages that the next log line reports.
+        newest: it is what a resumed run goes on from.
+        best: it is the best so far; ``model.pt`` of its student goes with it.
 
     Raises:
         CheckpointError: the file cannot be written, as on a full disk; the former one stays.
     """
     if position.batch == len(run.loader):
         position = Position(position.epoch + 1, 0, position.step)
-    content = {
+    content = _content(run, config, position, meter)
+    path = checkpoint_path(config.folder, rank())
+    best_path = checkpoint_path(best_folder(config.folder), rank())
+    if newest:
+        with atomic_path(path) as partial, failing_together():
+            _write(content, partial, path)
+            keep_former(config.folder, step_of(path) if path.is_file() else None)
+        barrier()
+        drop_former(config.folder, position.step, config.keep_checkpoints - 1)
+    if best:
+        with failing_together():
+            if newest:
+                link_or_copy(path, best_path)
+            else:
+                with atomic_path(best_path) as partial:
+                    _write(content, partial, best_path)
+            if is_main():
+                save_model(run.student, best_path.with_name("model.pt"), run.description)
+    barrier()
+
+
+def _content(
+    run: Run, config: TrainConfig, position: Position, meter: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
         "epoch": position.epoch,
         "batch": position.batch,
         "global_step": position.step,
@@ -78,17 +134,20 @@ def save_checkpoint(run: Run, config: TrainConfig, position: Position, meter: di
         "config": _fingerprint(run, config),
         "settings": run_settings(config),
     }
-    path = checkpoint_path(config.folder, rank())
-    with atomic_path(path) as partial:
-        try:
-            write_tensors(partial, content)
-        except OSError as error:
-            raise CheckpointError(
-                f"checkpoint {path} cannot be written ({error.strerror}): "
-                "free space on its disk, then set resume=True to go on from the one before"
-            ) from error
-        barrier()
-    barrier()
+
+
+def _write(content: dict[str, Any], partial: Path, path: Path) -> None:
+    """Write what is to become the file ``path``, a checkpoint."""
+    try:
+        write_tensors(partial, content)
+        sync(partial)
+    except OSError as error:
+        way = "free space on its disk" if error.errno in DISK_IS_FULL else "make that possible"
+        if path.is_file():
+            way += ", then set resume=True to go on from the one before"
+        raise CheckpointError(
+            f"checkpoint {path} cannot be written ({error.strerror}): {way}"
+        ) from error
 
 
 def load_checkpoint(run: Run, config: TrainConfig) -> tuple[Position, dict]:
@@ -101,23 +160,16 @@ def load_checkpoint(run: Run, config: TrainConfig) -> tuple[Position, dict]:
     Returns:
         the position to go on from, and the state of the meter.
 
+    A set of which a file is missing or damaged, or whose files are of different steps, is named
+    in the log, and the one before is taken, by all ranks.
+
     Raises:
-        CheckpointError: a rank has no checkpoint or an unreadable one, the ranks' are of
-            different steps, or it is of another network, teacher, number of classes or ranks.
+        CheckpointError: there is no whole set, or it is of another network, teacher, number of
+            classes or ranks.
     """
-    path = checkpoint_path(config.folder, rank())
-    content: dict[str, Any] = {}
-    try:
-        content = _read(path)
+    content, path = _newest_whole(config.folder)
+    with failing_together():
         _check(content, run, config, path)
-        problem, step = None, content["global_step"]
-    except CheckpointError as error:
-        problem, step = str(error), -1
-    reports = gather_objects((problem, step))
-    for problem, _ in reports:
-        if problem is not None:
-            raise CheckpointError(problem)
-    _check_steps([step for _, step in reports], config.folder)
     run.model.load_state_dict(content["state_dict_backbone"])
     if run.partial_fc is not None:
         run.partial_fc.load_state_dict(content["state_dict_softmax_fc"])
@@ -136,15 +188,34 @@ def load_checkpoint(run: Run, config: TrainConfig) -> tuple[Position, dict]:
     return position, content["meter"]
 
 
-def set_aside_checkpoint(output: str | Path) -> None:
-    """Rename this rank's checkpoint of a former run, if there is one, to end in ``.old``.
-
-    A run that starts anew and is killed before its own first checkpoint would otherwise be
-    resumed from the former run's.
-    """
-    path = checkpoint_path(output, rank())
-    if path.is_file():
-        path.replace(path.with_name(f"{path.name}.old"))
+def _newest_whole(output: Path) -> tuple[dict[str, Any], Path]:
+    """This rank's share of the last set that every rank can read, and its path; a collective."""
+    steps = {step for listed in gather_objects(former_steps(output)) for step in listed}
+    formers = [former_folder(output, step) for step in sorted(steps, reverse=True)]
+    first: UnreadableCheckpointError | None = None
+    for folder in [output, *formers]:
+        path = checkpoint_path(folder, rank())
+        problem, content = None, {}
+        try:
+            content = _read(path)
+        except UnreadableCheckpointError as error:
+            problem = error.problem
+        reports = gather_objects((problem, content.get("global_step")))
+        problem = next((problem for problem, _ in reports if problem is not None), None)
+        if problem is None:
+            problem = _torn([step for _, step in reports], folder)
+        if problem is None:
+            if first is not None:
+                logger.warning(
+                    "%s; going on from step %d, the former checkpoint in %s",
+                    first.problem,
+                    content["global_step"],
+                    folder,
+                )
+            return content, path
+        first = first or UnreadableCheckpointError(problem)
+    assert first is not None  # the output itself is always looked at
+    raise first
 
 
 def load_distiller(config: TrainConfig) -> Distiller:
@@ -218,7 +289,9 @@ def _joined_shards(
         for name in names:
             if name in content["state_dict_backbone"]:
                 shards[name].append(content["state_dict_backbone"][name][:count])
-    _check_steps(steps, output)
+    torn = _torn(steps, Path(output))
+    if torn is not None:
+        raise UnreadableCheckpointError(torn)
     return {name: torch.cat(parts) for name, parts in shards.items() if parts}
 
 
@@ -275,9 +348,11 @@ def _check_class_centers(there: bool, here: bool, path: Path) -> None:
         )
 
 
-def _check_steps(steps: list[int], output: str | Path) -> None:
-    if len(set(steps)) > 1:
-        raise CheckpointError(
-            f"the checkpoints in {output} are of different steps (by rank: "
-            f"{', '.join(map(str, steps))}): they are not of one moment of one run; {START_ANEW}"
-        )
+def _torn(steps: list[int], folder: Path) -> str | None:
+    """What is wrong where a set's files, by rank, are not of one step."""
+    if len(set(steps)) == 1:
+        return None
+    return (
+        f"the checkpoints in {folder} are of different steps (by rank: "
+        f"{', '.join(map(str, steps))}): they are not of one moment of one run"
+    )

@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from arcface_cakd.engine.errors import START_ANEW, CheckpointError
+from arcface_cakd.engine.errors import START_ANEW, CheckpointError, UnreadableCheckpointError
+
+FORMAT = 1  # of what is written; 0 had no former sets and did not say its format
 
 
 def read_checkpoint(path: Path, key: str, otherwise: str, mapped: bool = False) -> dict[str, Any]:
@@ -20,22 +22,37 @@ def read_checkpoint(path: Path, key: str, otherwise: str, mapped: bool = False) 
         mapped: leave tensors in the file until somebody takes them.
 
     Raises:
-        CheckpointError: there is none, it cannot be read, or it is of another kind.
+        UnreadableCheckpointError: there is none, it cannot be read, or it is of another kind.
+        CheckpointError: a later version of this package wrote it.
     """
     if not path.is_file():
-        raise CheckpointError(
-            f"there is no checkpoint {path}: save_all_states=True writes one; {START_ANEW}"
+        raise UnreadableCheckpointError(
+            f"there is no checkpoint {path}: save_all_states=True writes one"
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # a damaged file raises nearly anything
-        raise CheckpointError(
+        raise UnreadableCheckpointError(
             f"checkpoint {path} cannot be read ({type(error).__name__}): it is damaged or not a "
-            f"checkpoint; {START_ANEW}"
+            "checkpoint"
         ) from error
     if not isinstance(content, dict) or key not in content:
-        raise CheckpointError(f"{path} {otherwise}: {START_ANEW}")
+        raise UnreadableCheckpointError(f"{path} {otherwise}")
+    written = content.get("format", 0)
+    if written > FORMAT:
+        raise CheckpointError(
+            f"checkpoint {path} has format {written}, and this version of arcface_cakd reads up to "
+            f"{FORMAT}: install a newer one, or {START_ANEW}"
+        )
     return content
+
+
+def step_of(path: Path) -> int | None:
+    """The micro-steps that a checkpoint has done; None where there is none or it is damaged."""
+    try:
+        return read_checkpoint(path, "global_step", "holds no step", mapped=True)["global_step"]
+    except CheckpointError:
+        return None
 
 
 def pending_gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor | None]:

@@ -1,5 +1,7 @@
 """Stops a run whose loss or gradient is no longer finite, and says why."""
 
+from typing import NoReturn
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -53,7 +55,14 @@ class DivergenceGuard:
         culprits = ", ".join(
             name for name, step in zip(names, steps, strict=True) if step == min(steps)
         )
+        self.stop(min(steps), f"not finite: {culprits}")
+
+    def stop(self, step: int, problem: str) -> NoReturn:
+        """End the run.
+
+        Raises:
+            DivergenceError: always.
+        """
         raise DivergenceError(
-            f"training diverged at step {min(steps)}: not finite: {culprits}; nothing was saved "
-            f"since. {self._advice}"
+            f"training diverged at step {step}: {problem}; nothing was saved since. {self._advice}"
         )

@@ -76,10 +76,16 @@ class Journal:
         else:
             logger.info("%s", describe(line, self._total))
 
-    def log_validation(self, step: int, epoch: int, accuracies: dict[str, float]) -> None:
-        """Record the accuracy on each set, and report the highest so far."""
+    def log_validation(self, step: int, epoch: int, accuracies: dict[str, float]) -> bool:
+        """Record the accuracy on each set, and report the highest so far.
+
+        Returns:
+            whether that on the first set is higher than all before it.
+        """
         if not self._active or not accuracies:
-            return
+            return False
+        first, accuracy = next(iter(accuracies.items()))
+        best = accuracy > self.highest().get(first, -1.0)
         self._write({"step": step, "epoch": epoch, "validation": accuracies})
         highest = self.highest()
         text = ", ".join(f"{k} {v:.4f} (highest {highest[k]:.4f})" for k, v in accuracies.items())
@@ -87,6 +93,7 @@ class Journal:
             self._bar.say(f"step {step}: accuracy {text}")
         else:
             logger.info("step %d: accuracy %s", step, text)
+        return best
 
     def highest(self) -> dict[str, float]:
         """The best accuracy so far, by set."""

@@ -16,26 +16,27 @@ from arcface_cakd.data import FaceLoader
 from arcface_cakd.data.folder import FaceFolder
 from arcface_cakd.distiller import Distiller
 from arcface_cakd.distributed import (
-    barrier,
     broadcast_module,
     failing_together,
+    gather_objects,
     init_from_env,
     is_main,
     rank,
     world_size,
 )
 from arcface_cakd.engine.builders import Run, build_run
-from arcface_cakd.engine.checkpoint import (
-    Position,
-    load_checkpoint,
-    save_checkpoint,
-    set_aside_checkpoint,
-)
+from arcface_cakd.engine.checkpoint import Position, load_checkpoint, save_checkpoint
+from arcface_cakd.engine.checkpoint_sets import set_aside_sets
 from arcface_cakd.engine.class_means import give_centers
 from arcface_cakd.engine.divergence import DivergenceGuard
+from arcface_cakd.engine.due import due as what_is_due
+from arcface_cakd.engine.errors import RunStoppedError
+from arcface_cakd.engine.interrupts import Asked, Interrupts
 from arcface_cakd.engine.journal import Journal
 from arcface_cakd.engine.meters import Clock, Meter
 from arcface_cakd.engine.preflight import check_apart, check_output
+from arcface_cakd.engine.resuming import with_resume_decided
+from arcface_cakd.engine.soundness import unsoundness
 from arcface_cakd.engine.stepping import Stepper
 from arcface_cakd.engine.validation import check_teacher, validate, validation_sets
 from arcface_cakd.errors import ArcfaceCakdError
@@ -43,6 +44,8 @@ from arcface_cakd.losses.base import total
 from arcface_cakd.teacher_cache import open_cache
 
 logger = logging.getLogger("arcface_cakd")
+
+LOOK_EVERY = 10  # micro-steps on a GPU
 
 
 @dataclass(frozen=True)
@@ -63,27 +66,6 @@ class TrainResult:
     history: list[dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Due:
-    """What stands at the end of a micro-step, beside training itself.
-
-    Attributes:
-        log: a log line.
-        validate: a validation.
-        model: ``model.pt``, at the end of an epoch.
-        checkpoint: a checkpoint.
-    """
-
-    log: bool
-    validate: bool
-    model: bool
-    checkpoint: bool
-
-    @property
-    def anything(self) -> bool:
-        return self.log or self.validate or self.model or self.checkpoint
-
-
 def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainResult:
     """Run a training, in this process or on every rank that torchrun started.
 
@@ -101,17 +83,24 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
         config: see ``TrainConfig``.
         stop_after_step: leave after that micro-step, with a checkpoint if the run keeps any.
 
+    SIGTERM, SIGINT (Ctrl-C), SIGUSR1 and SIGHUP end the run after the micro-step that is under
+    way, on a GPU after at most ``LOOK_EVERY`` more, with a checkpoint, whether or not the run
+    keeps any.
+
     Raises:
-        DivergenceError: a loss or gradient was not finite; nothing was saved after it.
+        RunStoppedError: a signal ended the run, and a checkpoint has been written.
+        DivergenceError: a loss or gradient was not finite, or the state was found unsound (see
+            ``unsoundness``) when it was to be kept; nothing was saved after it.
         ArcfaceCakdError: the config does not fit the data, the device, the weights or the
             checkpoint, or ``config.output`` holds another run. Nothing has been written then.
     """
     device = init_from_env()
+    config = with_resume_decided(config)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
     with failing_together():
         if is_main():
-            check_output(config.folder, resume=config.resume, force=config.force)
+            check_output(config.folder, resume=bool(config.resume), force=config.force)
         run = build_run(config, device)
         if isinstance(run.loader.views.images, FaceFolder):
             cache = None if config.cakd is None else config.cakd.teacher["cache"]
@@ -140,11 +129,11 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
             run.model,
             config.rec,
             config.folder,
-            resume=config.resume,
+            resume=bool(config.resume),
             num_workers=config.num_workers,
         )
     if not config.resume:
-        set_aside_checkpoint(config.folder)
+        set_aside_sets(config.folder)
 
     output = config.folder
     last_step = total_steps = start.step + max(batches_left, 0)
@@ -154,14 +143,19 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
     stepper = Stepper(run.optimizer, config.clip_grad_norm, run.scaler, shares)
     guard = DivergenceGuard(device, _advice(config))
     position = start
-    with Journal(output, total_steps, start.step, active=is_main()) as journal:
+    asked = Asked()
+    with (
+        Journal(output, total_steps, start.step, active=is_main()) as journal,
+        Interrupts(device, config.checkpoint_minutes) as interrupts,
+    ):
         clock = Clock(config.batch_size * world_size())
         batches = _batches(run.loader, start, config.num_epoch)
         for position, (images, *others) in itertools.islice(batches, last_step - start.step):
             step = position.step
-            due = _due(config, position, len(run.loader), last_step, total_steps)
-            # On a GPU, to look at a value is to wait for it: only where we wait anyway.
-            looks = device.type == "cpu" or due.anything
+            due = what_is_due(config, position, len(run.loader), last_step, total_steps)
+            # On a GPU, to look at a value is to wait for it: where we wait anyway, and so often
+            # that a signal is not left waiting.
+            looks = device.type == "cpu" or due.anything or step % LOOK_EVERY == 0
 
             # Forward: the terms of the loss.
             images = images.to(device, non_blocking=True, memory_format=run.memory_format)
@@ -197,18 +191,31 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
                     line["grad_scale"] = run.scaler.get_scale()
                 journal.log(line | insight)
 
-            # Validation, then what is kept. The checkpoint comes last: what it says is done has
-            # been written.
+            # Validation, then what is kept, if it is worth it. The checkpoint comes last: what it
+            # says is done has been written.
+            if looks:
+                asked = interrupts.agreed()
+            newest, best = due.checkpoint or asked.checkpoint, False
             with clock.paused():
+                if due.validate or due.model or newest:
+                    problem = unsoundness(run, (images, *others), float(values.sum()))
+                    if problem is not None:
+                        guard.stop(step, problem)
                 if due.validate:
                     if is_main():
                         accuracies = validate(run.student, sets)
-                        journal.log_validation(step, position.epoch, accuracies)
-                    barrier()
+                        best = journal.log_validation(step, position.epoch, accuracies)
+                    best = gather_objects(best)[0] and config.keep_best and config.keeps_checkpoints
                 if due.model and is_main():
                     save_model(run.student, output / "model.pt", run.description)
-                if due.checkpoint:
-                    save_checkpoint(run, config, position, meter.state_dict())
+                if newest or best:
+                    state = meter.state_dict()
+                    save_checkpoint(run, config, position, state, newest=newest, best=best)
+                    interrupts.saved()
+            if asked.leave is not None:
+                break
+    if asked.leave is not None and position.step < total_steps:
+        raise RunStoppedError(asked.leave, position.step, output)
     return TrainResult(journal.last_validation(), output, position.step, journal.history)
 
 
@@ -241,23 +248,6 @@ def _on(device: torch.device, item: Any) -> Any:
     if isinstance(item, dict):
         return {name: _on(device, tensor) for name, tensor in item.items()}
     return item if item is None else item.to(device, non_blocking=True)
-
-
-def _due(
-    config: TrainConfig, position: Position, batches: int, last_step: int, total_steps: int
-) -> Due:
-    """What is due after the micro-step at ``position``, in epochs of so many ``batches``."""
-    step = position.step
-    ends_epoch = position.batch == batches
-    every = config.checkpoint_every
-    keeps = config.save_all_states or every is not None
-    wanted = ends_epoch or step == last_step or (every is not None and step % every == 0)
-    return Due(
-        log=step % config.frequent == 0 or step == total_steps,
-        validate=step % config.verbose == 0 or step == total_steps,
-        model=ends_epoch,
-        checkpoint=keeps and wanted,
-    )
 
 
 def _averages(meter: Meter, names: tuple[str, ...]) -> dict[str, Any]:

@@ -41,7 +41,14 @@ def log_changes(then: Mapping[str, str] | None, config: Any, path: Path) -> None
         config: the resumed one's.
         path: the checkpoint.
     """
-    changes = "" if then is None else changed_settings(then, run_settings(config))
+    if then is None:
+        return
+    now = run_settings(config)
+    if dataclasses.is_dataclass(config):
+        # What there was no setting for was as its default has it.
+        defaults = {field.name: repr(field.default) for field in dataclasses.fields(config)}
+        then = {name: value for name, value in defaults.items() if name in now} | dict(then)
+    changes = changed_settings(then, now)
     if changes:
         logger.warning("%s goes on with other settings: %s", path, changes)
 

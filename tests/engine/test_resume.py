@@ -102,12 +102,12 @@ def test_a_kill_goes_back_to_the_last_checkpoint(faces, tmp_path, monkeypatch, s
 def _save_then(kill, after):
     real, done = torch.save, []
 
-    def save(content, path):
+    def save(content, file):
         if len(done) == after:
-            path.write_bytes(b"half a fi")
+            file.write(b"half a fi")
             kill()
-        done.append(path)
-        real(content, path)
+        done.append(file)
+        real(content, file)
 
     return save
 
