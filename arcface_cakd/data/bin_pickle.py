@@ -3,39 +3,129 @@
 import codecs
 import io
 import pickle
+import pickletools
 from typing import Any
 
 import numpy as np
 
 from arcface_cakd.data.errors import DataError
 
+# What pickled lists, tuples, bytes, numbers and arrays consist of, in every protocol.
+_OPCODES = frozenset(
+    [
+        "PROTO",
+        "FRAME",
+        "STOP",
+        "MARK",
+        "POP",
+        "POP_MARK",
+        "PUT",
+        "BINPUT",
+        "LONG_BINPUT",
+        "MEMOIZE",
+        "GET",
+        "BINGET",
+        "LONG_BINGET",
+        "NONE",
+        "NEWTRUE",
+        "NEWFALSE",
+        "INT",
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "LONG",
+        "LONG1",
+        "LONG4",
+        "FLOAT",
+        "BINFLOAT",
+        "STRING",
+        "BINSTRING",
+        "SHORT_BINSTRING",
+        "UNICODE",
+        "SHORT_BINUNICODE",
+        "BINUNICODE",
+        "BINUNICODE8",
+        "SHORT_BINBYTES",
+        "BINBYTES",
+        "BINBYTES8",
+        "BYTEARRAY8",
+        "EMPTY_LIST",
+        "APPEND",
+        "APPENDS",
+        "LIST",
+        "EMPTY_TUPLE",
+        "TUPLE",
+        "TUPLE1",
+        "TUPLE2",
+        "TUPLE3",
+        "GLOBAL",
+        "STACK_GLOBAL",
+        "REDUCE",
+        "BUILD",
+    ]
+)
+
 
 def load_plain(data: bytes) -> Any:
-    """Unpickle lists, tuples, dicts, bytes, strings, numbers, bools and arrays of them.
+    """Unpickle lists, tuples, bytes, strings, numbers, bools and arrays of them.
 
-    Arrays of objects come out as lists.
-
-    Strings of Python 2 come out as bytes.
+    Arrays of objects come out as lists, at the top, one below it, and one below that. Strings of
+    Python 2 come out as bytes. The pickle takes no more memory than a few times its length.
 
     Raises:
-        DataError: the pickle asks for anything else.
+        DataError: the pickle asks for anything else, or for more than it has.
         Exception: of any kind, where the pickle is cut or damaged.
     """
-    return _plain(_Unpickler(io.BytesIO(data), encoding="bytes").load())
+    _check_opcodes(data)
+    return _plain(_Unpickler(data).load(), levels=3, done={})
+
+
+def _check_opcodes(data: bytes) -> None:
+    """Look through a pickle before any of it is done.
+
+    Dicts and sets are among what is refused: to hash a tuple of tuples of tuples goes down them
+    all, and further than the stack. An unpickler makes room for the highest place in its memo.
+
+    Raises:
+        DataError: it has opcodes that no set needs, or numbers its memo beyond what it holds.
+        ValueError: it is cut, or an argument is longer than what is left.
+    """
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+        if opcode.name not in _OPCODES:
+            raise DataError(f"the pickle has {opcode.name}, which no set needs: do not trust it")
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= argument <= number:
+            raise DataError(f"the pickle numbers its {number} steps {argument}: do not trust it")
 
 
 class _Unpickler(pickle.Unpickler):
+    def __init__(self, data: bytes):
+        super().__init__(io.BytesIO(data), encoding="bytes")
+        # Bytes that calls may make: protocols below 3 spell a bytearray as bytes, and those as a
+        # text.
+        self._left = 2 * len(data)
+
     def find_class(self, module, name):
+        if (module, name) in _MAKERS_OF_BYTES:
+            return _Callable(self._bytes_by(_MAKERS_OF_BYTES[module, name]))
         if (module, name) not in _STAND_INS:
             raise DataError(f"the pickle asks for {module}.{name}: do not trust this file")
         return _Callable(_STAND_INS[module, name])
+
+    def _bytes_by(self, make):
+        def make_within_limits(*args):
+            self._left -= sum(len(arg) for arg in args[:1])  # a number, as for zeros, has none
+            if self._left < 0:
+                raise DataError("the pickle makes more of its bytes than it has: do not trust it")
+            return make(*args)
+
+        return make_within_limits
 
 
 class _DType:
     """Stands in for ``numpy.dtype``, whose own unpickling trusts its input."""
 
     def __init__(self, name, *_):
-        dtype = np.dtype(name.decode("ascii") if isinstance(name, bytes) else name)
+        dtype = np.dtype(name.decode("ascii") if isinstance(name, bytes) else str(name))
         if dtype.kind not in "biufSO":
             raise DataError(f"the pickle holds an array of {dtype}, which no set needs")
         self.dtype = dtype
@@ -91,11 +181,18 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return codecs.latin_1_encode(text)[0]
 
 
-_STAND_INS = {
+def _bytearray(content: bytes | str = b"", encoding: str = "latin1") -> bytearray:
+    return bytearray(_encode(content, encoding) if isinstance(content, str) else content)
+
+
+_MAKERS_OF_BYTES = {
     ("_codecs", "encode"): _encode,
     ("builtins", "bytes"): bytes,
-    ("builtins", "bytearray"): bytearray,
-    ("__builtin__", "bytearray"): bytearray,  # its module in protocols below 3
+    ("builtins", "bytearray"): _bytearray,
+    ("__builtin__", "bytes"): bytes,  # their module in protocols below 3
+    ("__builtin__", "bytearray"): _bytearray,
+}
+_STAND_INS = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _DType,
 }
@@ -105,10 +202,21 @@ for _core in ("numpy.core", "numpy._core"):  # its names before and since numpy 
     _STAND_INS[f"{_core}.numeric", "_frombuffer"] = _from_buffer
 
 
-def _plain(value):
-    """``value`` with arrays in place of what stood in for them."""
+def _plain(value, levels: int, done: dict):
+    """``value`` with arrays in place of what stood in for them, so many levels down.
+
+    Each list is gone through once: it may be in another many times, and that in a third.
+
+    Args:
+        value: what was unpickled, which lives until this is done.
+        levels: how far down to look; a list may hold itself.
+        done: what became of a list, by its identity and level.
+    """
     if isinstance(value, _Array):
-        return _plain(value.array)
-    if isinstance(value, list | tuple):
-        return type(value)(_plain(item) for item in value)
-    return value
+        value = value.array
+    if levels == 1 or not isinstance(value, list | tuple):
+        return value
+    if (id(value), levels) not in done:
+        plain = type(value)(_plain(item, levels - 1, done) for item in value)
+        done[id(value), levels] = plain
+    return done[id(value), levels]

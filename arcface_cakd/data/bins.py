@@ -1,5 +1,6 @@
 """``.bin`` verification sets: pairs of face images, and whether both show one person."""
 
+import math
 import os
 import pickle
 from collections.abc import Sequence
@@ -13,6 +14,10 @@ from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.images import CROP, decode_image
 from arcface_cakd.files import atomic_path
 from arcface_cakd.progress import track
+
+# What decoded images may take: so many bytes, and so many times those of the file.
+_MOST_DECODED = 1 << 28
+_MOST_GROWTH = 256
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,8 @@ def load_bin(path: str | os.PathLike) -> tuple[list[bytes], np.ndarray]:
     and lists or arrays of whatever numbers 0 and 1 are: what arcface_torch's own reader takes.
 
     Raises:
-        DataError: no such file, or not such a set.
+        DataError: no such file, not such a set, or one that would take far more memory than its
+            file.
     """
     try:
         data = Path(path).read_bytes()
@@ -92,7 +98,7 @@ def load_bin(path: str | os.PathLike) -> tuple[list[bytes], np.ndarray]:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     try:
         encoded, issame = load_plain(data)
-        encoded = [_as_bytes(image) for image in encoded]
+        encoded = _all_as_bytes(encoded)
         issame = [_as_bool(same) for same in issame]
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
@@ -104,6 +110,11 @@ def load_bin(path: str | os.PathLike) -> tuple[list[bytes], np.ndarray]:
     if len(encoded) != 2 * len(issame) or not issame:
         raise DataError(
             f"{path}: {len(encoded)} images are not two for each of {len(issame)} pairs"
+        )
+    if len(encoded) * math.prod(CROP) > _MOST_DECODED + _MOST_GROWTH * len(data):
+        raise DataError(
+            f"{path}: {len(encoded)} images in {len(data)} bytes, which no encoding is small "
+            "enough for: do not trust this file"
         )
     return encoded, np.array(issame, dtype=bool)
 
@@ -142,6 +153,15 @@ def _fit(image: np.ndarray) -> np.ndarray:
 
     resized = Image.fromarray(image).resize(CROP[:2], Image.Resampling.BICUBIC)
     return np.asarray(resized)
+
+
+def _all_as_bytes(images) -> list[bytes]:
+    """Each object once, however often it is there."""
+    found: dict[int, bytes] = {}
+    for image in images:
+        if id(image) not in found:
+            found[id(image)] = _as_bytes(image)
+    return [found[id(image)] for image in images]
 
 
 def _as_bytes(image) -> bytes:

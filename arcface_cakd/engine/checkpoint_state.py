@@ -8,11 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from arcface_cakd.engine.errors import START_ANEW, CheckpointError, UnreadableCheckpointError
+from arcface_cakd.tensor_files import DamagedFile, load_tensors
 
 FORMAT = 1  # of what is written; 0 had no former sets and did not say its format
 
 
-def read_checkpoint(path: Path, key: str, otherwise: str, mapped: bool = False) -> dict[str, Any]:
+def read_checkpoint(
+    path: Path, key: str, otherwise: str, mapped: bool = False, checked: bool = True
+) -> dict[str, Any]:
     """What a checkpoint holds, on the CPU; no file can run code.
 
     Args:
@@ -20,6 +23,7 @@ def read_checkpoint(path: Path, key: str, otherwise: str, mapped: bool = False) 
         key: that every checkpoint of the kind that is asked for has.
         otherwise: what one without it is, for the message.
         mapped: leave tensors in the file until somebody takes them.
+        checked: hold all of the file against its digest, which reads it.
 
     Raises:
         UnreadableCheckpointError: there is none, it cannot be read, or it is of another kind.
@@ -30,8 +34,10 @@ def read_checkpoint(path: Path, key: str, otherwise: str, mapped: bool = False) 
             f"there is no checkpoint {path}: save_all_states=True writes one"
         )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # a damaged file raises nearly anything
+        content = load_tensors(path, mapped=mapped, checked=checked)
+    except DamagedFile as error:
+        raise UnreadableCheckpointError(f"checkpoint {path} is damaged: {error}") from error
+    except Exception as error:  # what is no checkpoint raises nearly anything
         raise UnreadableCheckpointError(
             f"checkpoint {path} cannot be read ({type(error).__name__}): it is damaged or not a "
             "checkpoint"
@@ -48,9 +54,10 @@ def read_checkpoint(path: Path, key: str, otherwise: str, mapped: bool = False) 
 
 
 def step_of(path: Path) -> int | None:
-    """The micro-steps that a checkpoint has done; None where there is none or it is damaged."""
+    """The micro-steps that a checkpoint says it has done; None where there is none or it is cut."""
     try:
-        return read_checkpoint(path, "global_step", "holds no step", mapped=True)["global_step"]
+        content = read_checkpoint(path, "global_step", "holds no step", mapped=True, checked=False)
+        return content["global_step"]
     except CheckpointError:
         return None
 

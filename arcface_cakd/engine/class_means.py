@@ -27,6 +27,7 @@ from arcface_cakd.engine.errors import START_ANEW, CheckpointError, TeacherError
 from arcface_cakd.files import atomic_path, write_tensors
 from arcface_cakd.partial_fc import FROM_DATA
 from arcface_cakd.progress import track
+from arcface_cakd.tensor_files import load_tensors
 
 logger = logging.getLogger("arcface_cakd")
 
@@ -154,7 +155,7 @@ def kept_centers(path: Path, about: dict[str, Any]) -> Tensor | None:
     if not path.is_file():
         return None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_tensors(path)
         centers = content["centers"]
         then = {name: content[name] for name in about}
     except Exception as error:  # a damaged file raises nearly anything

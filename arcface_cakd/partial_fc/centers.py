@@ -1,7 +1,6 @@
 """Class centres out of the checkpoints of all ranks."""
 
 import glob
-import pickle
 import re
 from collections import Counter
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from arcface_cakd.partial_fc.errors import PartialFCError
 from arcface_cakd.partial_fc.margin_head import MarginHead
 from arcface_cakd.partial_fc.sharded import shard_of
+from arcface_cakd.tensor_files import DamagedFile, load_tensors
 
 FROM_DATA = "from_data"  # in place of a file: means of the teacher's embeddings, see the engine
 
@@ -106,8 +106,10 @@ def _by_rank(pattern: str) -> list[str]:
 def _read(path: str) -> dict:
     try:
         # Mapped, because the backbone and the optimiser's state beside it are not wanted.
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        checkpoint = load_tensors(path, mapped=True)
+    except DamagedFile as error:
+        raise PartialFCError(f"class centres {path}: damaged: {error}; copy it again") from error
+    except Exception as error:  # what is no checkpoint raises nearly anything
         reason = str(error).strip().split("\n")[0]
         raise PartialFCError(f"class centres {path}: not a checkpoint ({reason})") from error
     softmax = checkpoint.get("state_dict_softmax_fc") if isinstance(checkpoint, dict) else None

@@ -3,6 +3,7 @@
 import io
 import pickle
 import random
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -130,12 +131,75 @@ def test_an_attack_leaves_nothing_behind_for_the_next_set(tmp_path):
     path = tmp_path / "evil.bin"
     change = b"N}X\x0c\x00\x00\x00__defaults__X\x01\x00\x00\x00x\x85s\x86b0"
     content = pickle.dumps((IMAGES, ISSAME), protocol=2)[2:]
-    for name in (b"_codecs\nencode\n", b"numpy\nndarray\n", b"builtins\nbytes\n"):
+    names = (b"_codecs\nencode\n", b"numpy\nndarray\n", b"builtins\nbytes\n")
+    for name in names:
+        path.write_bytes(b"\x80\x02c" + name + b"NN\x86b0" + content)
+        with pytest.raises(DataError, match="changes what it calls: do not trust"):
+            read_bin(path)
+    for name in names:
         path.write_bytes(b"\x80\x02c" + name + change + content)
-        with pytest.raises(DataError, match=r"changes what it calls: do not trust"):
+        with pytest.raises(DataError, match=r"has EMPTY_DICT, which no set needs: do not trust"):
             read_bin(path)
     path.write_bytes(b"\x80\x02" + content)
     assert len(read_bin(path).issame) == len(ISSAME)
+
+
+def repeated(content: bytes, number: int) -> bytes:
+    """A pickle of a list that holds one thing many times, for two bytes each."""
+    return b"\x80\x04](" + content + b"\x94" + b"h\x00" * number + b"e"
+
+
+LAUGHS = b"\x80\x02]q\x00h\x00" + b"".join(
+    b"\x86q" + bytes([i]) + b"h" + bytes([i]) for i in range(1, 60)
+)
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"\x80\x02Nr\xff\xff\xff\x0f.", "numbers its 2 steps 268435455"),
+        (b"Np268435455\n.", "numbers its 1 steps 268435455"),
+        (b"Np-1\n.", "numbers its 1 steps -1"),
+        (b"cbuiltins\nbytearray\n(J\x00\x00\x00\x10tR.", "not a verification set"),
+        (b"cbuiltins\nbytes\n(J\x00\x00\x00\x10tR.", "not a verification set"),
+        (b"\x80\x05\x96" + (1 << 40).to_bytes(8, "little") + b".", "not a verification set"),
+        (b"\x80\x04\x8e" + (1 << 40).to_bytes(8, "little") + b".", "not a verification set"),
+        (b"\x80\x04\x95" + (1 << 62).to_bytes(8, "little") + b"N.", "not a verification set"),
+        (b"\x80\x02}" + b")" + b"\x85" * 10**5 + b"Ns.", "EMPTY_DICT, which no set needs"),
+        (LAUGHS + b".", "an image must be bytes or an array of uint8, got (tuple|list)"),
+        (b"".join([repeated(b"B\xe8\x03\x00\x00" + bytes(1000), 9999), b"](I01\n",
+                   b"I01\n" * 4999, b"e\x86."]), "10000 images in 41014 bytes"),
+    ],
+)  # fmt: skip
+def test_a_small_file_takes_little_memory(tmp_path, data, text):
+    path = tmp_path / "a.bin"
+    path.write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=text) as caught:
+        load_bin(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    tracemalloc.stop()
+    assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+
+
+def test_bytes_are_not_made_of_one_text_again_and_again(tmp_path):
+    path = tmp_path / "a.bin"
+    text = "a" * 10**4
+    call = b"c_codecs\nencode\n(h\x00X\x06\x00\x00\x00latin1tR"
+    path.write_bytes(
+        b"\x80\x02X" + len(text).to_bytes(4, "little") + text.encode() + b"q\x000](" + call * 1000
+        + b"e."
+    )  # fmt: skip
+    with pytest.raises(DataError, match="makes more of its bytes than it has"):
+        load_bin(path)
+
+
+def test_an_image_that_is_there_twice_is_one_object(tmp_path):
+    path = tmp_path / "a.bin"
+    array = np.frombuffer(IMAGES[0], np.uint8)
+    path.write_bytes(pickle.dumps(([array, array, array, array], ISSAME)))
+    encoded, _ = load_bin(path)
+    assert encoded == [IMAGES[0]] * 4 and len({id(image) for image in encoded}) == 1
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import os
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from arcface_cakd.backbones.weights.errors import WeightsError
 from arcface_cakd.backbones.weights.foreign import of_adaface, why_foreign
 from arcface_cakd.backbones.weights.hub import HUB, from_hub
 from arcface_cakd.backbones.weights.quantised import dequantised
+from arcface_cakd.tensor_files import DamagedFile, load_tensors
 
 _DDP_PREFIX = "module."
 _NAMED = 3  # keys of each kind that a message spells out
@@ -62,6 +62,10 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
     except ImportError as error:
         raise WeightsError(
             f"weights {path} need the package safetensors: pip install safetensors"
+        ) from error
+    except DamagedFile as error:
+        raise WeightsError(
+            f"weights {path} cannot be read: the file is cut or damaged: {error}; copy it again"
         ) from error
     except Exception as error:  # a damaged pickle raises nearly anything
         if foreign := why_foreign(path):
@@ -129,10 +133,14 @@ def _load(path: Path) -> object:
         from safetensors.torch import load_file
 
         return load_file(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of a TorchScript archive, which is refused
-        return torch.load(path, map_location="cpu", weights_only=True)
+    # Mapped, so that what does not fit a network is refused before it takes memory.
+    return load_tensors(path, mapped=True)
 
 
 def _is_plain(value: object) -> bool:
-    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_quantized
+    return (
+        isinstance(value, Tensor)
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+    )

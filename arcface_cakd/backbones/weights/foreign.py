@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 _NAMED = 3
+_MOST = 1 << 24  # bytes of a pickle that are looked through
 # What a plain state dict asks for: its tensors and their storages.
 _HARMLESS = (
     *("torch._utils.", "collections.OrderedDict", "torch.Float", "torch.Half", "torch.Double"),
@@ -32,7 +33,10 @@ def why_foreign(path: Path) -> str | None:
                         f"load({str(path)!r}).state_dict(), 'weights.pt'), and give those"
                     )
                 data = next((name for name in names if name.endswith("/data.pkl")), None)
-                texts = b"" if data is None else archive.read(data)
+                texts = b""
+                if data is not None:
+                    with archive.open(data) as file:
+                        texts = file.read(_MOST)
             if all(key.encode() in texts for key in _ADAFACE):
                 return of_adaface(_ADAFACE)
             asked = torch.serialization.get_unsafe_globals_in_checkpoint(path)
