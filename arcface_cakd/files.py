@@ -109,30 +109,6 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def write_tensors(path: str | os.PathLike, content: Any) -> None:
-    """``torch.save`` to ``path`` itself; for an ``atomic_path``. Equal content gives equal bytes.
-
-    Given a path, torch would write the file's name into it, and so this machine's and a process
-    number.
-
-    Raises:
-        OSError: it cannot be written, as on a full disk.
-    """
-    import torch
-
-    path = Path(path)
-    try:
-        with open(path, "wb") as file:
-            torch.save(content, file)
-    except RuntimeError as error:  # how torch reports a write that failed
-        cause = error.__context__
-        if isinstance(cause, OSError):
-            raise OSError(cause.errno, cause.strerror, str(path)) from error
-        raise
-    except OSError as error:  # of closing the file, which knows no name
-        raise OSError(error.errno, error.strerror, str(path)) from error
-
-
 def sha256_of(path: str | os.PathLike) -> str:
     """The SHA-256 of a file, in hex.
 

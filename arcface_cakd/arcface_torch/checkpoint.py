@@ -23,7 +23,8 @@ from arcface_cakd.engine.errors import START_ANEW, CheckpointError
 from arcface_cakd.engine.fingerprint import check_fingerprint, fingerprint, other_people
 from arcface_cakd.engine.random_state import random_state, restore_random_state
 from arcface_cakd.engine.run_settings import log_changes, run_settings
-from arcface_cakd.files import atomic_path, write_tensors
+from arcface_cakd.files import atomic_path
+from arcface_cakd.tensor_files import write_tensors
 
 
 def run_state(

@@ -50,9 +50,10 @@ from arcface_cakd.engine.errors import (
 from arcface_cakd.engine.fingerprint import check_fingerprint, fingerprint
 from arcface_cakd.engine.random_state import random_state, restore_random_state
 from arcface_cakd.engine.run_settings import log_changes, run_settings
-from arcface_cakd.files import DISK_IS_FULL, atomic_path, sync, write_tensors
+from arcface_cakd.files import DISK_IS_FULL, atomic_path, sync
 from arcface_cakd.losses import DistillationLoss
 from arcface_cakd.partial_fc import shard_of
+from arcface_cakd.tensor_files import write_tensors
 
 logger = logging.getLogger("arcface_cakd")
 

@@ -24,10 +24,10 @@ from arcface_cakd.distributed import (
     world_size,
 )
 from arcface_cakd.engine.errors import START_ANEW, CheckpointError, TeacherError
-from arcface_cakd.files import atomic_path, write_tensors
+from arcface_cakd.files import atomic_path
 from arcface_cakd.partial_fc import FROM_DATA
 from arcface_cakd.progress import track
-from arcface_cakd.tensor_files import load_tensors
+from arcface_cakd.tensor_files import load_tensors, write_tensors
 
 logger = logging.getLogger("arcface_cakd")
 

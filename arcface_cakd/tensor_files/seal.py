@@ -27,23 +27,28 @@ class DamagedFile(ArcfaceCakdError):
 
 
 def write_tensors(path: str | os.PathLike, content: Any) -> None:
-    """``torch.save``, with a digest in the file; of the same content the same bytes.
+    """``torch.save`` to ``path`` itself, with a digest in the file; for an ``atomic_path``.
 
-    Not atomic: ``path`` is one beside, see ``files.atomic_path``.
+    Equal content gives equal bytes: given a path, torch would write the file's name into it, and
+    so this machine's and a process number.
 
     Raises:
         OSError: the file cannot be written, as on a full disk.
     """
-    with open(path, "wb") as file:
-        sealing = _Sealing(file)
-        try:
-            torch.save(content, cast(IO[bytes], sealing))  # of which it uses two methods
-        except RuntimeError as error:
-            if sealing.failure is None:
+    try:
+        with open(path, "wb") as file:
+            sealing = _Sealing(file)
+            try:
+                torch.save(content, cast(IO[bytes], sealing))  # of which it uses two methods
+            except RuntimeError:
+                # torch, told of it, goes on to its own, about a position in the file.
+                if sealing.failure is not None:
+                    raise sealing.failure from None
                 raise
-            # torch, told of it, goes on to its own, about a position in the file.
-            raise OSError(sealing.failure.errno, sealing.failure.strerror, str(path)) from error
-        sealing.end()
+            sealing.end()
+    except OSError as error:  # of a write or of closing the file, which know no name
+        error.filename = str(path)
+        raise
 
 
 def check_seal(path: str | os.PathLike) -> bool:

@@ -17,7 +17,8 @@ from arcface_cakd.backbones.weights.description import (
 from arcface_cakd.backbones.weights.errors import WeightsError
 from arcface_cakd.backbones.weights.files import read_weights, some
 from arcface_cakd.backbones.weights.resampling import TRUNK, resampled
-from arcface_cakd.files import atomic_path, sha256_of, write_tensors
+from arcface_cakd.files import atomic_path, sha256_of
+from arcface_cakd.tensor_files import write_tensors
 
 # What wraps a network, and so leads all its keys: torch.compile, CVLface, and others.
 _WRAPPERS = ("_orig_mod.", "module.", "model.", "net.")
