@@ -4,6 +4,7 @@ import codecs
 import io
 import pickle
 import pickletools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,8 @@ def _check_opcodes(data: bytes) -> None:
     for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
         if opcode.name not in _OPCODES:
             raise DataError(f"the pickle has {opcode.name}, which no set needs: do not trust it")
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= argument <= number:
+        puts = opcode.name in ("PUT", "BINPUT", "LONG_BINPUT")
+        if puts and not (isinstance(argument, int) and 0 <= argument <= number):
             raise DataError(f"the pickle numbers its {number} steps {argument}: do not trust it")
 
 
@@ -150,7 +152,7 @@ _MAKERS_OF_BYTES = {
     ("__builtin__", "bytes"): bytes,  # their module in protocols below 3
     ("__builtin__", "bytearray"): _bytearray,
 }
-_STAND_INS = {
+_STAND_INS: dict[tuple[str, str], Callable] = {
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _DType,
 }
