@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="KEY=TEXT",
-        help="what the file is to say of itself, as training_data=MS1MV3 license=MIT",
+        help="what the file and its model card are to say: license, training_data, data_license, "
+        "teacher, teacher_license, or any key of yours",
     )
     parser.add_argument("--json", metavar="FILE", help="write the comparison to a file")
 
@@ -84,6 +86,7 @@ def run(args: argparse.Namespace) -> None:
     from arcface_cakd.export import ExportError, export_model
     from arcface_cakd.export.calibration import calibration_faces
     from arcface_cakd.export.judging import Judge
+    from arcface_cakd.export.model_card import run_facts, write_card
 
     if args.max_loss is not None and not args.data:
         raise ExportError("--max-loss is judged on --data: give a .bin set")
@@ -98,16 +101,19 @@ def run(args: argparse.Namespace) -> None:
                 f"{args.calibrate} is in --calibrate and in --data: what a file was chosen by "
                 "says nothing of its accuracy"
             )
+    about = _about(args, model)
     report = export_model(
         model.backbone,
         args.output,
         args.precision,
         opset=args.opset,
         faces=faces,
-        about=_about(args, model),
+        about=about,
         judge=judge,
     )
+    card = write_card(report, model.backbone, about, run_facts(args.model), judge)
     print(_text(report, judge))
+    print(f"model card: {card}; to publish both: {_upload(report, card)}")
     if args.json:
         write_text(args.json, json.dumps(asdict(report) | _accuracy(judge), indent=2) + "\n")
 
@@ -125,6 +131,15 @@ def _accuracy(judge: "Judge | None") -> dict[str, Any]:
             for name, found in judge.exported.items()
         }
     }
+
+
+def _upload(report: "ExportReport", card: Path) -> str:
+    """The user's own command, which uploads to the Hugging Face Hub."""
+    from arcface_cakd.runtimes import files_of
+
+    commands = [f"hf upload OWNER/NAME {shlex.quote(str(file))}" for file in files_of(report.path)]
+    commands.append(f"hf upload OWNER/NAME {shlex.quote(str(card))} README.md")
+    return " && ".join(commands)
 
 
 def _about(args: argparse.Namespace, model: SavedModel) -> dict[str, str]:

@@ -41,6 +41,7 @@ class ExportReport:
         precision: "fp32", "fp16" or "int8".
         runtime: what ran it.
         batches: batch sizes at which it was compared.
+        compared_on_faces: whether that was on faces, or on random pictures.
         cosine: the lowest cosine between an embedding of the file's and torch's.
         mean_cosine: the mean of those.
         max_abs_diff: the largest difference of one element.
@@ -56,6 +57,7 @@ class ExportReport:
     precision: str
     runtime: str
     batches: tuple[int, ...]
+    compared_on_faces: bool
     cosine: float
     mean_cosine: float
     max_abs_diff: float
@@ -146,6 +148,7 @@ def export_model(
         precision=precision,
         runtime=exported.RUNTIME,
         batches=tuple(batch_check),
+        compared_on_faces=faces is not None,
         **vars(parity),
         **facts,
     )

@@ -131,6 +131,8 @@ def test_it_is_compared_on_one_set_and_judged_on_another(weights, sets, tmp_path
     assert run(weights, *arguments) == 0
     printed = capsys.readouterr().out
     assert "fp16, opset 17" in printed and "test: " in printed and "points lost" in printed
+    assert f"hf upload OWNER/NAME {output} && hf upload OWNER/NAME {output}.md README.md" in printed
+    assert "| test | " in (tmp_path / "m.onnx.md").read_text(encoding="utf-8")
     found = json.loads(figures.read_text())
     model = get_model("r10_narrow", num_features=16)
     model.load_state_dict(torch.load(weights))

@@ -1,0 +1,189 @@
+"""The model card beside an exported file: what it is, where it is from, what it is worth."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from arcface_cakd import __version__
+from arcface_cakd.backbones import read_description
+from arcface_cakd.engine.journal import read_history
+from arcface_cakd.evaluation import VerificationResult
+from arcface_cakd.export.exporting import ExportReport
+from arcface_cakd.export.judging import Judge
+from arcface_cakd.export.parity import faces
+from arcface_cakd.files import write_text
+from arcface_cakd.runtimes import files_of
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
+
+UNSAID = "not said: ask whoever trained it before you use it"
+_TEMPLATE = Path(__file__).with_name("model_card.md.j2")
+_LIBRARIES = {"onnxruntime": "onnx", "LiteRT": "tflite"}
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What the folder of a run says of it, as far as it is there.
+
+    Attributes:
+        data: what it learned from.
+        terms: names of the loss's terms.
+        seconds: of training.
+        images: that were seen, with repetitions.
+        validation: accuracies of the last validation, by set.
+    """
+
+    data: str | None = None
+    terms: tuple[str, ...] = ()
+    seconds: float | None = None
+    images: int | None = None
+    validation: Mapping[str, float] = field(default_factory=dict)
+
+
+def run_facts(weights: str | os.PathLike) -> RunFacts:
+    """Of the run that wrote weights: its ``model.json`` and ``metrics.jsonl`` beside them.
+
+    Raises:
+        WeightsError: ``model.json`` is damaged.
+    """
+    said = read_description(weights)
+    history = read_history(Path(weights).parent)
+    steps = [line for line in history if "seconds" in line]
+    terms: tuple[str, ...] = ()
+    if steps:
+        margin = ("margin",) if "margin" in steps[-1] else ()
+        terms = (*margin, *steps[-1].get("terms", ()))
+    validations = [line["validation"] for line in history if "validation" in line]
+    data = None
+    if said is not None:
+        of = said.training_set
+        counted = f"{of.images:,} images" if of.images else "an unknown number of images"
+        people = f" of {of.classes:,} people" if of.classes else ", without labels"
+        data = f"{of.name}: {counted}{people}"
+    return RunFacts(
+        data=data,
+        terms=terms,
+        seconds=sum(line["seconds"] for line in steps) if steps else None,
+        images=round(sum(line["seconds"] * line["images_per_second"] for line in steps)) or None,
+        validation=validations[-1] if validations else {},
+    )
+
+
+def card_path(path: str | os.PathLike) -> Path:
+    """Where the card of an exported file is: ``mbf.onnx.md`` for ``mbf.onnx``."""
+    return Path(f"{os.fspath(path)}.md")
+
+
+def write_card(
+    report: ExportReport,
+    backbone: nn.Module,
+    about: Mapping[str, str],
+    run: RunFacts,
+    judge: Judge | None = None,
+) -> Path:
+    """Write the card of an exported file beside it; its path.
+
+    Args:
+        report: of the file.
+        backbone: that was exported.
+        about: what the file says of itself. Of what a card has, ``license``, ``training_data``,
+            ``data_license``, ``teacher`` and ``teacher_license`` are taken from it.
+        run: what its run says.
+        judge: with the figures of the file, if any.
+    """
+    path = card_path(report.path)
+    write_text(path, str(model_card(report, backbone, about, run, judge)))
+    return path
+
+
+def model_card(
+    report: ExportReport,
+    backbone: nn.Module,
+    about: Mapping[str, str],
+    run: RunFacts,
+    judge: Judge | None = None,
+) -> "ModelCard":
+    """The card of an exported file, see ``write_card``."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    exported = {} if judge is None else judge.exported
+    license_ = about.get("license")
+    data = ModelCardData(
+        license="other" if license_ is None else license_.lower(),
+        library_name=_LIBRARIES.get(report.runtime, report.runtime.lower()),
+        pipeline_tag="image-feature-extraction",
+        tags=["face-recognition", "arcface", "knowledge-distillation", about["network"]],
+        model_name=Path(report.path).name,
+        metrics=["accuracy"] if exported else None,
+    )
+    data_said = about.get("training_data")
+    return ModelCard.from_template(
+        data,
+        template_path=str(_TEMPLATE),
+        title=Path(report.path).name,
+        version=__version__,
+        **{key: about[key] for key in ("network", "embedding_size")},
+        **{key: about[key] for key in ("input", "normalisation", "output")},
+        files=", ".join(f"`{file.name}`" for file in files_of(report.path)),
+        megabytes=f"{report.size / 1e6:.1f}",
+        precision=report.precision,
+        float_layers=", ".join(report.float_layers),
+        cosine=f"{report.cosine:.6f}",
+        runtime=report.runtime,
+        compared=sum(report.batches),
+        pictures="faces" if report.compared_on_faces else "random pictures",
+        data="\n".join(f"- {text}" for text in (data_said, run.data) if text) or UNSAID,
+        teacher=about.get("teacher", UNSAID),
+        terms=", ".join(run.terms) or UNSAID,
+        figures=[_row(name, found, judge) for name, found in exported.items()],
+        validation=", ".join(f"{k} {100 * v:.2f} %" for k, v in run.validation.items()),
+        parameters=f"{sum(p.numel() for p in backbone.parameters()):,}",
+        macs=f"{multiply_adds(backbone) / 1e6:,.0f} million",
+        training=_training(run),
+        license=license_ or UNSAID,
+        data_license=about.get("data_license", UNSAID),
+        teacher_license=about.get("teacher_license", UNSAID),
+    )
+
+
+def multiply_adds(backbone: nn.Module) -> int:
+    """Of one face: those of convolutions, linear layers and attention, as torch counts them."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    device = next(backbone.parameters()).device
+    training = backbone.training
+    backbone.eval()
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            backbone(faces(1).to(device))
+    finally:
+        backbone.train(training)
+    return counter.get_total_flops() // 2
+
+
+def _row(name: str, found: VerificationResult, judge: Any) -> list[str]:
+    interval = "-"
+    if found.accuracy_interval is not None:
+        ends = found.accuracy_interval
+        interval = f"{ends.drawn}: {100 * ends.low:.2f} to {100 * ends.high:.2f}"
+    return [
+        name,
+        f"{100 * found.accuracy:.2f} %",
+        f"{100 * judge.original[name].accuracy:.2f} %",
+        f"{found.auc:.4f}",
+        f"{100 * found.eer:.2f} %",
+        str(found.pairs),
+        interval,
+    ]
+
+
+def _training(run: RunFacts) -> str:
+    if run.seconds is None:
+        return UNSAID
+    return f"{run.seconds / 3600:.2f} hours over {run.images:,} images, with repetitions"

@@ -1,0 +1,104 @@
+"""The card beside a file: what the run and the user say is in it, and what nobody says is said."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from helpers.small_networks import SmallNetwork
+from huggingface_hub import ModelCard
+
+from arcface_cakd.backbones import ModelDescription, TrainingSet, save_model
+from arcface_cakd.evaluation import verification_metrics
+from arcface_cakd.evaluation.interval import Interval
+from arcface_cakd.export import export_model
+from arcface_cakd.export.model_card import UNSAID, multiply_adds, run_facts, write_card
+
+ABOUT = {
+    "network": "small",
+    "embedding_size": "12",
+    "input": "aligned faces",
+    "normalisation": "into [-1, 1]",
+    "output": "embeddings",
+}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("card")
+    return folder, export_model(SmallNetwork(), folder / "small.onnx")
+
+
+def test_the_card_says_what_run_and_user_say(exported, tmp_path):
+    folder, report = exported
+    said = ModelDescription("small", 12, TrainingSet("ms1mv3", 5_179_510, 93_431))
+    save_model(SmallNetwork(), tmp_path / "model.pt", said)
+    lines = [
+        {"step": 10, "seconds": 60.0, "images_per_second": 50.0, "margin": 3.0, "terms": {}},
+        {"step": 10, "epoch": 0, "validation": {"lfw": 0.9}},
+        {
+            "step": 20,
+            "seconds": 30.0,
+            "images_per_second": 100.0,
+            "margin": 2.0,
+            "terms": {"embedding_cosine": 1.0, "urfm_feature": 0.5},
+        },
+        {"step": 20, "epoch": 0, "validation": {"lfw": 0.9512}},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    about = {**ABOUT, "license": "MIT", "teacher": "Swin-S on MS1MV3", "data_license": "research"}
+    rng = np.random.default_rng(0)
+    issame = np.arange(40) % 2 == 0
+    result = verification_metrics(rng.normal(size=(80, 12)), issame)
+    original = verification_metrics(rng.normal(size=(80, 12)), issame)
+    found = vars(result) | {"accuracy_interval": Interval(0.4, 0.625, 0.95, "people")}
+    judge = SimpleNamespace(exported={"lfw": type(result)(**found)}, original={"lfw": original})
+    path = write_card(report, SmallNetwork(), about, run_facts(tmp_path / "model.pt"), judge)
+    assert path == folder / "small.onnx.md"
+    card = ModelCard.load(path)
+    assert card.data.license == "mit"
+    assert card.data.library_name == "onnx"
+    assert "small" in card.data.tags
+    for text in (
+        "- ms1mv3: 5,179,510 images of 93,431 people",
+        "- Teacher: Swin-S on MS1MV3",
+        "margin, embedding_cosine, urfm_feature",
+        f"| lfw | {100 * result.accuracy:.2f} % | {100 * original.accuracy:.2f} % |",
+        "people: 40.00 to 62.50",
+        "lfw 95.12 %",
+        "0.03 hours over 6,000 images",
+        "- This file: MIT",
+        "- Training data: research",
+        f"- Teacher's weights: {UNSAID}",
+        f"cosine at least {report.cosine:.6f}, run by onnxruntime on 4 random pictures",
+        "`small.onnx`",
+    ):
+        assert text in card.text, text
+
+
+def test_what_nobody_says_is_said(exported, tmp_path):
+    _, report = exported
+    card = write_card(report, SmallNetwork(), ABOUT, run_facts(tmp_path / "model.pt"))
+    text = card.read_text(encoding="utf-8")
+    assert text.count(UNSAID) == 7  # data, teacher, terms, training, three licences
+    assert "--data SET.bin` puts them here" in text
+    assert "license: other" in text
+    assert "None" not in text.replace("None: `arcface", "")
+
+
+def test_multiply_adds_are_those_of_the_layers():
+    model = SmallNetwork().train()
+    counted = {}
+
+    def count(layer, given, made):
+        weights = layer.weight[0].numel()
+        counted[layer] = weights * made[0].numel()
+
+    for layer in (model.stem, model.convolution, model.pool, model.linear):
+        layer.register_forward_hook(count)
+    found = multiply_adds(model)
+    assert model.training
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, 3, 112, 112))
+    assert found == sum(counted.values()) > 0
