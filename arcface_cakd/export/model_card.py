@@ -6,16 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from arcface_cakd import __version__
 from arcface_cakd.backbones import read_description
+from arcface_cakd.backbones.cost import multiply_adds, parameters
 from arcface_cakd.engine.journal import read_history
 from arcface_cakd.evaluation import VerificationResult
 from arcface_cakd.export.exporting import ExportReport
 from arcface_cakd.export.judging import Judge
-from arcface_cakd.export.parity import faces
 from arcface_cakd.files import write_text
 from arcface_cakd.runtimes import files_of
 
@@ -143,28 +142,13 @@ def model_card(
         terms=", ".join(run.terms) or UNSAID,
         figures=[_row(name, found, judge) for name, found in exported.items()],
         validation=", ".join(f"{k} {100 * v:.2f} %" for k, v in run.validation.items()),
-        parameters=f"{sum(p.numel() for p in backbone.parameters()):,}",
+        parameters=f"{parameters(backbone):,}",
         macs=f"{multiply_adds(backbone) / 1e6:,.0f} million",
         training=_training(run),
         license=license_ or UNSAID,
         data_license=about.get("data_license", UNSAID),
         teacher_license=about.get("teacher_license", UNSAID),
     )
-
-
-def multiply_adds(backbone: nn.Module) -> int:
-    """Of one face: those of convolutions, linear layers and attention, as torch counts them."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    device = next(backbone.parameters()).device
-    training = backbone.training
-    backbone.eval()
-    try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            backbone(faces(1).to(device))
-    finally:
-        backbone.train(training)
-    return counter.get_total_flops() // 2
 
 
 def _row(name: str, found: VerificationResult, judge: Any) -> list[str]:
