@@ -89,7 +89,8 @@ def run(args: argparse.Namespace) -> None:
         }
         write_text(args.json, json.dumps(figures, indent=2) + "\n")
     if args.roc:
-        plot_roc(results, args.roc, title=args.model)
+        curves = {name: result for name, result in results.items() if hasattr(result, "roc")}
+        plot_roc(curves, args.roc, title=args.model)
 
 
 def positive(text: str) -> int:

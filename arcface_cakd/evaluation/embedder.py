@@ -40,6 +40,19 @@ class Embedder:
         check_different(found)
         return found
 
+    def part(self, faces: Faces, part: slice, description: str) -> np.ndarray:
+        """Embeddings of some of many faces; nobody asks whether they are all the same.
+
+        Raises:
+            EvaluationError: see ``embed`` and ``check_finite``.
+            DataError: a face cannot be read.
+        """
+        found = embed(
+            self.backbone, faces[part], self.batch_size, self.device, description=description
+        )
+        check_finite(found)
+        return found
+
 
 def check_different(embeddings: np.ndarray) -> None:
     """Refuse embeddings (N, E) that are all the same, which any figure would flatter.

@@ -3,10 +3,21 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 from arcface_cakd.evaluation.errors import EvaluationError
-from arcface_cakd.evaluation.verification import VerificationResult
+from arcface_cakd.evaluation.roc import RocCurve
 from arcface_cakd.files import atomic_path
+
+
+class HasRoc(Protocol):
+    """A result that a ROC curve can be drawn of."""
+
+    @property
+    def roc(self) -> RocCurve: ...
+
+    @property
+    def auc(self) -> float: ...
 
 
 def check_picture(path: str | os.PathLike) -> None:
@@ -25,7 +36,7 @@ def check_picture(path: str | os.PathLike) -> None:
 
 
 def plot_roc(
-    results: Mapping[str, VerificationResult], path: str | os.PathLike, title: str | None = None
+    results: Mapping[str, HasRoc], path: str | os.PathLike, title: str | None = None
 ) -> None:
     """Draw the ROC curves of results over a logarithmic FAR axis into a picture file.
 
@@ -62,7 +73,7 @@ def plot_roc(
             label=label,
         )
     axes.set_xscale("log")
-    axes.set_xlim(min(1 / result.negatives for result in results.values()), 1)
+    axes.set_xlim(min(1 / result.roc.negatives for result in results.values()), 1)
     axes.set_ylim(0, 1.01)
     axes.set_xlabel("FAR, share of negative pairs accepted (dotted: fewer than ten of them)")
     axes.set_ylabel("TAR, share of positive pairs accepted")

@@ -59,6 +59,22 @@ class RocCurve:
             return None
         return float(self.tar[np.searchsorted(self.far, far, side="right") - 1])
 
+    def tar_nearest(self, far: float) -> float:
+        """TAR at the corner of the curve whose FAR is nearest to ``far``.
+
+        This is what arcface_torch's ``eval_ijbc.py`` prints: of corners at one FAR the highest, of
+        two that are equally near the one of the higher FAR. Corners are the points that
+        scikit-learn's ``roc_curve`` keeps: those in the middle of three on a line, as many pairs
+        of each kind apart, are left out.
+        """
+        accepted = np.rint(self.far[1:] * self.negatives), np.rint(self.tar[1:] * self.positives)
+        corner = np.ones(len(self.far), dtype=bool)
+        if len(self.far) > 3:
+            turns = [np.diff(kind, 2) != 0 for kind in accepted]
+            corner[2:-1] = turns[0] | turns[1]
+        fars, tars = self.far[corner][::-1], self.tar[corner][::-1]
+        return float(tars[np.argmin(np.abs(fars - far))])
+
 
 def roc_curve(distances: np.ndarray, issame: np.ndarray) -> RocCurve:
     """The ROC curve of pairs that are accepted when they are near.

@@ -1,6 +1,6 @@
 """How far a protocol's figure may be trusted: the interval of one set and one model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -39,33 +39,37 @@ def pair_interval(
 
 
 def pair_draws(
-    scores: np.ndarray, who: People | Pairs, figure: Figure, draws: int
+    scores: np.ndarray, who: People | Pairs, figure: Figure, draws: int, seed: int = 0
 ) -> np.ndarray | None:
-    """A figure on each draw (B,); None for no draws, or where there are too few people."""
+    """A figure on each draw (B,); None for no draws, or where there are too few people.
+
+    Args:
+        scores, who, figure, draws: as ``pair_interval`` takes them.
+        seed: of the draws; another one for another set of people.
+    """
     if draws == 0:
         return None
     try:
-        return Bootstrap([who], draws).resample([scores[None]], figure).draws[:, 0]
+        return Bootstrap([who], draws, seed).resample([scores[None]], figure).draws[:, 0]
     except EvaluationError:  # a draw held pairs of one kind only
         return None
 
 
 def person_draws(
-    people: int, figure: Callable[[np.ndarray], float | None], draws: int, seed: int = 0
+    people: int,
+    figures: Callable[[np.ndarray], Sequence[float | None]],
+    draws: int,
+    seed: int = 0,
 ) -> np.ndarray:
-    """A figure on draws of people with replacement: (B,), NaN where a draw has none.
+    """Figures on draws of people with replacement: (B, F), NaN where a draw has none.
 
     Args:
-        people: how many there are.
-        figure: of counts (N,), how often each of them was drawn.
-        draws: B.
-        seed: of the draws; the same people are drawn for every figure and model.
+        people: how many there are, N.
+        figures: F of them, of counts (N,), how often each person was drawn.
+        draws: B, at least 1.
+        seed: of the draws; the same people are drawn for every model.
     """
     rng = np.random.default_rng(seed)
     shares = np.full(people, 1 / people)
-    values = np.full(draws, np.nan)
-    for draw in range(draws):
-        value = figure(rng.multinomial(people, shares))
-        if value is not None:
-            values[draw] = value
-    return values
+    rows = [figures(rng.multinomial(people, shares)) for _ in range(draws)]
+    return np.array(rows, dtype=np.float64)  # which makes NaN of None

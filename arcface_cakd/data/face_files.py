@@ -1,0 +1,131 @@
+"""Faces in files of their own, read when they are asked for, aligned where landmarks are given."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from arcface_cakd.data.bins import decode_face
+from arcface_cakd.data.errors import DataError
+from arcface_cakd.data.image_files import read_encoded
+from arcface_cakd.data.images import CROP, decode_image
+from arcface_cakd.landmarks import (
+    ARCFACE_TEMPLATE,
+    CROP_SIZE,
+    estimate_similarity,
+    invert_affine,
+)
+
+_DECODERS = min(8, os.cpu_count() or 1)
+
+
+class FaceFiles:
+    """Face crops, decoded slice by slice: what ``evaluation.embed`` takes.
+
+    ``faces[a:b]`` is uint8 (b - a, 112, 112, 3) RGB.
+
+    Args:
+        paths: of the N images.
+        landmarks: (N, 5, 2) in pixels of the images, in the order of ``ARCFACE_TEMPLATE``, to
+            which each image is aligned. None: the images are crops, 112 x 112, or square and are
+            resized as ``read_bin`` does.
+
+    Raises:
+        DataError: a file is not there, or landmarks from which no face can be aligned.
+    """
+
+    def __init__(self, paths: Sequence[str | Path], landmarks: np.ndarray | None = None):
+        self.paths = [os.fspath(path) for path in paths]
+        self.landmarks = landmarks
+        if missing := _missing(self.paths):
+            more = f", and {len(missing) - 1} others" if len(missing) > 1 else ""
+            raise DataError(
+                f"{missing[0]}: no such image{more}: the lists name what is not there; unpack the "
+                "set's images anew"
+            )
+        if landmarks is not None:
+            _check_landmarks(self.paths, landmarks)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        places = range(len(self.paths))[part]
+        faces = np.empty((len(places), *CROP), dtype=np.uint8)
+
+        def read(row: int) -> None:
+            faces[row] = self._face(places[row])
+
+        with ThreadPoolExecutor(_DECODERS) as pool:  # decoders let go of the interpreter's lock
+            for _ in pool.map(read, range(len(places))):
+                pass
+        return faces
+
+    def _face(self, place: int) -> np.ndarray:
+        try:
+            encoded = read_encoded(self.paths[place])
+            if self.landmarks is None:
+                return decode_face(encoded)
+            return align(decode_image(encoded), self.landmarks[place])
+        except DataError as error:
+            raise DataError(f"{self.paths[place]}: {error}") from error
+
+
+def align(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """The crop in which five landmarks come nearest to their places in the ArcFace template.
+
+    A similarity transform, bilinear, black beyond the image's border: what arcface_torch's
+    ``eval_ijbc.py`` computes with OpenCV, whose pixels differ by a rounding.
+
+    Args:
+        image: uint8 (H, W, 3).
+        landmarks: (5, 2) in its pixels, integers at pixel centres.
+
+    Returns:
+        uint8 (112, 112, 3).
+    """
+    # The crop's pixel -> the image's, one pixel further: it gets a black border that colours fade
+    # into, where Pillow by itself would break off.
+    matrix = invert_affine(estimate_similarity(landmarks, ARCFACE_TEMPLATE))
+    matrix[:, 2] += 1
+    # Pillow counts from a pixel's corner, on both sides.
+    matrix[:, 2] += 0.5 - 0.5 * matrix[:, :2].sum(axis=1)
+    framed = ImageOps.expand(Image.fromarray(image), 1)
+    aligned = framed.transform(
+        (CROP_SIZE, CROP_SIZE),
+        Image.Transform.AFFINE,
+        tuple(matrix.ravel()),
+        Image.Resampling.BILINEAR,
+    )
+    return np.asarray(aligned)
+
+
+def _missing(paths: Sequence[str]) -> list[str]:
+    """Those that are no files, by one listing of each folder rather than a question for each."""
+    there: dict[str, set[str]] = {}
+    missing = []
+    for path in paths:
+        folder, name = os.path.split(path)
+        if folder not in there:
+            try:
+                there[folder] = set(os.listdir(folder or "."))
+            except OSError:
+                there[folder] = set()
+        if name not in there[folder]:
+            missing.append(path)
+    return missing
+
+
+def _check_landmarks(paths: Sequence[str], landmarks: np.ndarray) -> None:
+    if landmarks.shape != (len(paths), 5, 2):
+        raise DataError(f"landmarks must be ({len(paths)}, 5, 2), got {landmarks.shape}")
+    usable = np.isfinite(landmarks).all(axis=(1, 2)) & (np.ptp(landmarks, axis=1) > 0).any(axis=1)
+    if not usable.all():
+        first = int(np.argmin(usable))
+        raise DataError(
+            f"{paths[first]}: its five landmarks are one point, or no numbers: no face can be "
+            "aligned by them; detect them anew"
+        )

@@ -1,0 +1,152 @@
+"""RFW: its layout, by group, and the published figures of how far apart groups are."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers.people_faces import EMBEDDER, crop, embedding, photograph, save
+
+from arcface_cakd import cli
+from arcface_cakd.data import DataError
+from arcface_cakd.data.face_files import align
+from arcface_cakd.evaluation import EvaluationError, verification_metrics
+from arcface_cakd.evaluation.protocols.rfw import Rfw, group_gap
+
+PAIRS = 24
+
+
+def pairs_of(first):
+    """Pairs of ten people numbered from ``first``: person, image, person, image."""
+    random = np.random.default_rng(first)
+    for k in range(PAIRS):
+        one, other = (first + random.choice(10, 2, replace=False)).tolist()
+        other = one if k % 2 == 0 else other
+        left, right = (random.choice(3, 2, replace=False) + 1).tolist()
+        yield one, left, other, right
+
+
+@pytest.fixture(scope="module")
+def rfw(tmp_path_factory):
+    """Crops of one group, and pictures with landmarks of another."""
+    folder = tmp_path_factory.mktemp("rfw") / "test"
+    for group, first in (("African", 0), ("Asian", 50)):
+        lines, landmarks = [], {}
+        for one, left, other, right in pairs_of(first):
+            words = [f"m.{one}", left, f"m.{other}", right]
+            lines.append("\t".join(map(str, words[:2] + words[3:] if one == other else words)))
+            for person, image in ((one, left), (other, right)):
+                face, name = crop(person, image, 120), f"m.{person}/m.{person}_{image:04d}.jpg"
+                if group == "Asian":
+                    face, points = photograph(face, 10 * person + image)
+                    landmarks[f"/data/{group}/{name}"] = points
+                save(folder / "data" / group / name, face)
+        (folder / "txts" / group).mkdir(parents=True)
+        (folder / f"txts/{group}/{group}_pairs.txt").write_text("\n".join(lines) + "\n")
+        rows = [
+            f"{n}\t0\t" + "\t".join(map(repr, map(float, p.ravel()))) for n, p in landmarks.items()
+        ]
+        (folder / f"txts/{group}/{group}_lmk.txt").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def test_groups_are_judged_by_the_10_fold_protocol(rfw):
+    protocol = Rfw([rfw.parent])  # the folder above does too
+    results = protocol.judge(EMBEDDER, draws=30)
+    assert list(results) == ["African", "Asian", "all groups"]
+    for group, first in (("African", 0), ("Asian", 50)):
+        rows, issame = [], []
+        for one, left, other, right in pairs_of(first):
+            for person, image in ((one, left), (other, right)):
+                face = crop(person, image, 120)
+                if group == "Asian":
+                    face = align(*photograph(face, 10 * person + image))
+                rows.append(embedding(face))
+            issame.append(one == other)
+        wanted = verification_metrics(np.array(rows), issame)
+        found = results[group]
+        assert found.accuracy == pytest.approx(wanted.accuracy, abs=1e-9)
+        assert found.auc == pytest.approx(wanted.auc, abs=1e-9)
+        assert found.accuracy_interval.drawn == "people"
+    accuracies = [results[group].accuracy for group in ("African", "Asian")]
+    assert results["all groups"].mean == pytest.approx(np.mean(accuracies), abs=1e-12)
+    table = protocol.table(results).splitlines()
+    assert table[0].startswith("group") and table[1].startswith("African")
+    assert f"{100 * np.mean(accuracies):.2f}" in next(x for x in table if x.startswith("mean %"))
+    json.dumps({name: result.to_dict() for name, result in results.items()})
+    assert list(Rfw([rfw], ["Asian"]).judge(EMBEDDER, draws=0)) == ["Asian"]
+
+
+def test_spread_and_skewed_error_are_the_published_ones():
+    """ArcFace on RFW: 96.18, 94.67, 93.72, 93.98: average 94.64, STD 1.11, SER 1.65.
+
+    Wang & Deng, CVPR 2020, table 3; of accuracies that were rounded.
+    """
+    gap = group_gap([0.9618, 0.9467, 0.9372, 0.9398])
+    assert 100 * gap.mean == pytest.approx(94.64, abs=0.006)
+    assert 100 * gap.std == pytest.approx(1.11, abs=0.011)
+    assert gap.skewed_error_ratio == pytest.approx(1.65, abs=0.011)
+    assert set(gap.intervals.values()) == {None}
+
+
+def test_draws_give_intervals_of_the_gap():
+    random = np.random.default_rng(0)
+    rows = random.uniform(0.8, 0.95, (4, 400))
+    gap = group_gap(rows.mean(axis=1), list(rows))
+    std = [np.std(column, ddof=1) for column in rows.T]
+    ratio = [(1 - min(column)) / (1 - max(column)) for column in rows.T]
+    for name, values in (("std", std), ("skewed_error_ratio", ratio)):
+        low, high = np.quantile(values, [0.025, 0.975])
+        assert gap.intervals[name].low == pytest.approx(low, abs=1e-12)
+        assert gap.intervals[name].high == pytest.approx(high, abs=1e-12)
+    perfect = group_gap([1.0, 0.9], [np.ones(10), np.full(10, 0.9)])
+    assert perfect.skewed_error_ratio is None
+    assert perfect.intervals["skewed_error_ratio"] is None
+    assert group_gap([1.0, 0.9], [np.ones(10), None]).intervals["mean"] is None
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("m.0\t1", "line 10 has 2 words"),
+        ("m.0\t1\tx", "does not number its images"),
+        ("m.0\t1\t9", r"m\.0_0009\.jpg: no such image"),
+        ("", "9 pairs do not make 10 folds"),
+    ],
+)
+def test_what_is_wrong_with_the_lists_is_one_line(tmp_path, line, said):
+    for person in (0, 1):
+        for image in (1, 2):
+            save(tmp_path / f"data/A/m.{person}/m.{person}_{image:04d}.jpg", crop(person, image))
+    (tmp_path / "txts/A").mkdir(parents=True)
+    pairs = ["m.0\t1\t2"] * 5 + ["m.0\t1\tm.1\t2"] * 4
+    (tmp_path / "txts/A/A_pairs.txt").write_text("\n".join([*pairs, line]))
+    with pytest.raises((DataError, EvaluationError), match=said):
+        Rfw([tmp_path])
+
+
+def test_missing_groups_and_landmarks_are_named(rfw, tmp_path):
+    with pytest.raises(DataError, match=r"no txts/<group>/<group>_pairs\.txt"):
+        Rfw([tmp_path])
+    with pytest.raises(DataError, match="no group 'Asia' in it; there: African, Asian"):
+        Rfw([rfw], ["Asia"])
+    listing = rfw / "txts/Asian/Asian_lmk.txt"
+    lines = listing.read_text().splitlines()
+    for kept, said in (([lines[0]], "no landmarks of"), (["a\tb"], "line 1 has 2 words")):
+        listing.write_text("\n".join(kept) + "\n")
+        with pytest.raises(DataError, match=said):
+            Rfw([rfw])
+    listing.unlink()
+    with pytest.raises(DataError, match="landmarks are needed"):
+        Rfw([rfw])
+    listing.write_text("\n".join(lines) + "\n")
+    Rfw([rfw])
+
+
+def test_the_command_refuses_what_a_protocol_has_not(capsys, tmp_path):
+    for extra, said in (
+        (["--protocol", "tinyface", "--targets", "x"], "has no sets to choose from"),
+        (["--protocol", "tinyface", "--roc", "x.png"], "has no ROC curve"),
+        (["--protocol", "ijb"], "no set of templates"),
+    ):
+        assert cli.main(["evaluate", "no.pt", "--data", str(tmp_path), *extra]) == 1
+        assert said in capsys.readouterr().err
