@@ -4,8 +4,11 @@ import argparse
 import json
 import shlex
 import sys
+import tempfile
+from pathlib import Path
 
 from arcface_cakd.cli.evaluate import positive
+from arcface_cakd.cli.saved_model import load_model
 from arcface_cakd.files import write_text
 
 HELP = "measure speed and memory: against the parts, arcface_torch and others, as ratios in one run"
@@ -27,13 +30,35 @@ def configure(parser: argparse.ArgumentParser) -> None:
     classes.add_argument("--batch-size", type=positive, default=128, metavar="B", help="[128]")
     _add_arcface_torch(classes)
 
+    latency = _action(
+        actions,
+        "latency",
+        "one face through exported files, in their runtimes, and through model.pt, in all",
+        "arcface-cakd bench latency model.pt mbf.int8.onnx --teacher teacher.pt",
+        rounds=50,
+        threads=(1, 2),
+    )
+    latency.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="exported files; a model.pt is exported for every runtime that is installed",
+    )
+    latency.add_argument(
+        "--network", metavar="NAME", help="network of weights that have no model.json beside them"
+    )
+    latency.add_argument("--teacher", metavar="FILE", help="a model to compare with")
+    latency.add_argument(
+        "--teacher-network", metavar="NAME", help="its network, where no model.json says it"
+    )
+
 
 def run(args: argparse.Namespace) -> None:
     import torch
 
     from arcface_cakd.bench import Report
 
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(args.threads if isinstance(args.threads, int) else args.threads[0])
     left_out = ("command", "action", "run", "modules", "more_modules", "json")
     settings = {name: value for name, value in vars(args).items() if name not in left_out}
     report = Report(shlex.join(["arcface-cakd", *sys.argv[1:]]), settings)
@@ -55,6 +80,30 @@ def _classes(args: argparse.Namespace, report) -> None:
     )
 
 
+def _latency(args: argparse.Namespace, report) -> None:
+    from arcface_cakd.bench.latency import exports_of, measure_latency, of_file, of_network
+    from arcface_cakd.runtimes import ending_of
+
+    def opened(path: str, network: str | None, folder: Path | None):
+        if ending_of(path):
+            return [of_file(path)]
+        weights = argparse.Namespace(model=path, network=network, embedding_size=None)
+        backbone = load_model(weights).backbone
+        timed = [of_network(Path(path).name, backbone)]
+        if folder is not None:
+            timed += exports_of(Path(path).stem, backbone, folder, report)
+        return timed
+
+    with tempfile.TemporaryDirectory() as folder:
+        models = []
+        for number, path in enumerate(args.files):
+            models += opened(path, args.network, Path(folder) / str(number))
+        teacher = None
+        if args.teacher:
+            (teacher,) = opened(args.teacher, args.teacher_network, None)
+        measure_latency(report, models, teacher=teacher, threads=args.threads, rounds=args.rounds)
+
+
 def _arcface_torch(args: argparse.Namespace, report):
     """The checkout to compare with; where there is none, the report says so."""
     from arcface_cakd.bench.checkouts import find_checkout
@@ -67,10 +116,17 @@ def _arcface_torch(args: argparse.Namespace, report):
     return folder
 
 
-_ACTIONS = {"classes": _classes}
+_ACTIONS = {"classes": _classes, "latency": _latency}
 
 
-def _action(actions, name: str, text: str, example: str) -> argparse.ArgumentParser:
+def _action(
+    actions,
+    name: str,
+    text: str,
+    example: str,
+    rounds: int = 7,
+    threads: tuple[int, ...] | None = None,
+) -> argparse.ArgumentParser:
     action = actions.add_parser(
         name,
         help=text,
@@ -79,15 +135,23 @@ def _action(actions, name: str, text: str, example: str) -> argparse.ArgumentPar
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     action.add_argument(
-        "--rounds", type=positive, default=7, metavar="R", help="turns of each side [7]"
-    )
-    action.add_argument(
-        "--threads",
+        "--rounds",
         type=positive,
-        default=1,
-        metavar="T",
-        help="of torch [1]",
+        default=rounds,
+        metavar="R",
+        help=f"turns of each side [{rounds}]",
     )
+    if threads is None:
+        action.add_argument("--threads", type=positive, default=1, metavar="T", help="of torch [1]")
+    else:
+        action.add_argument(
+            "--threads",
+            type=positive,
+            nargs="+",
+            default=list(threads),
+            metavar="T",
+            help=f"numbers of threads to try {list(threads)}",
+        )
     action.add_argument("--json", metavar="FILE", help="write every figure to a file")
     return action
 
