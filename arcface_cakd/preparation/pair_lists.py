@@ -6,7 +6,7 @@ from pathlib import Path
 
 from arcface_cakd.data.errors import DataError
 
-_PERSON = re.compile(r"[^./\\\\]*[^\d./\\\\][^./\\\\]*")
+_PERSON = re.compile(r"[^/\\]*[^\d/\\][^/\\]*")
 _TRUTH = {"1": True, "true": True, "same": True, "0": False, "false": False, "diff": False}
 
 

@@ -57,7 +57,7 @@ def draw_bin(
         DataError, RecordIOError: ``out`` is no ``.bin`` or there; the data set cannot be read;
             there are not so many pairs; an image does not decode or has another size.
     """
-    out = _vacant(out, force)
+    out = vacant_bin(out, force)
     images = open_pair_images(dataset)
     places, issame = draw_pairs(images.labels(), pairs, seed)
     return _write(out, images, places, issame, [])
@@ -86,7 +86,7 @@ def list_bin(
         DataError, RecordIOError: as ``draw_bin``; a pair that is not there or cannot be used,
             unless ``skip_bad``; pairs that the 10-fold protocol cannot judge.
     """
-    out = _vacant(out, force)
+    out = vacant_bin(out, force)
     listed = read_pair_list(pair_list)
     images = open_pair_images(dataset)
     places, issame, bad = [], [], []
@@ -110,7 +110,12 @@ def list_bin(
     return _write(out, images, np.array(places), truth, bad)
 
 
-def _vacant(out: str | Path, force: bool) -> Path:
+def vacant_bin(out: str | Path, force: bool) -> Path:
+    """``out``, where a ``.bin`` set may be written.
+
+    Raises:
+        DataError: it has another name, or is there and ``force`` is false.
+    """
     out = Path(out)
     if out.suffix != ".bin":
         raise DataError(f"{out}: the name of a verification set must end in .bin")

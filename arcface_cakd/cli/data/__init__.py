@@ -11,6 +11,7 @@ HELP = "align, make, pack, split, merge, inspect and verify data sets, and more"
 ACTIONS = (
     "align",
     "synthesize",
+    "import",
     "pack",
     "pairs",
     "split",
@@ -22,12 +23,14 @@ ACTIONS = (
     "verify",
 )
 
+_MODULES = {"import": "importing"}  # which no module may be called
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "example: arcface-cakd data inspect /data/ms1m-retinaface-t1"
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     for name in ACTIONS:
-        module = importlib.import_module(f"arcface_cakd.cli.data.{name}")
+        module = importlib.import_module(f"arcface_cakd.cli.data.{_MODULES.get(name, name)}")
         action = actions.add_parser(
             name,
             help=module.HELP,

@@ -1,0 +1,128 @@
+"""What the readers of other formats have in common."""
+
+import importlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from arcface_cakd.data.errors import DataError
+from arcface_cakd.data.image_files import begins_as_image
+
+_PART = re.compile(r"-(\d+)-of-(\d+)")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image of a data set of another format.
+
+    Attributes:
+        place: what names it, for messages.
+        encoded: the image.
+        label: whom it shows, a number or a name.
+        problem: why it cannot be taken; None where nothing is wrong.
+    """
+
+    place: str
+    encoded: bytes = b""
+    label: int | str = ""
+    problem: str | None = None
+
+
+class Source(Protocol):
+    """A data set of another format.
+
+    Attributes:
+        kind: the format's name.
+        files: in order.
+        label_names: of the labels 0 and up, where the format tells them.
+        settings: what else decides which samples there are.
+    """
+
+    kind: str
+    files: list[Path]
+    label_names: Sequence[str] | None
+    settings: dict[str, str]
+
+    def count(self) -> int | None:
+        """How many samples there are; None where only reading tells it."""
+        ...
+
+    def read(self, file: int, skip: int) -> Iterator[Sample]:
+        """The samples of ``files[file]`` in order, without the first ``skip``.
+
+        What is damaged comes as a sample with a problem; one that ends a file, as the last.
+        """
+        ...
+
+
+def in_order(paths: Sequence[Path]) -> list[Path]:
+    """Files in the order of the numbers in their names: 2 before 10.
+
+    Raises:
+        DataError: names say ``-of-00004`` and one of those is missing.
+    """
+
+    def key(path: Path) -> list[tuple[int, str]]:
+        parts = re.split(r"(\d+)", path.name)
+        return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
+
+    parts = [(path, _PART.search(path.name)) for path in paths]
+    numbered = [(path, int(found[1]), int(found[2])) for path, found in parts if found]
+    if len(numbered) == len(paths) and numbered:
+        total = numbered[0][2]
+        missing = sorted(set(range(total)) - {number for _, number, _ in numbered})
+        first = min(number for _, number, _ in numbered)
+        if first == 1:  # counted from 1 on
+            missing = sorted(set(range(1, total + 1)) - {number for _, number, _ in numbered})
+        if missing:
+            raise DataError(
+                f"{numbered[0][0].parent}: {len(missing)} of {total} files are missing, number "
+                f"{missing[0]} first: bring them"
+            )
+    return sorted(paths, key=key)
+
+
+def as_label(value: Any) -> int | str:
+    """A label as a number where it is one, else as a name.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, str):
+        value = value.strip()
+        if not value:
+            raise ValueError("its label is empty")
+        return int(value) if re.fullmatch(r"-?\d{1,18}", value) else value
+    if isinstance(value, bool) or value is None:
+        raise ValueError(f"its label is {value}")
+    if isinstance(value, float):
+        if value != int(value):
+            raise ValueError(f"its label is {value:g}")
+        return int(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    raise ValueError(f"its label is a {type(value).__name__}")
+
+
+def is_image(value: Any) -> bool:
+    return isinstance(value, bytes) and begins_as_image(value[:32])
+
+
+def needs(module: str, extra: str, what: str) -> Any:
+    """A package that only some need.
+
+    Raises:
+        DataError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise DataError(
+            f"{what} needs the package {module}: pip install 'arcface_cakd[{extra}]'"
+        ) from error
