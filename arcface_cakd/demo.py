@@ -35,6 +35,7 @@ MADE = {
     "pairs": 300,
 }
 TARGETS = tuple(PROTOCOLS)
+RESULTS = "results.json"
 CHANCE_FLOOR = 0.60
 
 
@@ -70,15 +71,15 @@ class Outcome:
 
 def run_demo(
     out: str | Path,
-    json_file: str | Path | None = None,
     made: Mapping[str, Any] = MADE,
     overrides: Sequence[str] = (),
 ) -> int:
     """Make data, train, evaluate, export and draw, in ``out``; go on where it stopped.
 
+    The figures are in ``out/results.json`` afterwards.
+
     Args:
         out: folder for everything.
-        json_file: where the figures go besides ``out/results.json``.
         made: the arguments of ``synthesize``.
         overrides: ``"key=value"`` changes to all four recipes.
 
@@ -110,16 +111,13 @@ def run_demo(
 
     histogram = {name: histogram_baseline(pairs) for name, pairs in sets.items()}
     figures = {"data": dict(made), **_figures(outcomes, histogram)}
-    text = json.dumps(figures, indent=2) + "\n"
-    write_text(out / "results.json", text)
-    if json_file:
-        write_text(json_file, text)
+    write_text(out / RESULTS, json.dumps(figures, indent=2) + "\n")
     print(_table(outcomes, histogram))
     print(_verdict(outcomes))
     print(
         f"\nONNX: {onnx_file}; loaded by insightface, cosine to torch at least {cosine:.6f}\n"
         f"pictures: {out}/loss_curves.png, roc_*.png, local_centers.png\n"
-        f"made faces: {out}/data/contact_sheet.png; all figures: {out}/results.json\n"
+        f"made faces: {out}/data/contact_sheet.png; all figures: {out / RESULTS}\n"
         f"{(time.monotonic() - start) / 60:.1f} minutes; made faces, one seed: these figures say "
         "that everything works, not which method is better on real faces"
     )

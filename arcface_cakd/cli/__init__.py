@@ -5,12 +5,15 @@ A command is a module of this package with ``HELP`` (one line), ``configure(pars
 """
 
 import argparse
+import contextlib
 import importlib
 import logging
 import os
 import sys
 
 from arcface_cakd import __version__
+from arcface_cakd.cli.figures import alone_on_stdout
+from arcface_cakd.cli.help import Parser
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.files import DISK_IS_FULL
 
@@ -18,7 +21,7 @@ COMMANDS = ("demo", "train", "evaluate", "export", "data", "bench", "patch", "li
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="arcface-cakd",
         description="Cross Architecture Distillation for insightface's arcface_torch.",
         epilog="example: arcface-cakd demo",
@@ -28,12 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
         module = importlib.import_module(f"arcface_cakd.cli.{name}")
-        command = commands.add_parser(
-            name,
-            help=module.HELP,
-            description=module.HELP,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        command = commands.add_parser(name, help=module.HELP, description=module.HELP)
         command.set_defaults(run=module.run)
         _add_import(command, "more_modules")
         module.configure(command)
@@ -72,13 +70,25 @@ def _import_module(name: str) -> None:
         ) from error
 
 
+def _complete(parser: argparse.ArgumentParser) -> None:
+    """Answer a shell that asks what could follow, where the extra ``completion`` is installed."""
+    if "_ARGCOMPLETE" not in os.environ:
+        return
+    with contextlib.suppress(ImportError):
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run a command; 0, or 1 with one line on stderr for a user's mistake (2: wrong usage)."""
     for stream in (sys.stdout, sys.stderr):
         # What a terminal cannot show, such as a folder's name, is escaped and no error.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    _complete(parser)
+    args = parser.parse_args(argv)
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     # Under torchrun every rank runs this; one of them speaks.
     rank = os.environ.get("RANK", "")
@@ -87,7 +97,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         for name in (*args.modules, *args.more_modules):
             _import_module(name)
-        return args.run(args) or 0
+        with alone_on_stdout(getattr(args, "json", None)):
+            return args.run(args) or 0
     except ArcfaceCakdError as error:
         mistake = str(error)
     except BrokenPipeError:  # `arcface-cakd ... | head`

@@ -1,15 +1,14 @@
 """``arcface-cakd bench``: what things cost on this machine, as ratios."""
 
 import argparse
-import json
 import shlex
 import sys
 import tempfile
 from pathlib import Path
 
 from arcface_cakd.cli.evaluate import positive
+from arcface_cakd.cli.figures import add_json, write_json
 from arcface_cakd.cli.saved_model import load_model
-from arcface_cakd.files import write_text
 
 HELP = "measure speed and memory: against the parts, arcface_torch and others, as ratios in one run"
 
@@ -64,8 +63,7 @@ def run(args: argparse.Namespace) -> None:
     report = Report(shlex.join(["arcface-cakd", *sys.argv[1:]]), settings)
     _ACTIONS[args.action](args, report)
     print(report)
-    if args.json:
-        write_text(args.json, json.dumps(report.to_dict(), indent=2) + "\n")
+    write_json(args.json, report.to_dict())
 
 
 def _classes(args: argparse.Namespace, report) -> None:
@@ -132,7 +130,6 @@ def _action(
         help=text,
         description=text,
         epilog=f"example: {example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     action.add_argument(
         "--rounds",
@@ -152,7 +149,7 @@ def _action(
             metavar="T",
             help=f"numbers of threads to try {list(threads)}",
         )
-    action.add_argument("--json", metavar="FILE", help="write every figure to a file")
+    add_json(action, "write every figure to a file")
     return action
 
 

@@ -1,6 +1,10 @@
 """``arcface-cakd demo``."""
 
 import argparse
+import json
+from pathlib import Path
+
+from arcface_cakd.cli.figures import add_json, write_json
 
 HELP = "Show the whole way on made faces: data, teacher, distilled students, evaluation, export."
 
@@ -10,10 +14,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", default="cakd_demo", metavar="DIR", help="folder for everything it makes"
     )
-    parser.add_argument("--json", metavar="FILE", help="write the figures of the table here, too")
+    add_json(parser, "write the figures of the table to a file, too")
 
 
 def run(args: argparse.Namespace) -> int:
-    from arcface_cakd.demo import run_demo
+    from arcface_cakd.demo import RESULTS, run_demo
 
-    return run_demo(args.out, json_file=args.json)
+    code = run_demo(args.out)
+    write_json(args.json, json.loads(Path(args.out, RESULTS).read_text(encoding="utf-8")))
+    return code

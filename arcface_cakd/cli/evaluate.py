@@ -1,19 +1,19 @@
 """``arcface-cakd evaluate``: how well a model tells people apart, by a protocol."""
 
 import argparse
-import json
 from pathlib import Path
 
+from arcface_cakd.cli.figures import add_json, write_json
 from arcface_cakd.cli.saved_model import load_model
-from arcface_cakd.files import write_text
 
 HELP = "Judge a model by a protocol: .bin pairs by default; `arcface-cakd list protocols`."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
-        "example: arcface-cakd evaluate work_dirs/mbf/model.pt --data faces/\n"
-        "         arcface-cakd evaluate student.onnx --data faces/lfw.bin --json lfw.json"
+        "examples:\n"
+        "  arcface-cakd evaluate work_dirs/mbf/model.pt --data faces/\n"
+        "  arcface-cakd evaluate student.onnx --data faces/lfw.bin --json lfw.json"
     )
     parser.add_argument("model", metavar="MODEL", help="a model.pt, or an exported file")
     parser.add_argument(
@@ -56,7 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="how often people are drawn again for the intervals; 0: no intervals [%(default)s]",
     )
-    parser.add_argument("--json", metavar="FILE", help="write every figure to a file")
+    add_json(parser, "write every figure to a file")
     parser.add_argument("--roc", metavar="FILE.png", help="draw the ROC curves")
 
 
@@ -80,14 +80,13 @@ def run(args: argparse.Namespace) -> None:
     except EvaluationError as error:
         raise EvaluationError(f"{args.model} on {error}") from error
     print(protocol.table(results))
-    if args.json:
-        figures = {
-            "model": args.model,
-            "network": network,
-            "protocol": args.protocol,
-            "sets": {name: result.to_dict() for name, result in results.items()},
-        }
-        write_text(args.json, json.dumps(figures, indent=2) + "\n")
+    figures = {
+        "model": args.model,
+        "network": network,
+        "protocol": args.protocol,
+        "sets": {name: result.to_dict() for name, result in results.items()},
+    }
+    write_json(args.json, figures)
     if args.roc:
         curves = {name: result for name, result in results.items() if hasattr(result, "roc")}
         plot_roc(curves, args.roc, title=args.model)

@@ -1,7 +1,6 @@
 """``arcface-cakd export``: a model as a file for a runtime."""
 
 import argparse
-import json
 import shlex
 from dataclasses import asdict
 from pathlib import Path
@@ -9,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from arcface_cakd import __version__
 from arcface_cakd.cli.evaluate import at_least_0, positive
+from arcface_cakd.cli.figures import add_json, write_json
 from arcface_cakd.cli.saved_model import SavedModel, load_model
-from arcface_cakd.files import write_text
 
 if TYPE_CHECKING:
     from arcface_cakd.export import ExportReport
@@ -21,10 +20,11 @@ HELP = "Write a model for ONNX, LiteRT, ncnn or OpenVINO, after comparing it wit
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
-        "examples: arcface-cakd export model.pt --output mbf.onnx\n"
-        "          arcface-cakd export model.pt --output mbf.ncnn.param\n"
-        "          arcface-cakd export model.pt --output mbf.int8.onnx \\\n"
-        "              --precision int8 --calibrate faces/train.rec --data lfw.bin --max-loss 0.5"
+        "examples:\n"
+        "  arcface-cakd export model.pt --output mbf.onnx\n"
+        "  arcface-cakd export model.pt --output mbf.ncnn.param\n"
+        "  arcface-cakd export model.pt --output mbf.int8.onnx --precision int8 \\\n"
+        "      --calibrate faces/train.rec --data lfw.bin --max-loss 0.5"
     )
     parser.add_argument("model", metavar="MODEL.pt", help="weights, as training writes them")
     parser.add_argument(
@@ -79,7 +79,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="what the file and its model card are to say: license, training_data, data_license, "
         "teacher, teacher_license, or any key of yours",
     )
-    parser.add_argument("--json", metavar="FILE", help="write the comparison to a file")
+    add_json(parser, "write the comparison to a file")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -114,8 +114,7 @@ def run(args: argparse.Namespace) -> None:
     card = write_card(report, model.backbone, about, run_facts(args.model), judge)
     print(_text(report, judge))
     print(f"model card: {card}; to publish both: {_upload(report, card)}")
-    if args.json:
-        write_text(args.json, json.dumps(asdict(report) | _accuracy(judge), indent=2) + "\n")
+    write_json(args.json, asdict(report) | _accuracy(judge))
 
 
 def _accuracy(judge: "Judge | None") -> dict[str, Any]:

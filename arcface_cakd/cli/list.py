@@ -3,10 +3,9 @@
 import argparse
 import ast
 import inspect
-import json
 from collections.abc import Callable
 
-from arcface_cakd.files import write_text
+from arcface_cakd.cli.figures import add_json, write_json
 
 HELP = "List the losses, backbones, protocols or recipes that there are, one line each."
 
@@ -14,7 +13,7 @@ HELP = "List the losses, backbones, protocols or recipes that there are, one lin
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "example: arcface-cakd list losses"
     parser.add_argument("kind", choices=tuple(_LISTS), help="what to list")
-    parser.add_argument("--json", metavar="FILE", help="write the list to a file")
+    add_json(parser, "write the list to a file")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -31,8 +30,7 @@ def run(args: argparse.Namespace) -> None:
         if row.get("needs"):
             line += f" (needs {', '.join(row['needs'])})"
         print(line)
-    if args.json:
-        write_text(args.json, json.dumps(rows, indent=2) + "\n")
+    write_json(args.json, rows)
 
 
 def _losses() -> list[dict]:

@@ -1,12 +1,11 @@
 """``arcface-cakd patch``: apply our edits to a checkout of arcface_torch, check or revert them."""
 
 import argparse
-import json
 import shlex
 import sys
 from dataclasses import asdict
 
-from arcface_cakd.files import write_text
+from arcface_cakd.cli.figures import add_json, write_json
 
 HELP = "Patch a checkout of arcface_torch so that it distils and runs on current versions."
 
@@ -30,9 +29,9 @@ _PLACES = {
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "--check exits with 0 if patched, 3 older, 4 unpatched, 5 partly, 6 foreign; of two sets "
-        "the gravest\ncounts: foreign, then partly, older, unpatched. A block that you mark "
-        "by-hand in the place of\nits checksum is yours: it counts, stays as you wrote it, and "
-        "goes with --revert.\n\n"
+        "the gravest counts: foreign, then partly, older, unpatched. A block that you mark by-hand "
+        "in the place of its checksum is yours: it counts, stays as you wrote it, and goes with "
+        "--revert.\n\n"
         "example: arcface-cakd patch insightface/recognition/arcface_torch"
     )
     parser.add_argument("host", metavar="DIR", help="arcface_torch, or a checkout of insightface")
@@ -51,7 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="copy this recipe into configs/ instead of the default ones; may be repeated",
     )
-    parser.add_argument("--json", metavar="FILE", help="with --check: write the same as data")
+    add_json(parser, "with --check: write the same as data")
     parser.set_defaults(wrong_usage=parser.error)
 
 
@@ -155,8 +154,7 @@ def _check(args: argparse.Namespace) -> int:
         for lack in found.lacks:
             print("\n" + "\n".join(_lacking(found.patch_set.name, lack)))
     state = gravest(outcome.examined)
-    if args.json:
-        write_text(args.json, json.dumps(_figures(outcome, state), indent=2) + "\n")
+    write_json(args.json, _figures(outcome, state))
     return EXIT_CODES[state]
 
 

@@ -23,21 +23,27 @@ def load_model(args: argparse.Namespace) -> SavedModel:
     """The network of ``args.model``: that of the ``model.json`` beside it, or the one named.
 
     Args:
-        args: ``model``, and the options ``network`` and ``embedding_size``, None where not given.
+        args: ``model``, and the options ``network``, ``embedding_size`` and ``json``, None where
+            not given.
 
     Raises:
         ArcfaceCakdError: nobody says the network, an option says another one or another width
-            than ``model.json``, or the weights cannot be read or do not fit.
+            than ``model.json``, or would write over it, or the weights cannot be read or do not
+            fit.
     """
     from arcface_cakd.backbones import embedding_size_of, get_model, read_description
     from arcface_cakd.backbones.weights import copy_weights, read_weights
 
     said = read_description(args.model)
+    beside = Path(args.model).with_suffix(".json")
     if said is None and not args.network:
-        beside = Path(args.model).with_suffix(".json").name
         raise ArcfaceCakdError(
-            f"--network is needed for {args.model}: say which network it is of (no {beside}, "
+            f"--network is needed for {args.model}: say which network it is of (no {beside.name}, "
             "which would, is beside it)"
+        )
+    if said is not None and args.json and Path(args.json).absolute() == beside.absolute():
+        raise ArcfaceCakdError(
+            f"--json {args.json}: this file says what {args.model} is of: name another"
         )
     for option in ("network", "embedding_size"):
         given, found = getattr(args, option), getattr(said, option, None)

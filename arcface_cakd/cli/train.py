@@ -1,10 +1,9 @@
 """``arcface-cakd train``: run the built-in loop."""
 
 import argparse
-import json
 import sys
 
-from arcface_cakd.files import write_text
+from arcface_cakd.cli.figures import add_json, write_json
 
 HELP = "Train a model, or distil one where the config has a cakd entry."
 
@@ -30,7 +29,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force", action="store_true", help="write to an output that holds another run"
     )
-    parser.add_argument("--json", metavar="FILE", help="write the run's figures to FILE")
+    add_json(parser, "write the run's figures to a file")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,13 +50,12 @@ def run(args: argparse.Namespace) -> int:
             return stopped.exit_code
     if not main:
         return 0
-    if args.json:
-        figures = {
-            "output": str(result.output),
-            "global_step": result.global_step,
-            "accuracy": result.metrics,
-        }
-        write_text(args.json, json.dumps(figures, indent=2) + "\n")
+    figures = {
+        "output": str(result.output),
+        "global_step": result.global_step,
+        "accuracy": result.metrics,
+    }
+    write_json(args.json, figures)
     for name, accuracy in result.metrics.items():
         print(f"{name}: accuracy {accuracy:.4f}")
     print(f"{result.output / 'model.pt'}: step {result.global_step}")

@@ -120,6 +120,22 @@ def test_bin_files_are_taken_as_they_are(folder, tmp_path, capsys):
     assert sets["vgg2_fp"] == sets[str(twin)] != sets[str(folder / "lfw.bin")]
 
 
+def test_of_several_folders_each_is_judged_by_what_it_has(tmp_path):
+    has = {"A": ("lfw", "cfp_fp"), "B": ("agedb_30", "lfw", "own"), "C": ("own",)}
+    for folder, names in has.items():
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / f"{name}.bin").touch()
+    a, b, c = (tmp_path / name for name in has)
+
+    def found(*paths, targets=None):
+        return sorted(str(p.relative_to(tmp_path)) for p in find_sets(paths, targets).values())
+
+    usual = ["A/cfp_fp.bin", "A/lfw.bin", "B/agedb_30.bin", "B/lfw.bin"]
+    assert found(a, b) == usual and found(a, b, c) == [*usual, "C/own.bin"]
+    assert found(a, b, c, targets=["own", "cfp_fp"]) == ["A/cfp_fp.bin", "B/own.bin", "C/own.bin"]
+
+
 @pytest.mark.parametrize("suffix", ["", ".bin"])
 def test_a_set_is_found_by_its_own_name(tmp_path, suffix, caplog):
     """In --data, in --targets, and as what there is where none of the usual ones is."""

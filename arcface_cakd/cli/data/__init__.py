@@ -35,7 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
             name,
             help=module.HELP,
             description=module.HELP,
-            epilog=f"example: {module.EXAMPLE}",
+            epilog=f"example:\n  {module.EXAMPLE}",
         )
         action.set_defaults(run_action=module.run)
         module.configure(action)

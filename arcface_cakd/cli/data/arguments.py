@@ -1,10 +1,7 @@
 """Arguments and outputs that several actions share."""
 
 import argparse
-import json
 from pathlib import Path
-
-from arcface_cakd.files import write_text
 
 
 def add_out(parser: argparse.ArgumentParser) -> None:
@@ -32,13 +29,3 @@ def say_what_stays(folder: str | Path) -> None:
     left = sorted(path.name for path in Path(folder).glob("*.bin"))
     if left:
         print(f"{folder}: {', '.join(left)} stay there: copy what you validate on")
-
-
-def add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", metavar="FILE", help="write the figures there")
-
-
-def write_json(path: str | None, figures) -> None:
-    """Write figures to where ``--json`` says, if it says so."""
-    if path:
-        write_text(path, json.dumps(figures, indent=2) + "\n")

@@ -2,7 +2,8 @@
 
 import argparse
 
-from arcface_cakd.cli.data.arguments import add_json, add_no_labels, write_json
+from arcface_cakd.cli.data.arguments import add_no_labels
+from arcface_cakd.cli.figures import add_json, write_json
 
 HELP = "count images, identities and sizes; show some"
 EXAMPLE = "arcface-cakd data inspect dataset/lfw.bin"

@@ -6,7 +6,10 @@ from arcface_cakd.cli.data.arguments import add_out
 from arcface_cakd.cli.evaluate import positive
 
 HELP = "make a data set of procedural faces: training records and verification sets"
-EXAMPLE = "arcface-cakd data synthesize faces --identities 200 --images-per-identity 50 --seed 1"
+EXAMPLE = (
+    "arcface-cakd data synthesize faces --identities 200 \\\n"
+    "      --images-per-identity 50 --seed 1"
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

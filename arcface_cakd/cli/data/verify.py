@@ -2,7 +2,8 @@
 
 import argparse
 
-from arcface_cakd.cli.data.arguments import add_json, add_no_labels, write_json
+from arcface_cakd.cli.data.arguments import add_no_labels
+from arcface_cakd.cli.figures import add_json, write_json
 
 HELP = "read and decode everything; exit 1 and name what is damaged, if anything is"
 EXAMPLE = "arcface-cakd data verify dataset/ --json damage.json"
