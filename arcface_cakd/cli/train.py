@@ -10,12 +10,12 @@ HELP = "Train a model, or distil one where the config has a cakd entry."
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
+        "Exit codes: 0 done, 1 a mistake, 2 wrong usage; stopped by a signal, with a checkpoint to "
+        "go on from: 143 (SIGTERM), 130 (SIGINT), 138 (SIGUSR1), 129 (SIGHUP).\n\n"
         "examples:\n"
         "  arcface-cakd train recipes/demo/demo_student.py --set rec=faces num_epoch=5\n"
         "  torchrun --nproc-per-node 2 -m arcface_cakd train configs/ms1mv3_mbf.py\n"
-        "  arcface-cakd train configs/ms1mv3_mbf.py --set resume=True\n"
-        "exit codes: 0 done, 1 a mistake, 2 wrong usage; stopped by a signal, with a checkpoint\n"
-        "to go on from: 143 (SIGTERM), 130 (SIGINT), 138 (SIGUSR1), 129 (SIGHUP)"
+        "  arcface-cakd train configs/ms1mv3_mbf.py --set resume=True"
     )
     parser.add_argument("config", metavar="CONFIG", help="a config file, or the name of a recipe")
     parser.add_argument(
