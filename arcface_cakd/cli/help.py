@@ -20,8 +20,8 @@ class HelpFormatter(argparse.HelpFormatter):
 class Parser(argparse.ArgumentParser):
     """A parser with that help; so are those of its commands."""
 
-    def __init__(self, *args: Any, formatter_class: type = HelpFormatter, **kwargs: Any):
-        super().__init__(*args, formatter_class=formatter_class, **kwargs)
+    def __init__(self, **settings: Any):
+        super().__init__(**{"formatter_class": HelpFormatter, **settings})
 
 
 def _as_it_is(line: str) -> bool:
