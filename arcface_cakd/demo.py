@@ -19,6 +19,7 @@ from arcface_cakd.engine import load_distiller, read_history, train
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.evaluation import VerificationResult, evaluate_set, format_table, plot_roc
 from arcface_cakd.export import export_model
+from arcface_cakd.extras import extra
 from arcface_cakd.files import write_text
 from arcface_cakd.plots import plot_local_centers, plot_loss_curves
 from arcface_cakd.resources import find_recipe
@@ -88,8 +89,10 @@ def run_demo(
 
     Raises:
         DemoError: ``out`` holds something that is not a demo's.
+        MissingPackageError: matplotlib is not installed.
     """
     start = time.monotonic()
+    extra("matplotlib", "demo", "the demo, for its pictures,")
     out = Path(out)
     _claim(out, made)
     sets = _make_data(out / "data", made)

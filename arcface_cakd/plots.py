@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,6 +12,9 @@ from arcface_cakd.data import as_batch
 from arcface_cakd.distiller import Distiller
 from arcface_cakd.files import atomic_path
 from arcface_cakd.landmarks import ARCFACE_TEMPLATE, CROP_SIZE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LANDMARK_NAMES = ("left eye", "right eye", "nose", "left mouth", "right mouth")
 
@@ -77,9 +81,14 @@ def attention_on_crop(local: LocalFeatures, grid: tuple[int, int], centers: Sequ
     return (maps / peak).cpu().numpy()
 
 
-@torch.no_grad()
 def plot_local_centers(distiller: Distiller, images: np.ndarray, path: str | Path) -> None:
-    """Draw where the local centres look on faces, teacher beside student.
+    """Draw ``local_centers_figure`` into a picture file, whose suffix chooses the format."""
+    _save(local_centers_figure(distiller, images), path)
+
+
+@torch.no_grad()
+def local_centers_figure(distiller: Distiller, images: np.ndarray) -> "Figure":
+    """Where the local centres look on faces, teacher beside student.
 
     A row is a face; for each of the five landmarks, the centre nearest to it, in the teacher
     and in the student. The mark is the centre's own place.
@@ -87,7 +96,6 @@ def plot_local_centers(distiller: Distiller, images: np.ndarray, path: str | Pat
     Args:
         distiller: with URFM.
         images: (B, 112, 112, 3) uint8, RGB.
-        path: where the picture goes.
 
     Raises:
         ValueError: the distiller has no URFM.
@@ -118,7 +126,7 @@ def plot_local_centers(distiller: Distiller, images: np.ndarray, path: str | Pat
                 if row == 0:
                     axis.set_title(f"{name}\n{network}", fontsize="x-small")
     axes[0][0].set_title("face", fontsize="x-small")
-    _save(figure, path)
+    return figure
 
 
 def _save(figure, path: str | Path) -> None:

@@ -17,7 +17,7 @@ from arcface_cakd.cli.help import Parser
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.files import DISK_IS_FULL
 
-COMMANDS = ("demo", "train", "evaluate", "export", "data", "bench", "patch", "list")
+COMMANDS = ("demo", "train", "evaluate", "export", "report", "data", "bench", "patch", "list")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,9 +12,12 @@ from arcface_cakd.engine.errors import (
 )
 from arcface_cakd.engine.journal import read_history
 from arcface_cakd.engine.loop import TrainResult, train
+from arcface_cakd.engine.run_record import RUN_RECORD, read_run_record, recorded_config
+from arcface_cakd.engine.run_settings import run_settings
 from arcface_cakd.engine.validation import check_teacher, validate, validation_sets
 
 __all__ = [
+    "RUN_RECORD",
     "CheckpointError",
     "DivergenceError",
     "EngineError",
@@ -26,6 +29,9 @@ __all__ = [
     "give_centers",
     "load_distiller",
     "read_history",
+    "read_run_record",
+    "recorded_config",
+    "run_settings",
     "train",
     "validate",
     "validation_sets",

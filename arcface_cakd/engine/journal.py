@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from arcface_cakd.engine.training_bar import TrainingBar
+from arcface_cakd.extras import MissingPackageError, extra
 from arcface_cakd.files import open_own, write_text
 
 logger = logging.getLogger("arcface_cakd")
@@ -43,13 +44,11 @@ class Journal:
         self._total = total_steps
         if not active:
             return
-        from torch.utils.tensorboard import SummaryWriter
-
         self._path = Path(output) / METRICS
         if start:
             self.history = read_history(output, last_step=start)
         write_text(self._path, "".join(f"{json.dumps(line)}\n" for line in self.history))
-        self._board = SummaryWriter(str(Path(output) / "tensorboard"), purge_step=start + 1)
+        self._board = _tensorboard(Path(output), start)
         self._bar = TrainingBar(total_steps, start) if sys.stderr.isatty() else None
 
     def __enter__(self) -> "Journal":
@@ -57,7 +56,8 @@ class Journal:
 
     def __exit__(self, *exception) -> None:
         if self._active:
-            self._board.close()
+            if self._board is not None:
+                self._board.close()
             if self._bar is not None:
                 self._bar.close()
 
@@ -112,8 +112,20 @@ class Journal:
         self.history.append(line)
         with open_own(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        for name, value in _scalars(line):
+        for name, value in () if self._board is None else _scalars(line):
             self._board.add_scalar(name, value, line["step"])
+
+
+def _tensorboard(output: Path, start: int) -> Any:
+    """A SummaryWriter; None, which a line says, where TensorBoard is not installed."""
+    try:
+        extra("tensorboard", "tensorboard", "a record for TensorBoard")
+    except MissingPackageError as error:
+        logger.info("%s; %s has every figure", error, METRICS)
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(output / "tensorboard"), purge_step=start + 1)
 
 
 def read_history(output: str | Path, last_step: int | None = None) -> list[dict[str, Any]]:

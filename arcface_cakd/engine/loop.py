@@ -36,6 +36,7 @@ from arcface_cakd.engine.journal import Journal
 from arcface_cakd.engine.meters import Clock, Meter
 from arcface_cakd.engine.preflight import check_apart, check_output
 from arcface_cakd.engine.resuming import with_resume_decided
+from arcface_cakd.engine.run_record import write_run_record
 from arcface_cakd.engine.soundness import unsoundness
 from arcface_cakd.engine.stepping import Stepper
 from arcface_cakd.engine.validation import check_teacher, validate, validation_sets
@@ -134,6 +135,8 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
         )
     if not config.resume:
         set_aside_sets(config.folder)
+    if is_main():
+        write_run_record(config, device, _about(run))
 
     output = config.folder
     last_step = total_steps = start.step + max(batches_left, 0)
@@ -248,6 +251,15 @@ def _on(device: torch.device, item: Any) -> Any:
     if isinstance(item, dict):
         return {name: _on(device, tensor) for name, tensor in item.items()}
     return item if item is None else item.to(device, non_blocking=True)
+
+
+def _about(run: Run) -> dict[str, Any]:
+    """What ``run.json`` says beside config and environment."""
+    return {
+        "images": run.loader.num_images,
+        "classes": run.num_classes,
+        "parameters": sum(p.numel() for p in run.student.parameters()),
+    }
 
 
 def _averages(meter: Meter, names: tuple[str, ...]) -> dict[str, Any]:

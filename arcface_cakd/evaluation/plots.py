@@ -7,6 +7,7 @@ from typing import Protocol
 
 from arcface_cakd.evaluation.errors import EvaluationError
 from arcface_cakd.evaluation.roc import RocCurve
+from arcface_cakd.extras import extra
 from arcface_cakd.files import atomic_path
 
 
@@ -25,7 +26,9 @@ def check_picture(path: str | os.PathLike) -> None:
 
     Raises:
         EvaluationError: it names none.
+        MissingPackageError: matplotlib, which draws, is not installed.
     """
+    extra("matplotlib", "report", f"picture {path}")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     known = FigureCanvasAgg.get_supported_filetypes()
@@ -49,7 +52,7 @@ def plot_roc(
         title: above the picture.
 
     Raises:
-        EvaluationError: see ``check_picture``.
+        EvaluationError, MissingPackageError: see ``check_picture``.
     """
     check_picture(path)
     # Figure itself, not pyplot, which has state and picks a window system.
