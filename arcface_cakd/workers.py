@@ -1,11 +1,16 @@
-"""A function over many jobs in several processes, in order."""
+"""A function over many jobs in several processes or threads, in order."""
 
+import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from itertools import islice
 from multiprocessing import get_context
+from typing import TypeVar
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
 
 
 class Workers:
@@ -39,13 +44,39 @@ class Workers:
 
     def _map(self, function: Callable, jobs: Iterable) -> Iterator:
         assert self._pool is not None
-        jobs = iter(jobs)
-        # Only so many ahead: the writer's pace bounds what waits in memory.
-        waiting = deque(self._pool.submit(function, job) for job in islice(jobs, self._ahead))
-        while waiting:
-            yield waiting.popleft().result()
-            for job in islice(jobs, 1):
-                waiting.append(self._pool.submit(function, job))
+        return _map_ahead(self._pool, function, jobs, self._ahead)
+
+
+def map_in_threads(
+    function: Callable[[Job], Result], jobs: Iterable[Job], ahead: int = 64
+) -> Iterator[Result]:
+    """Map a function over jobs, in order, in a thread for each core.
+
+    For what is done outside of Python's lock, such as decoding JPEG.
+
+    Args:
+        function: called in the threads.
+        jobs: taken in this thread.
+        ahead: results that each thread may have waiting.
+    """
+    cores = os.cpu_count() or 1
+    with ThreadPoolExecutor(cores) as pool:
+        try:
+            yield from _map_ahead(pool, function, jobs, ahead * cores)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _map_ahead(
+    pool: Executor, function: Callable[[Job], Result], jobs: Iterable[Job], ahead: int
+) -> Iterator[Result]:
+    jobs = iter(jobs)
+    # Only so many ahead: the pace of who takes the results bounds what waits in memory.
+    waiting = deque(pool.submit(function, job) for job in islice(jobs, ahead))
+    while waiting:
+        yield waiting.popleft().result()
+        for job in islice(jobs, 1):
+            waiting.append(pool.submit(function, job))
 
 
 def _begin(prepare: Callable | None, arguments: tuple) -> None:

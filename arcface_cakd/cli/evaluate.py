@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
     if args.roc:
         check_picture(args.roc)
     protocol = chosen([Path(path) for path in args.data], args.targets)
-    backbone, network, device = _load(args)
+    backbone, network, device = open_model(args)
     try:
         results = protocol.judge(Embedder(backbone, args.batch_size, device), args.draws)
     except EvaluationError as error:
@@ -108,7 +108,7 @@ def at_least_0(text: str) -> int:
     return number
 
 
-def _load(args: argparse.Namespace):
+def open_model(args: argparse.Namespace):
     """The model, its network (None of an ONNX file), and the device to run it on."""
     from arcface_cakd.evaluation import EvaluationError, OnnxBackbone
     from arcface_cakd.runtimes import ending_of, open_exported

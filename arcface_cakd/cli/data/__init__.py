@@ -17,6 +17,7 @@ ACTIONS = (
     "split",
     "merge",
     "shuffle",
+    "dedupe",
     "renumber",
     "index",
     "inspect",

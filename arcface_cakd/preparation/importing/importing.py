@@ -1,12 +1,8 @@
 """A data set of another format written as records: resumable, the same bytes, the same order."""
 
 import logging
-import os
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +21,7 @@ from arcface_cakd.preparation.record_set import RecordSet
 from arcface_cakd.preparation.rewriting import Written
 from arcface_cakd.preparation.tables import table_field
 from arcface_cakd.progress import track
+from arcface_cakd.workers import map_in_threads
 
 logger = logging.getLogger("arcface_cakd")
 
@@ -32,7 +29,6 @@ Labels = Literal["auto", "numbers", "names"]
 
 UNFINISHED = ".import"
 _SAVE_EVERY = 4096  # samples
-_AHEAD = 64  # images that each core may have waiting
 _NAMED = 20  # bad samples that the log names; the list in the folder has all
 _HOPELESS = 100  # so many bad samples without a good one end an import
 
@@ -120,7 +116,7 @@ class _Import:
         """Write what is not yet written."""
         total = self.source.count()
         left = None if total is None else total - self.seen
-        checked = _checked(self._samples())
+        checked = map_in_threads(_check, self._samples())
         for file, number, sample in track(checked, "importing", left, unit="images"):
             self._add(sample)
             self.file, self.number = file, number + 1
@@ -212,23 +208,8 @@ class _Import:
         self.growing.save({name: getattr(self, name) for name in names})
 
 
-def _checked(
-    samples: Iterable[tuple[int, int, Sample]],
-) -> Iterator[tuple[int, int, Sample]]:
-    """The samples in order, each decoded on one of the cores; what does not decode is a problem."""
-    cores = os.cpu_count() or 1
-    samples = iter(samples)
-    with ThreadPoolExecutor(cores) as pool:  # decoding is without Python's lock
-        waiting = deque(pool.submit(_check, item) for item in islice(samples, _AHEAD * cores))
-        try:
-            while waiting:
-                yield waiting.popleft().result()
-                waiting.extend(pool.submit(_check, item) for item in islice(samples, 1))
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
 def _check(item: tuple[int, int, Sample]) -> tuple[int, int, Sample]:
+    """A sample, decoded to be sure of it; where it does not decode, that is its problem."""
     file, number, sample = item
     if sample.problem is not None:
         return item

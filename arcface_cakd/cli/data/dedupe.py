@@ -1,0 +1,83 @@
+"""``arcface-cakd data dedupe``: images that are there twice."""
+
+import argparse
+
+from arcface_cakd.cli.data.arguments import add_dataset
+from arcface_cakd.cli.evaluate import at_least_0, positive
+
+HELP = "find images that are there twice, and write the set without them"
+EXAMPLE = "arcface-cakd data dedupe dataset/ deduplicated/"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    add_dataset(parser)
+    parser.add_argument(
+        "out", metavar="OUT", nargs="?", help="folder to write to; without it, only look"
+    )
+    parser.add_argument("--force", action="store_true", help="replace a data set in OUT")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument(
+        "--bits",
+        type=at_least_0,
+        default=16,
+        metavar="B",
+        help="how many of 256 bits of a perceptual hash may differ, at most 24 [16]",
+    )
+    how.add_argument("--exact", action="store_true", help="only images of equal pixels")
+    how.add_argument(
+        "--model", metavar="MODEL", help="a model.pt or .onnx file, whose embeddings decide instead"
+    )
+    parser.add_argument("--network", metavar="NAME", help="of a model.pt, where it does not say so")
+    parser.add_argument("--embedding-size", type=positive, metavar="E", help="of a model.pt")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1; default: cuda where there is one")
+    parser.add_argument(
+        "--cosine",
+        type=float,
+        default=0.95,
+        metavar="C",
+        help="from which on embeddings are of nearly the same image [0.95]",
+    )
+    parser.add_argument(
+        "--conflicts",
+        choices=("keep", "first", "drop"),
+        default="keep",
+        help="of the same image under two people: keep both, leave out all but the first, or all",
+    )
+    parser.add_argument("--report", metavar="FILE.tsv", help="write what is alike there, too")
+    parser.set_defaults(pixels=None)
+
+
+def run(args: argparse.Namespace) -> int:
+    from arcface_cakd.preparation.deduplication import REPORT, deduplicate
+
+    embed, device = _embedder(args)
+    found = deduplicate(
+        args.dataset,
+        args.out,
+        bits=None if args.exact else args.bits,
+        embed=embed,
+        cosine=args.cosine,
+        device=device,
+        conflicts=args.conflicts,
+        report=args.report,
+        force=args.force,
+    )
+    left_out = found.same + found.near + found.conflicting
+    print(f"{args.out or args.dataset}: {found}{'' if args.out else ' would be left'}")
+    print(f"  {found.same} images have the pixels of another of the same person")
+    print(f"  {found.near} images are nearly the same as another of the same person")
+    print(f"  {found.conflicts} couples of images are the same or nearly, and of two people")
+    where = args.report or (f"{args.out}/{REPORT}" if args.out else "--report FILE.tsv")
+    print(f"  {left_out} left out; each is named in {where}")
+    return 0
+
+
+def _embedder(args: argparse.Namespace):
+    """What embeds images, None where hashes decide; and where embeddings are compared."""
+    if args.model is None:
+        return None, "cpu"
+    from arcface_cakd.cli.evaluate import open_model
+    from arcface_cakd.evaluation import embed
+
+    backbone, _, device = open_model(args)
+    return (lambda images: embed(backbone, images, device=device)), str(device or "cpu")
