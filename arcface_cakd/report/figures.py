@@ -62,12 +62,29 @@ def figures_csv(figures: Sequence[Figure]) -> str:
 def differing_settings(runs: Sequence[ReportedRun]) -> dict[str, list[str | None]]:
     """The settings in which runs differ: by dotted name, each run's value; None where unset.
 
-    Where a section is another thing in each run, such as ``cakd``, its settings differ one by one.
+    A section that a run has not, such as ``cakd``, is one row; of its settings those stand besides
+    in which the runs that have it differ.
     """
     told = [run.settings for run in runs]
     names = list(dict.fromkeys(name for settings in told for name in settings))
-    rows = {name: [settings.get(name) for settings in told] for name in names}
+    # Where it is off a section is a name by itself; where it is on, its settings have names.
+    sections = [n for n in names if any(other.startswith(f"{n}.") for other in names)]
+    rows: dict[str, list[str | None]] = {}
+    for name in names:
+        if name in sections:
+            rows[name] = [settings.get(name, _section(name, settings)) for settings in told]
+        else:
+            values = [settings.get(name) for settings in told]
+            inside = any(name.startswith(f"{section}.") for section in sections)
+            if not inside or len(set(values) - {None}) > 1:
+                rows[name] = values
     return {name: values for name, values in rows.items() if len(set(values)) > 1}
+
+
+def _section(name: str, settings: Mapping[str, str]) -> str | None:
+    """What a row says of a section that a run has; None where it has none."""
+    count = sum(other.startswith(f"{name}.") for other in settings)
+    return f"on, {count} settings" if count else None
 
 
 def _figures(run: str, protocol: str, name: str, result: Mapping[str, Any]) -> list[Figure]:

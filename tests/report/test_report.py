@@ -89,7 +89,7 @@ def test_the_page_stands_alone_and_takes_no_name_for_markup(page):
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in page.parent.glob("*.png"))
 
 
-def test_what_a_run_was_told_is_kept_and_compared(runs):
+def test_what_a_run_was_told_is_kept_and_compared(runs, tmp_path):
     _, plain, whole = runs
     for folder in (plain, whole):
         config = recorded_config(read_run_record(folder), folder)
@@ -102,8 +102,19 @@ def test_what_a_run_was_told_is_kept_and_compared(runs):
     differing = differing_settings(open_runs([plain, whole]))
     assert differing["lr"] == ["0.05", "0.02"]
     assert differing["save_all_states"] == ["False", "True"]
-    assert differing["cakd.urfm.num_centers"] == [None, "4"]
-    assert not {"batch_size", "seed", "rec"} & differing.keys()
+    settings = sum(name.startswith("cakd.") for name in open_runs([whole])[0].settings)
+    assert differing["cakd"] == ["None", f"on, {settings} settings"]
+    assert settings > 40
+    assert differing.keys() == {"lr", "save_all_states", "cakd"}
+    other = tmp_path / "other"
+    shutil.copytree(whole, other)
+    record = json.loads((other / "run.json").read_text())
+    record["config"]["cakd"]["urfm"]["num_centers"] = 9
+    (other / "run.json").write_text(json.dumps(record))
+    assert differing_settings(open_runs([whole, other])) == {"cakd.urfm.num_centers": ["4", "9"]}
+    differing = differing_settings(open_runs([plain, whole, other]))
+    assert differing["cakd.urfm.num_centers"] == [None, "4", "9"]
+    assert differing.keys() == {"lr", "save_all_states", "cakd", "cakd.urfm.num_centers"}
 
 
 @pytest.mark.parametrize("seed", range(3))
