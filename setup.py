@@ -22,7 +22,7 @@ EXTRAS = {
     "tensorboard": ["tensorboard"],
 }
 TEST = [
-    *["pytest", "pytest-xdist"],
+    *["pytest", "pytest-xdist", "scikit-learn"],
     *EXTRAS["align"],
     *EXTRAS["completion"],
     *EXTRAS["lmdb"],

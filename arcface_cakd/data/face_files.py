@@ -5,19 +5,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
-from PIL import Image, ImageOps
 
 from arcface_cakd.data.bins import decode_face
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.image_files import read_encoded
 from arcface_cakd.data.images import CROP, decode_image
-from arcface_cakd.landmarks import (
-    ARCFACE_TEMPLATE,
-    CROP_SIZE,
-    estimate_similarity,
-    invert_affine,
-)
+from arcface_cakd.landmarks import ARCFACE_TEMPLATE, CROP_SIZE, estimate_similarity
 
 _DECODERS = min(8, os.cpu_count() or 1)
 
@@ -77,8 +72,9 @@ class FaceFiles:
 def align(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """The crop in which five landmarks come nearest to their places in the ArcFace template.
 
-    A similarity transform, bilinear, black beyond the image's border: what arcface_torch's
-    ``eval_ijbc.py`` computes with OpenCV, whose pixels differ by a rounding.
+    A similarity transform, bilinear, black beyond the image's border: the pixels are those of
+    arcface_torch's ``eval_ijbc.py``. Images that are much larger than the crop are no smoother for
+    it, as there.
 
     Args:
         image: uint8 (H, W, 3).
@@ -87,20 +83,8 @@ def align(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     Returns:
         uint8 (112, 112, 3).
     """
-    # The crop's pixel -> the image's, one pixel further: it gets a black border that colours fade
-    # into, where Pillow by itself would break off.
-    matrix = invert_affine(estimate_similarity(landmarks, ARCFACE_TEMPLATE))
-    matrix[:, 2] += 1
-    # Pillow counts from a pixel's corner, on both sides.
-    matrix[:, 2] += 0.5 - 0.5 * matrix[:, :2].sum(axis=1)
-    framed = ImageOps.expand(Image.fromarray(image), 1)
-    aligned = framed.transform(
-        (CROP_SIZE, CROP_SIZE),
-        Image.Transform.AFFINE,
-        tuple(matrix.ravel()),
-        Image.Resampling.BILINEAR,
-    )
-    return np.asarray(aligned)
+    matrix = estimate_similarity(landmarks, ARCFACE_TEMPLATE)
+    return cv2.warpAffine(image, matrix, (CROP_SIZE, CROP_SIZE), borderValue=0.0)
 
 
 def _missing(paths: Sequence[str]) -> list[str]:

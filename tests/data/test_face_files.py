@@ -1,6 +1,8 @@
+import cv2
 import numpy as np
 import pytest
 from helpers.people_faces import crop, photograph, save
+from skimage.transform import estimate_transform
 
 from arcface_cakd.data import DataError
 from arcface_cakd.data.face_files import FaceFiles, align
@@ -35,21 +37,21 @@ def test_aligning_is_a_similarity_bilinear_and_black_beyond_the_border(seed):
     landmarks = landmarks + np.random.default_rng(seed).normal(0, 2, (5, 2))
     found = align(picture, landmarks)
     assert found.shape == (112, 112, 3) and found.dtype == np.uint8
-    assert np.abs(found - aligned_slowly(picture, landmarks)).max() <= 1
+    # OpenCV before 4.11 rounds places to a 32nd of a pixel.
+    assert np.abs(found - aligned_slowly(picture, landmarks)).max() <= 4
     corner = align(picture[60:, 60:], landmarks - 60)  # the crop reaches beyond the picture
     assert (corner == 0).any()
-    assert np.abs(corner - aligned_slowly(picture[60:, 60:], landmarks - 60)).max() <= 1
+    assert np.abs(corner - aligned_slowly(picture[60:, 60:], landmarks - 60)).max() <= 4
 
 
-def test_opencv_aligns_so_too():
-    cv2 = pytest.importorskip("cv2")
-    transform = pytest.importorskip("skimage.transform")
+def test_the_similarity_is_the_hosts():
+    """eval_ijbc.py's, of scikit-image and OpenCV: the very pixels."""
     for seed in range(4):
         picture, landmarks = photograph(crop(seed, 0), seed)
-        similarity = transform.estimate_transform("similarity", landmarks, ARCFACE_TEMPLATE)
+        landmarks = landmarks + np.random.default_rng(seed).normal(0, 2, (5, 2))
+        similarity = estimate_transform("similarity", landmarks, ARCFACE_TEMPLATE)
         theirs = cv2.warpAffine(picture, similarity.params[:2], (112, 112), borderValue=0.0)
-        # OpenCV before 4.11 rounds places to a 32nd of a pixel.
-        assert np.abs(align(picture, landmarks).astype(int) - theirs).max() <= 4
+        assert np.abs(align(picture, landmarks).astype(int) - theirs).max() <= 1
 
 
 def test_files_are_read_by_slices_in_order(tmp_path):

@@ -14,6 +14,7 @@ ACTIONS = (
     "import",
     "pack",
     "pairs",
+    "templates",
     "split",
     "merge",
     "shuffle",
