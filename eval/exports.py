@@ -72,22 +72,26 @@ def main() -> None:
     student = get_model(args.network, num_features=args.embedding_size)
     load_weights(student, args.model)
     judge = Judge(student, [Path(args.data)])
-    rows = exported(student.eval(), faces, judge, args.rounds)
+    rows: dict[str, dict[str, Any]] = {}
+
+    def keep(prefix: str, found: dict[str, dict[str, Any]]) -> None:
+        rows.update({f"{prefix}{label}": row for label, row in found.items()})
+        if args.json:
+            figures = {
+                "date": date.today().isoformat(),
+                "machine": machine(),
+                "network": args.network,
+                "calibrated_on": Path(args.calibrate).name,
+                "judged_on": Path(args.data).name,
+                "rows": rows,
+            }
+            write_text(args.json, json.dumps(figures, indent=1) + "\n")
+
+    keep("", exported(student.eval(), faces, judge, args.rounds))
     for name in args.networks:
-        random = random_network(name, faces)
-        for label, row in exported(random, faces, None, max(3, args.rounds // 10)).items():
-            rows[f"{name}, random weights: {label}"] = row
+        few = exported(random_network(name, faces), faces[:32], None, max(3, args.rounds // 10))
+        keep(f"{name}, random weights: ", few)
     print(table(rows))
-    if args.json:
-        figures = {
-            "date": date.today().isoformat(),
-            "machine": machine(),
-            "network": args.network,
-            "calibrated_on": Path(args.calibrate).name,
-            "judged_on": Path(args.data).name,
-            "rows": rows,
-        }
-        write_text(args.json, json.dumps(figures, indent=1) + "\n")
 
 
 def exported(
