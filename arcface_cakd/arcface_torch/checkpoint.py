@@ -112,6 +112,7 @@ def resume(cfg: Any, rank: int, backbone: nn.Module, partial_fc: nn.Module, amp:
         return
     path = checkpoint_path(cfg.output, rank)
     content = _read(path)
+    logging.info("%s: goes on after step %d", path, content["global_step"])
     kept = content.get("cakd")
     if kept is None:
         logging.warning(

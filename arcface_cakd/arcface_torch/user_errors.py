@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from arcface_cakd.distributed import is_main
 from arcface_cakd.errors import ArcfaceCakdError
+from arcface_cakd.launcher import tell_launcher
 
 
 @contextlib.contextmanager
@@ -14,6 +15,8 @@ def exiting_on_user_error() -> Iterator[None]:
     try:
         yield
     except (ArcfaceCakdError, OSError) as error:
+        message = f"arcface-cakd: error: {error}"
         if is_main():
-            print(f"arcface-cakd: error: {error}", file=sys.stderr)
+            print(message, file=sys.stderr)
+        tell_launcher(message)
         raise SystemExit(1) from None

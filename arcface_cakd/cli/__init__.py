@@ -16,6 +16,7 @@ from arcface_cakd.cli.figures import alone_on_stdout
 from arcface_cakd.cli.help import Parser
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.files import DISK_IS_FULL
+from arcface_cakd.launcher import tell_launcher
 
 COMMANDS = ("demo", "train", "evaluate", "export", "report", "data", "bench", "patch", "list")
 
@@ -115,6 +116,8 @@ def main(argv: list[str] | None = None) -> int:
         if first:
             print(f"arcface-cakd {args.command}: interrupted", file=sys.stderr)
         return 130
+    message = f"arcface-cakd {args.command}: error: {mistake}"
     if first:
-        print(f"arcface-cakd {args.command}: error: {mistake}", file=sys.stderr)
+        print(message, file=sys.stderr)
+    tell_launcher(message)
     return 1

@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from arcface_cakd.cli.figures import add_json, write_json
+from arcface_cakd.launcher import tell_launcher
 
 HELP = "Train a model, or distil one where the config has a cakd entry."
 
@@ -45,8 +46,10 @@ def run(args: argparse.Namespace) -> int:
         try:
             result = train(config)
         except RunStoppedError as stopped:
+            message = f"arcface-cakd train: {stopped}"
             if main:
-                print(f"arcface-cakd train: {stopped}", file=sys.stderr)
+                print(message, file=sys.stderr)
+            tell_launcher(message)
             return stopped.exit_code
     if not main:
         return 0

@@ -140,6 +140,8 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
 
     output = config.folder
     last_step = total_steps = start.step + max(batches_left, 0)
+    if start.step and is_main():
+        logger.info("%s: goes on after step %d of %d", output, start.step, total_steps)
     if stop_after_step is not None:
         last_step = min(max(stop_after_step, start.step), total_steps)
     shares = config.cakd is not None and config.cakd.clipping == "shared"

@@ -322,6 +322,7 @@ def test_a_checkpoint_brings_back_random_numbers_scaler_and_gradients(tmp_path, 
 
 
 def test_a_checkpoint_of_an_unpatched_host_is_used_as_it_is(tmp_path, caplog):
+    caplog.set_level("INFO")
     torch.save({"global_step": 3}, tmp_path / "checkpoint_gpu_0.pt")
     network, partial_fc = nn.Linear(1, 1), PartialFC(ArcFace(), E, CLASSES)
     before = torch.get_rng_state()
@@ -329,6 +330,7 @@ def test_a_checkpoint_of_an_unpatched_host_is_used_as_it_is(tmp_path, caplog):
     cakd.resume(cfg, 0, network, partial_fc, _amp(2.0))
     assert torch.equal(torch.get_rng_state(), before)
     assert "no random state" in caplog.text
+    assert f"{tmp_path / 'checkpoint_gpu_0.pt'}: goes on after step 3" in caplog.text
 
 
 def _checkpoint(folder, network, partial_fc, optimizer):

@@ -124,10 +124,13 @@ def test_a_finished_run_returns_at_once(faces, tmp_path, monkeypatch):
     assert again == first
 
 
-def test_more_epochs_stretch_the_schedule(faces, tmp_path):
+def test_more_epochs_stretch_the_schedule(faces, tmp_path, caplog):
+    caplog.set_level("INFO", logger="arcface_cakd")
     config = small_config(faces, tmp_path, num_epoch=1, save_all_states=True, frequent=1)
     train(config)
+    assert "goes on after" not in caplog.text
     longer = train(dataclasses.replace(config, num_epoch=3, resume=True))
+    assert f"{tmp_path}: goes on after step 9 of 27" in caplog.text
     rates = {line["step"]: line["lr"] for line in longer.history}
     assert longer.global_step == 27
     # Step 10 is the first after the resume: 9 of 27 steps are done.
