@@ -191,7 +191,7 @@ def _window_attention(
         queries,
         keys,
         values,
-        attn_mask=bias,
+        attn_mask=bias.unsqueeze(0),  # of three dimensions it would keep torch from fusing all this
         dropout_p=attn.attn_drop.p if attn.training else 0.0,
         scale=1.0 if _is_v2(attn) else attn.scale,
     )
