@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from arcface_cakd import __version__
+from arcface_cakd.engine.threads import usable_cores
 
 _PACKAGES = ("torch", "timm", "numpy", "torchvision", "pillow", "simplejpeg", "mxnet")
 
@@ -36,13 +37,6 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(terse=True),
         "versions": versions,
     }
-
-
-def usable_cores() -> int:
-    """Logical cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def cpu_name() -> str:

@@ -37,7 +37,8 @@ def alone_in_a_group() -> Iterator[None]:
         with mock.patch.object(dist, "init_process_group", lambda *args, **kwargs: None):
             yield
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def _replacements():

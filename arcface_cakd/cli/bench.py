@@ -17,6 +17,42 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "example: arcface-cakd bench classes --num-classes 100000 --json classes.json"
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
+    step = _action(
+        actions,
+        "step",
+        "a distilling step of the built-in loop, against the parts that it is made of",
+        "arcface-cakd bench step --student mbf --teacher swin_t",
+    )
+    step.add_argument("--student", default="mbf", metavar="NAME", help="[mbf]")
+    step.add_argument(
+        "--teacher", default="swin_t", metavar="NAME", help="one that prompts go into [swin_t]"
+    )
+    step.add_argument("--batch-size", type=positive, default=4, metavar="B", help="[4]")
+
+    loops = _action(
+        actions,
+        "loops",
+        "the whole built-in loop beside arcface_torch's own, and AdaDistill's",
+        "arcface-cakd bench loops --network mbf --arcface-torch DIR",
+    )
+    loops.add_argument(
+        "--network", default="mbf", metavar="NAME", help="trained beside arcface_torch [mbf]"
+    )
+    loops.add_argument("--batch-size", type=positive, default=8, metavar="B", help="[8]")
+    _add_arcface_torch(loops)
+    loops.add_argument(
+        "--adadistill", metavar="DIR", help="a checkout to compare with [$ADADISTILL]"
+    )
+
+    data = _action(
+        actions,
+        "data",
+        "from a record to a training item: the built-in loader, fast_items, arcface_torch's own",
+        "arcface-cakd bench data --arcface-torch DIR",
+    )
+    data.add_argument("--images", type=positive, default=500, metavar="N", help="to make [500]")
+    _add_arcface_torch(data)
+
     classes = _action(
         actions,
         "classes",
@@ -102,6 +138,39 @@ def _latency(args: argparse.Namespace, report) -> None:
         measure_latency(report, models, teacher=teacher, threads=args.threads, rounds=args.rounds)
 
 
+def _step(args: argparse.Namespace, report) -> None:
+    from arcface_cakd.bench.step import measure_step
+
+    measure_step(report, args.student, args.teacher, batch_size=args.batch_size, rounds=args.rounds)
+
+
+def _loops(args: argparse.Namespace, report) -> None:
+    from arcface_cakd.bench.checkouts import find_checkout
+    from arcface_cakd.bench.loops import compare_with_adadistill, compare_with_arcface_torch
+
+    sizes = {"batch_size": args.batch_size, "rounds": args.rounds}
+    arcface_torch = _arcface_torch(args, report)
+    if arcface_torch is not None:
+        compare_with_arcface_torch(report, arcface_torch, args.network, **sizes)
+    adadistill = find_checkout(args.adadistill, "ADADISTILL", "train/train_AdaDistill.py")
+    if adadistill is not None:
+        compare_with_adadistill(report, adadistill, **sizes)
+    else:
+        report.notes.append("not compared with AdaDistill: give --adadistill, or set ADADISTILL")
+
+
+def _data(args: argparse.Namespace, report) -> None:
+    from arcface_cakd.bench.data import measure_data
+
+    measure_data(
+        report,
+        images=args.images,
+        batch_size=min(50, args.images),
+        rounds=args.rounds,
+        arcface_torch=_arcface_torch(args, report),
+    )
+
+
 def _arcface_torch(args: argparse.Namespace, report):
     """The checkout to compare with; where there is none, the report says so."""
     from arcface_cakd.bench.checkouts import find_checkout
@@ -114,7 +183,13 @@ def _arcface_torch(args: argparse.Namespace, report):
     return folder
 
 
-_ACTIONS = {"classes": _classes, "latency": _latency}
+_ACTIONS = {
+    "step": _step,
+    "loops": _loops,
+    "data": _data,
+    "classes": _classes,
+    "latency": _latency,
+}
 
 
 def _action(

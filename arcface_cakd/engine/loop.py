@@ -39,6 +39,7 @@ from arcface_cakd.engine.resuming import with_resume_decided
 from arcface_cakd.engine.run_record import write_run_record
 from arcface_cakd.engine.soundness import unsoundness
 from arcface_cakd.engine.stepping import Stepper
+from arcface_cakd.engine.threads import settle_threads
 from arcface_cakd.engine.validation import check_teacher, validate, validation_sets
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.losses.base import total
@@ -99,6 +100,8 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
     config = with_resume_decided(config)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
+    else:
+        settle_threads()
     with failing_together():
         if is_main():
             check_output(config.folder, resume=bool(config.resume), force=config.force)
