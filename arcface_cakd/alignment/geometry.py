@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from arcface_cakd.arrays import map_array
 from arcface_cakd.config import ConfigError
 from arcface_cakd.landmarks import ARCFACE_TEMPLATE, CROP_SIZE, IMAGE_CENTER
 
@@ -233,12 +234,16 @@ def read_saliency_map(path: str) -> Tensor:
     if not Path(path).is_file():
         raise ConfigError(f"{where}: no such file")
     try:
-        array = np.load(path, allow_pickle=False)
-        values = torch.from_numpy(np.asarray(array, dtype=np.float64))
-    except (ValueError, TypeError, EOFError, OSError, AttributeError) as error:
-        raise ConfigError(f"{where} is no .npy file of numbers: save it with numpy.save") from error
-    if values.dim() != 2 or not values.numel():
-        raise ConfigError(f"{where} has shape {tuple(values.shape)}: it must be (H, W)")
+        array = map_array(path)
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"of {array.dtype}")
+    except ValueError as error:
+        raise ConfigError(
+            f"{where} is no .npy file of numbers ({error}): save it with numpy.save"
+        ) from error
+    if array.ndim != 2 or not array.size:
+        raise ConfigError(f"{where} has shape {array.shape}: it must be (H, W)")
+    values = torch.from_numpy(np.array(array, dtype=np.float64))
     if not values.isfinite().all() or values.min() < 0 or values.max() <= 0:
         raise ConfigError(f"{where} must hold finite numbers >= 0, not all of them 0")
     return values / values.max()

@@ -22,9 +22,11 @@ from arcface_cakd.engine.preflight import (
     check_num_classes,
     check_num_image,
     check_output,
+    hold_output,
     missing_sets,
 )
 from arcface_cakd.errors import ArcfaceCakdError
+from arcface_cakd.locks import FolderInUseError
 
 logger = logging.getLogger("arcface_cakd")
 
@@ -66,6 +68,7 @@ def check_config(cfg: Any) -> None:
         if is_main():
             _check_output(cfg, distills=config is not None)
             _check_data(cfg, config)
+            _hold_output(cfg, distills=config is not None)
 
 
 def check_precision(cfg: Any) -> None:
@@ -108,6 +111,15 @@ def _check_output(cfg: Any, distills: bool) -> None:
     try:
         check_output(cfg.output, resume=cfg.resume, force=bool(cfg.get("force")))
     except ConfigError as error:
+        if distills:
+            raise
+        logger.warning("%s", error)
+
+
+def _hold_output(cfg: Any, distills: bool) -> None:
+    try:
+        hold_output(cfg.output)
+    except FolderInUseError as error:
         if distills:
             raise
         logger.warning("%s", error)

@@ -2,7 +2,9 @@
 
 import hashlib
 import inspect
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,7 +21,7 @@ def weights_digest(network: nn.Module) -> str:
     """
     found = hashlib.sha256()
     if isinstance(network, OnnxTeacher):
-        for path in _onnx_files(Path(network.path)):
+        for path in onnx_files(Path(network.path)):
             with open(path, "rb") as file:
                 while block := file.read(_BLOCK):
                     found.update(block)
@@ -52,14 +54,29 @@ def source_digest(network: nn.Module) -> str:
     return hashlib.sha256("".join(sorted(found)).encode()).hexdigest()
 
 
-def _onnx_files(path: Path) -> list[Path]:
+def _tensors(message: Any) -> Iterator[Any]:
+    """Every tensor of an ONNX file: of the graph, of branches and functions, of attributes."""
+    for _, value in message.ListFields():
+        # A field is a number or text, a message, or several of one kind.
+        items = value if isinstance(value, Iterable) and not isinstance(value, str | bytes) else ()
+        for item in items or (value,):
+            if hasattr(item, "ListFields"):
+                if item.DESCRIPTOR.name == "TensorProto":
+                    yield item
+                else:
+                    yield from _tensors(item)
+            else:
+                break
+
+
+def onnx_files(path: Path) -> list[Path]:
     """An ONNX file, and those that hold its tensors where it does not."""
     import onnx
 
-    graph = onnx.load(path, load_external_data=False).graph
+    model = onnx.load(path, load_external_data=False)
     beside = {
         entry.value
-        for tensor in graph.initializer
+        for tensor in _tensors(model)
         for entry in tensor.external_data
         if entry.key == "location"
     }

@@ -79,10 +79,15 @@ class OnnxModel:
             )
         self._input, self._dtype = inputs[0].name, _DTYPES[inputs[0].type]
         self.batch = inputs[0].shape[0] if isinstance(inputs[0].shape[0], int) else None
+        if self.batch is not None and not 1 <= self.batch <= _LARGEST_BATCH:
+            raise OnnxError(
+                f"model {path} takes batches of {self.batch} images, which must be 1 to "
+                f"{_LARGEST_BATCH}: export it anew"
+            )
         self.pixels: Pixels = "normalised"
         face = torch.linspace(-1, 1, 3 * CROP_SIZE**2).view(1, 3, CROP_SIZE, CROP_SIZE)
         embedding = self(face)
-        if embedding.dim() != 2:
+        if embedding.dim() != 2 or not embedding.numel():
             raise OnnxError(
                 f"model {path} is not a face recognition model: its output must be (N, E), and is "
                 f"{tuple(embedding.shape)} for one image"
@@ -98,14 +103,20 @@ class OnnxModel:
         parts = []
         for part in images.split(size):
             filled = torch.cat([part, part[-1:].expand(size - len(part), -1, -1, -1)])
-            parts.append(self.run(filled)[: len(part)])
+            found = self.run(filled)
+            if found.dim() < 1 or len(found) != len(filled):
+                raise OnnxError(
+                    f"model {self.path} gives {tuple(found.shape)} for {len(filled)} images: its "
+                    "output must be (N, E)"
+                )
+            parts.append(found[: len(part)])
         return torch.cat(parts)
 
     def run(self, images: Tensor) -> Tensor:
         """The embeddings of one batch as it is, whatever ``batch`` says.
 
         Raises:
-            OnnxError: it does not run on a batch of this size.
+            OnnxError: it does not run on a batch of this size, or gives no numbers.
         """
         images = images.detach().to("cpu", torch.float32)
         if self.pixels == "raw":
@@ -117,7 +128,13 @@ class OnnxModel:
             raise OnnxError(
                 f"model {self.path} does not run on {tuple(images.shape)}: {_one_line(error)}"
             ) from error
-        return torch.from_numpy(embeddings).float()
+        kind = getattr(getattr(embeddings, "dtype", None), "kind", type(embeddings).__name__)
+        if kind not in ("f", "i", "u"):
+            raise OnnxError(
+                f"model {self.path} is not a face recognition model: its output must be numbers "
+                f"(N, E), and is of kind {kind!r}"
+            )
+        return torch.from_numpy(embeddings.astype("float32"))
 
     def move(self, providers: Sequence[str | tuple[str, dict]]) -> None:
         """Run it elsewhere from now on, see ``providers``."""
@@ -164,6 +181,7 @@ _DTYPES = {
     "tensor(float16)": torch.float16,
     "tensor(double)": torch.float64,
 }
+_LARGEST_BATCH = 4096  # that a file may insist on: one image is filled up to it
 _RANGES = {"raw": "0..255", "normalised": "[-1, 1]"}
 
 

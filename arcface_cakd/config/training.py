@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import re
 import runpy
 import sys
 import warnings
@@ -80,6 +81,7 @@ class TrainConfig:
         seed: of initial weights, order, flips, augmentation and sampled classes.
         augment: settings of ``Augmentation``, or None.
         num_workers: worker processes that decode.
+        check_records: hold records against ``train.sha256`` when they are read.
         resume: go on from the checkpoint in ``output``; "auto": where there is one.
         force: write to an ``output`` that holds another run.
         save_all_states: keep the checkpoint that resuming needs.
@@ -122,6 +124,7 @@ class TrainConfig:
     seed: int = 2048
     augment: Annotated[dict, Section("augment")] | None = None
     num_workers: Annotated[int, Range(0)] = 2
+    check_records: bool = False
     resume: bool | Literal["auto"] = False
     force: bool = False
     save_all_states: bool = False
@@ -303,13 +306,18 @@ def _override(config: dict, text: str, known: set[str]) -> None:
             f"--set {text}: unknown key {steps[0]!r}; {did_you_mean(steps[0], known)}"
         )
     # What is no literal is a plain string, as a path is.
-    with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+    with (
+        contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore", SyntaxWarning)  # of what is no literal either
+        warnings.simplefilter("ignore", DeprecationWarning)
         value = ast.literal_eval(value)
     place: Any = config
     for done, step in enumerate(steps, start=1):
         where = ".".join(steps[: done - 1])
         if isinstance(place, list):
-            if not step.isdigit() or int(step) >= len(place):
+            if not re.fullmatch("[0-9]{1,9}", step) or int(step) >= len(place):
                 raise ConfigError(f"--set {text}: {where} has entries 0 to {len(place) - 1}")
             at: int | str = int(step)
         elif isinstance(place, dict):

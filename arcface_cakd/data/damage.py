@@ -18,6 +18,7 @@ from arcface_cakd.data.record_layout import MAX_EXACT, image_keys, read_property
 from arcface_cakd.data.records import property_misfit, split
 from arcface_cakd.progress import track
 from arcface_cakd.recordio import RecordIOError, unpack
+from arcface_cakd.recordio.block_digests import BlockDigests, digests_path
 from arcface_cakd.recordio.index import RecordIndex
 from arcface_cakd.recordio.scan import scan
 
@@ -98,6 +99,8 @@ def _verify_records(path: Path) -> Iterator[Damage | None]:
         if path.is_file():
             yield from _verify_unindexed(path)
         return
+    if digests_path(path).is_file():
+        yield from _verify_digests(path)
     index = reader.idx
     assert isinstance(index, RecordIndex)  # whose keys are integers
     keys = index.sorted_keys
@@ -131,6 +134,15 @@ def _verify_records(path: Path) -> Iterator[Damage | None]:
     landmarks = landmarks_of(path)
     if landmarks is not None:
         yield from _verify_landmarks(landmarks, int(announced.sum()))
+
+
+def _verify_digests(path: Path) -> Iterator[Damage]:
+    try:
+        damages = BlockDigests(path).damages()
+    except RecordIOError as error:
+        damages = [error]
+    for error in damages:
+        yield _damage(Path(error.path or path), None, error.offset, error)
 
 
 def _pairs(keys: np.ndarray, flags: np.ndarray) -> Iterator[tuple[int, bool]]:

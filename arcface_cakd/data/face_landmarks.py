@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from arcface_cakd.arrays import map_array
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.record_layout import image_keys
 from arcface_cakd.landmarks import ARCFACE_TEMPLATE, CROP_SIZE
@@ -93,11 +94,11 @@ def find_landmarks(folder: str | os.PathLike) -> Path | None:
 
 def _mapped(path: Path) -> np.ndarray:
     try:
-        landmarks = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"{path}: no .npy file of numbers: save it with numpy.save") from error
-    if not isinstance(landmarks, np.ndarray):
-        raise DataError(f"{path}: an archive of arrays: save the one with numpy.save")
+        landmarks = map_array(path)
+    except ValueError as error:
+        raise DataError(
+            f"{path}: no .npy file of numbers ({error}): save it with numpy.save"
+        ) from error
     if landmarks.dtype != np.float32:
         raise DataError(f"{path}: {landmarks.dtype} instead of float32")
     return landmarks
@@ -108,8 +109,9 @@ def _read_cvlface(path: Path) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # no data, which the shape tells
             table = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
-    except ValueError as error:
-        raise DataError(f"{path}: not the numbers that CVLface writes ({error})") from error
+    except (ValueError, OSError) as error:
+        text = " ".join(str(error).split())[:100]
+        raise DataError(f"{path}: not the numbers that CVLface writes ({text})") from error
     if table.shape[1] not in (11, 16):
         raise DataError(
             f"{path}: {table.shape[1]} columns, or no row: it must have 11, an image's number and "

@@ -32,6 +32,7 @@ def get_dataloader(
     augmentation: Augmentation | None = None,
     num_views: int | None = None,
     labelled: bool = True,
+    checked: bool = False,
 ) -> "FaceLoader":
     """Open a training set.
 
@@ -49,19 +50,24 @@ def get_dataloader(
         num_views: with augmentation, how many views there are of an image: epoch e sees view
             e modulo ``num_views``. None: each epoch its own.
         labelled: whether labels are read; see ``open_images``.
+        checked: whether records are held against ``train.sha256`` when they are read.
 
     Raises:
         RecordIOError: a record file is missing, cut or foreign.
         DataError: no data set, one that is smaller than a global batch, or one without landmarks.
     """
-    images = open_images(rec, num_classes, labelled=labelled)
+    images = open_images(rec, num_classes, labelled=labelled, checked=checked)
     points = FaceLandmarks(rec, len(images)) if landmarks else None
     views = Views(images, seed, augmentation, num_views)
     return FaceLoader(views, batch_size, num_workers, rank, world_size, points)
 
 
 def open_images(
-    folder: str | Path, num_classes: int | None = None, *, labelled: bool = True
+    folder: str | Path,
+    num_classes: int | None = None,
+    *,
+    labelled: bool = True,
+    checked: bool = False,
 ) -> FaceImages:
     """The images of a folder: its record file, if it holds one, else its folders of images.
 
@@ -70,12 +76,19 @@ def open_images(
         num_classes: identities, where the caller knows.
         labelled: whether labels are read. Where not, each is 0, and the images of a folder may
             lie at any depth: all that is below it is one set.
+        checked: whether records are held against ``train.sha256`` when they are read; a folder
+            of images has none.
 
     Raises:
         RecordIOError, DataError: as ``FaceRecords``, ``FaceFolder`` and ``ImageTree``.
     """
     if any((Path(folder) / name).exists() for name in ("train.rec", "train.idx")):
-        return FaceRecords(folder, num_classes, labelled=labelled)
+        return FaceRecords(folder, num_classes, labelled=labelled, checked=checked)
+    if checked:
+        raise DataError(
+            f"{folder}: check_records is for a train.rec, whose train.sha256 it reads: drop it, or "
+            "pack the folder"
+        )
     return FaceFolder(folder, num_classes) if labelled else ImageTree(folder)
 
 

@@ -1,5 +1,6 @@
 """Which records of a file are images, and what ``property`` says of them."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from arcface_cakd.recordio import (
 )
 from arcface_cakd.recordio.index import RecordIndex
 
+_LONGEST_PROPERTY = 4096  # bytes that are looked at
 MAX_EXACT = 2**24  # labels are float32: integers up to here are exact
 
 
@@ -146,12 +148,18 @@ def read_property(folder: Path) -> int | None:
     path = folder / "property"
     if not path.is_file():
         return None
-    text = path.read_text(encoding="utf-8", errors="replace").strip()
-    fields = text.splitlines()[0].split(",") if text else []
     try:
-        identities, *size = (int(field) for field in fields)
-    except ValueError:
-        identities, size = 0, []
-    if identities < 1 or size != [CROP_SIZE, CROP_SIZE]:
+        with open(path, "rb") as file:
+            text = file.read(_LONGEST_PROPERTY).decode("utf-8", "replace").strip()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    line = text.splitlines()[0] if text else ""
+    said = re.fullmatch(rf"\s*([0-9]{{1,18}})\s*,\s*{CROP_SIZE}\s*,\s*{CROP_SIZE}\s*", line)
+    if said is None or int(said[1]) < 1:
         raise DataError(f"{path}: must say 'identities,112,112', says {text[:40]!r}: mend it")
-    return identities
+    if int(said[1]) > MAX_EXACT:
+        raise DataError(
+            f"{path}: says {said[1]} identities, and labels, which are float32, tell at most "
+            f"{MAX_EXACT} apart: mend it"
+        )
+    return int(said[1])

@@ -8,10 +8,11 @@ from arcface_cakd.data.record_layout import MAX_EXACT
 from arcface_cakd.files import write_text
 from arcface_cakd.landmarks import CROP_SIZE
 from arcface_cakd.recordio import IRHeader, MXIndexedRecordIO, pack
+from arcface_cakd.recordio.block_digests import write_digests
 
 
 def write_identity_records(out_dir: str | Path, identities: Iterable[Iterable[bytes]]) -> None:
-    """Write ``train.rec``, ``train.idx`` and ``property``, holding one image at a time.
+    """Write ``train.rec``, its index, its digests and ``property``, holding one image at a time.
 
     Images are the keys 1 to n, identity by identity, with the identity's number as label. Keys
     n + 1 and up are the identities' headers, label [first key, last key + 1]. Key 0, label
@@ -47,13 +48,14 @@ def write_identity_records(out_dir: str | Path, identities: Iterable[Iterable[by
         for key, extent in enumerate(ranges, start=begin):
             writer.write_idx(key, pack(IRHeader(2, extent, key, 0), b""))
         writer.write_idx(0, pack(IRHeader(2, (begin, begin + len(ranges)), 0, 0), b""))
+    write_digests(out / "train.rec")
     write_text(out / "property", property_text(len(ranges)))
 
 
 def write_flat_records(
     out_dir: str | Path, images: Iterable[tuple[bytes, int]], num_classes: int
 ) -> None:
-    """Write ``train.rec``, ``train.idx`` and ``property`` in the order that is given.
+    """Write ``train.rec``, its index, its digests and ``property`` in the order that is given.
 
     As im2rec does: images are the keys 0 to n - 1, and there is no other record.
 
@@ -66,6 +68,7 @@ def write_flat_records(
     with MXIndexedRecordIO(out / "train.idx", out / "train.rec", "w") as writer:
         for key, (encoded, label) in enumerate(images):
             writer.write_idx(key, pack(IRHeader(0, label, key, 0), encoded))
+    write_digests(out / "train.rec")
     write_text(out / "property", property_text(num_classes))
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.labels import LabelSurvey, identity, survey
 from arcface_cakd.data.record_layout import image_keys, read_property
-from arcface_cakd.recordio import MXIndexedRecordIO
+from arcface_cakd.recordio import MXIndexedRecordIO, RecordIOError
+from arcface_cakd.recordio.block_digests import BlockDigests
 from arcface_cakd.recordio.header import HEADER_SIZE
 
 logger = logging.getLogger("arcface_cakd")
@@ -36,6 +37,7 @@ class FaceRecords:
         folder: the data set.
         num_classes: how many identities there are, where the caller knows.
         labelled: whether labels are read; where not, each is 0, whatever the record says.
+        checked: whether records are held against ``train.sha256`` when they are read.
 
     Raises:
         RecordIOError: a file is missing, cut or foreign, or lacks a key that record 0 announces.
@@ -44,10 +46,16 @@ class FaceRecords:
     """
 
     def __init__(
-        self, folder: str | Path, num_classes: int | None = None, *, labelled: bool = True
+        self,
+        folder: str | Path,
+        num_classes: int | None = None,
+        *,
+        labelled: bool = True,
+        checked: bool = False,
     ):
         folder = Path(folder)
         self.path = folder / "train.rec"
+        self.digests = BlockDigests(self.path) if checked else None
         self.reader = MXIndexedRecordIO(folder / "train.idx", self.path, "r")
         self.keys, self.identity_keys = image_keys(self.reader)
         if not len(self.keys):
@@ -68,8 +76,19 @@ class FaceRecords:
             DataError: it is no image record, or its label is not the number of an identity.
         """
         key = int(self.keys[position])
-        encoded, label = split(self.reader.read_idx(key))
+        payload = self.reader.read_idx(key)
+        if self.digests is not None:
+            self._check(key)
+        encoded, label = split(payload)
         return encoded, 0 if self.num_classes is None else identity(label, self.num_classes)
+
+    def _check(self, key: int) -> None:
+        """Hold the record that was just read against its blocks' digests."""
+        assert self.digests is not None
+        begin, end = self.reader.idx[key], self.reader.tell()
+        damage = self.digests.damage(self.reader.mapped(), begin, end)
+        if damage is not None:
+            raise RecordIOError(damage.problem, self.path, key, damage.offset)
 
     def describe(self, position: int) -> str:
         """The place of an image, for messages."""

@@ -268,6 +268,7 @@ def _build_loader(config: TrainConfig) -> FaceLoader:
             augmentation=augmentation,
             num_views=None if config.cakd is None else config.cakd.teacher["cached_views"],
             labelled=config.needs_labels,
+            checked=config.check_records,
         )
 
     # Opened without the config's number, so that it is held against the data set's own before

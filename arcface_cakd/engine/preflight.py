@@ -1,10 +1,14 @@
 """What is looked at before a run begins, in our loop and in arcface_torch's: data and output."""
 
+import atexit
+import contextlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from arcface_cakd.config import ConfigError
+from arcface_cakd.distributed import failing_together, is_main
+from arcface_cakd.locks import FolderLock
 
 logger = logging.getLogger("arcface_cakd")
 
@@ -33,6 +37,39 @@ def check_output(folder: str | Path, *, resume: bool, force: bool) -> None:
         f"output {folder} holds another run ({found.name}): name another output, {goes_on}"
         "or set force=True to write over it"
     )
+
+
+@contextlib.contextmanager
+def held_output(folder: str | Path) -> Iterator[None]:
+    """A run's output as this run's own, held by rank 0; a collective.
+
+    Raises:
+        FolderInUseError: another run writes to it.
+    """
+    lock = None
+    with failing_together():
+        if is_main():
+            lock = FolderLock(folder)
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.release()
+
+
+def hold_output(folder: str | Path) -> None:
+    """Hold a run's output until this process ends, which may have it already.
+
+    Raises:
+        FolderInUseError: another run writes to it.
+    """
+    place = Path(folder).resolve()
+    if place not in _HELD:
+        _HELD[place] = lock = FolderLock(folder)
+        atexit.register(lock.release)
+
+
+_HELD: dict[Path, FolderLock] = {}
 
 
 def check_apart(

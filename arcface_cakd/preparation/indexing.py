@@ -9,6 +9,7 @@ import numpy as np
 from arcface_cakd.files import atomic_path
 from arcface_cakd.progress import track
 from arcface_cakd.recordio import RecordIOError
+from arcface_cakd.recordio.block_digests import renew_index_digest
 from arcface_cakd.recordio.scan import scan
 
 _ID = struct.Struct("<8xQ")  # behind flag and label
@@ -19,7 +20,8 @@ def rebuild_index(rec: str | os.PathLike, idx: str | os.PathLike) -> tuple[int, 
     """Write the index of a record file, from the records themselves.
 
     A record's key is the ``id`` in its header, which im2rec and insightface's tools set to it.
-    Where two have the same, or one has none, keys count from 0 in the order of the file.
+    Where two have the same, or one has none, keys count from 0 in the order of the file. Where
+    there are digests of the two files, the index's is written anew.
 
     Args:
         rec: the ``.rec`` file.
@@ -47,4 +49,5 @@ def rebuild_index(rec: str | os.PathLike, idx: str | os.PathLike) -> tuple[int, 
     keys = ids if by_id else range(len(offsets))
     with atomic_path(idx) as partial, open(partial, "w", encoding="ascii") as file:
         file.writelines(f"{key}\t{offset}\n" for key, offset in zip(keys, offsets, strict=True))
+    renew_index_digest(rec)
     return len(offsets), by_id

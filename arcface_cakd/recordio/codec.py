@@ -6,6 +6,7 @@ an image that is decoded to RGB or grey is turned upright by its EXIF orientatio
 """
 
 import io
+from functools import lru_cache
 
 import numpy as np
 import simplejpeg
@@ -14,6 +15,13 @@ from arcface_cakd.recordio.orientation import exif_orientation, jpeg_orientation
 
 _JPEG = b"\xff\xd8\xff"
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # Pillow's modes of more than 8 bits
+# Of Pillow's formats those of pictures: some others run programs, as PostScript does.
+_FORMATS = (
+    *("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000"),
+    *("PCX", "TGA", "ICO"),
+)
+MAX_PIXELS = 1 << 26
+"""Of an image: no memory is taken for one whose header says more, which few bytes can."""
 _SUFFIXES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG"}
 
 
@@ -26,7 +34,7 @@ def decode_rgb(encoded, out: np.ndarray | None = None, strict: bool = False) -> 
     """Decode an image to RGB.
 
     Args:
-        encoded: bytes-like, any format that Pillow reads.
+        encoded: bytes-like, a picture of a format that Pillow reads.
         out: uint8 (H, W, 3) contiguous, to decode into where the image is an upright JPEG of that
             size.
         strict: refuse a JPEG in which libjpeg sees damage even if all rows can be made up.
@@ -35,11 +43,12 @@ def decode_rgb(encoded, out: np.ndarray | None = None, strict: bool = False) -> 
         uint8 (H, W, 3); shares memory with ``out`` or not.
 
     Raises:
-        ValueError: the image does not decode.
+        ValueError: the image does not decode, or has more than ``MAX_PIXELS``.
     """
     if is_jpeg(encoded):
         orientation = jpeg_orientation(encoded)
         try:
+            _refuse_large(*simplejpeg.decode_jpeg_header(encoded)[:2])
             if orientation == 1:
                 return simplejpeg.decode_jpeg(encoded, "RGB", buffer=out)
             return upright(simplejpeg.decode_jpeg(encoded, "RGB"), orientation)
@@ -56,11 +65,13 @@ def decode(encoded, mode: str | None) -> np.ndarray:
     (H, W, 4) where there is an alpha channel; not turned, save TIFF, which OpenCV turns too.
 
     Raises:
-        ValueError: the image does not decode, or its 32-bit numbers say nothing of their range.
+        ValueError: the image does not decode, has more than ``MAX_PIXELS``, or its 32-bit numbers
+            say nothing of their range.
     """
     if is_jpeg(encoded) and _colourspace(encoded) in ("Gray", "YCbCr"):
         grey = mode == "L" or (mode is None and _colourspace(encoded) == "Gray")
         try:
+            _refuse_large(*simplejpeg.decode_jpeg_header(encoded)[:2])
             image = simplejpeg.decode_jpeg(encoded, "GRAY" if grey else "RGB")
             image = image[..., 0] if grey else image
             return image if mode is None else upright(image, jpeg_orientation(encoded))
@@ -123,6 +134,7 @@ def encode(image: np.ndarray, quality: int = 95, suffix: str = ".jpg") -> bytes:
 
 def _decode_with_pillow(encoded, mode: str | None) -> np.ndarray:
     with _opened(encoded) as image:
+        _refuse_large(image.height, image.width)
         image.load()  # before its EXIF data is known
         if mode is None:
             return _as_stored(image, encoded)
@@ -186,7 +198,7 @@ class _opened:
         from PIL import Image, UnidentifiedImageError
 
         try:
-            self.image = Image.open(io.BytesIO(self.encoded))
+            self.image = Image.open(io.BytesIO(self.encoded), formats=_known_formats())
         except UnidentifiedImageError as error:  # whose own text is a memory address
             raise ValueError("its bytes are of no known image format") from error
         except Exception as error:
@@ -197,6 +209,22 @@ class _opened:
         # Damaged data drives Pillow's decoders into errors of many kinds.
         if isinstance(error, Exception):
             raise ValueError(_one_line(error)) from error
+
+
+@lru_cache(maxsize=1)
+def _known_formats() -> list[str]:
+    """Those that this Pillow has."""
+    from PIL import Image
+
+    Image.init()
+    return [name for name in _FORMATS if name in Image.OPEN]
+
+
+def _refuse_large(height: int, width: int) -> None:
+    if height * width > MAX_PIXELS:
+        raise ValueError(
+            f"its header says {width} x {height} pixels, which are more than {MAX_PIXELS}"
+        )
 
 
 def _colourspace(encoded) -> str | None:

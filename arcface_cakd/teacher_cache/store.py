@@ -17,6 +17,7 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
+from arcface_cakd.arrays import map_array
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.files import open_own, sync, write_text
@@ -66,10 +67,13 @@ def read_index(folder: Path) -> Index | None:
         content = json.loads(path.read_text(encoding="utf-8"))
         content["parts"] = {name: tuple(shape) for name, shape in content["parts"].items()}
         content["grid"] = None if content["grid"] is None else tuple(content["grid"])
-        return Index(**content)
+        index = Index(**content)
+        if not isinstance(index.identity, dict):
+            raise TypeError
+        return index
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CacheError(
             f"{path}: no index of a teacher's cache: delete the folder, or name another in "
             "cakd.teacher.cache"
@@ -134,8 +138,8 @@ def _write_header(file, index: Index, shape: tuple[int, ...]) -> None:
 def _mapped(folder: Path, part: str) -> np.ndarray:
     path = part_path(folder, part)
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        return map_array(path)
+    except ValueError as error:
         raise CacheError(
             f"{path}: missing or cut: delete the folder, and it will be computed anew"
         ) from error

@@ -21,6 +21,7 @@ ACTIONS = (
     "dedupe",
     "renumber",
     "index",
+    "digest",
     "inspect",
     "verify",
 )
