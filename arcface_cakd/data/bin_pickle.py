@@ -35,12 +35,14 @@ def load_plain(data: bytes) -> Any:
         DataError: the pickle asks for anything else, or for more than it has.
         Exception: of any kind, where the pickle is cut or damaged.
     """
-    _check_opcodes(data)
+    end = _check_opcodes(data)
+    if end != len(data):
+        raise DataError(f"there are {len(data) - end} bytes behind the pickle's end: damaged")
     return _plain(_Unpickler(data).load(), levels=3, done={})
 
 
-def _check_opcodes(data: bytes) -> None:
-    """Look through a pickle before any of it is done.
+def _check_opcodes(data: bytes) -> int:
+    """Look through a pickle before any of it is done; where it ends.
 
     Dicts and sets are among what is refused: to hash a tuple of tuples of tuples goes down them
     all, and further than the stack. An unpickler makes room for the highest place in its memo.
@@ -49,12 +51,15 @@ def _check_opcodes(data: bytes) -> None:
         DataError: it has opcodes that no set needs, or numbers its memo beyond what it holds.
         ValueError: it is cut, or an argument is longer than what is left.
     """
-    for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+    end = 0
+    for number, (opcode, argument, place) in enumerate(pickletools.genops(data)):
+        end = (place or 0) + 1
         if opcode.name not in _OPCODES:
             raise DataError(f"the pickle has {opcode.name}, which no set needs: do not trust it")
         puts = opcode.name in ("PUT", "BINPUT", "LONG_BINPUT")
         if puts and not (isinstance(argument, int) and 0 <= argument <= number):
             raise DataError(f"the pickle numbers its {number} steps {argument}: do not trust it")
+    return end  # behind the last opcode, which has no argument
 
 
 class _Unpickler(pickle.Unpickler):

@@ -1,5 +1,6 @@
 """``.bin`` verification sets: pairs of face images, and whether both show one person."""
 
+import hashlib
 import math
 import os
 import pickle
@@ -18,6 +19,8 @@ from arcface_cakd.progress import track
 # What decoded images may take: so many bytes, and so many times those of the file.
 _MOST_DECODED = 1 << 28
 _MOST_GROWTH = 256
+_MARK = b"sha256:"
+_SEAL_SIZE = len(_MARK) + 2 * hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ def write_bin(
 ) -> None:
     """Write a ``.bin`` set that arcface_torch's ``load_bin`` reads, atomically.
 
+    Behind the pickle's end, where no reader looks, stands its SHA-256.
+
     Args:
         path: the file.
         encoded_images: 2P images, pair by pair.
@@ -78,8 +83,9 @@ def write_bin(
         raise DataError(
             f"{path}: {len(encoded)} images are not two for each of {len(issame)} pairs"
         )
-    with atomic_path(path) as partial, open(partial, "wb") as file:
-        pickle.dump((encoded, [bool(same) for same in issame]), file, protocol=4)
+    content = pickle.dumps((encoded, [bool(same) for same in issame]), protocol=4)
+    with atomic_path(path) as partial:
+        partial.write_bytes(content + _seal(content))
 
 
 def load_bin(path: str | os.PathLike) -> tuple[list[bytes], np.ndarray]:
@@ -89,15 +95,15 @@ def load_bin(path: str | os.PathLike) -> tuple[list[bytes], np.ndarray]:
     and lists or arrays of whatever numbers 0 and 1 are: what arcface_torch's own reader takes.
 
     Raises:
-        DataError: no such file, not such a set, or one that would take far more memory than its
-            file.
+        DataError: no such file, not such a set, one that its digest is not of, or one that would
+            take far more memory than its file.
     """
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     try:
-        encoded, issame = load_plain(data)
+        encoded, issame = load_plain(_unsealed(data))
         encoded = _all_as_bytes(encoded)
         issame = [_as_bool(same) for same in issame]
     except DataError as error:
@@ -117,6 +123,20 @@ def load_bin(path: str | os.PathLike) -> tuple[list[bytes], np.ndarray]:
             "enough for: do not trust this file"
         )
     return encoded, np.array(issame, dtype=bool)
+
+
+def _seal(content: bytes) -> bytes:
+    return _MARK + hashlib.sha256(content).hexdigest().encode()
+
+
+def _unsealed(data: bytes) -> bytes:
+    """A set without its digest, held against it where there is one."""
+    content, seal = data[:-_SEAL_SIZE], data[-_SEAL_SIZE:]
+    if not seal.startswith(_MARK):
+        return data
+    if seal != _seal(content):
+        raise DataError("it is not what was written: its SHA-256 is not the one that it carries")
+    return content
 
 
 def pairs_problem(issame: np.ndarray, folds: int = 10) -> str | None:

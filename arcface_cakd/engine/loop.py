@@ -34,7 +34,7 @@ from arcface_cakd.engine.errors import RunStoppedError
 from arcface_cakd.engine.interrupts import Asked, Interrupts
 from arcface_cakd.engine.journal import Journal
 from arcface_cakd.engine.meters import Clock, Meter
-from arcface_cakd.engine.preflight import check_apart, check_output
+from arcface_cakd.engine.preflight import check_apart, check_output, held_output
 from arcface_cakd.engine.resuming import with_resume_decided
 from arcface_cakd.engine.run_record import write_run_record
 from arcface_cakd.engine.soundness import unsoundness
@@ -94,10 +94,16 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
         DivergenceError: a loss or gradient was not finite, or the state was found unsound (see
             ``unsoundness``) when it was to be kept; nothing was saved after it.
         ArcfaceCakdError: the config does not fit the data, the device, the weights or the
-            checkpoint, or ``config.output`` holds another run. Nothing has been written then.
+            checkpoint, or ``config.output`` holds another run, or is another's that runs now.
+            Nothing has been written then.
     """
     device = init_from_env()
     config = with_resume_decided(config)
+    with held_output(config.folder):
+        return _train(config, device, stop_after_step)
+
+
+def _train(config: TrainConfig, device: torch.device, stop_after_step: int | None) -> TrainResult:
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
     else:

@@ -54,6 +54,20 @@ def test_round_trip_and_what_arcface_torch_unpickles(tmp_path):
     assert {type(item) for item in bins} == {bytes} and {type(s) for s in issame} == {bool}
 
 
+def test_every_flipped_bit_of_what_we_write_is_seen(tmp_path):
+    path = tmp_path / "a.bin"
+    write_bin(path, IMAGES, ISSAME)
+    data = path.read_bytes()
+    rng = random.Random(0)
+    ends = range(8 * len(data) - 8 * 75, 8 * len(data), 3)
+    for bit in [*ends, *rng.sample(range(8 * len(data)), 99)]:
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        with pytest.raises(DataError, match=r"a\.bin: (it is not what was written|there are 7)"):
+            load_bin(path)
+
+
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_all_protocols_and_kinds_of_content(tmp_path, protocol):
     path = tmp_path / "a.bin"

@@ -127,7 +127,8 @@ def test_images_are_the_same_bytes_in_the_same_order(kind, tmp_path, pool, capsy
     write_flat_records(plain, zip(pool, LABELS, strict=False), 4)
     for name in ("train.rec", "train.idx", "property"):
         assert (out / name).read_bytes() == (plain / name).read_bytes()
-    assert sorted(path.name for path in out.iterdir()) == ["property", "train.idx", "train.rec"]
+    names = ["property", "train.idx", "train.rec", "train.sha256"]
+    assert sorted(path.name for path in out.iterdir()) == names
     assert verify(out) == (10, [])
     assert main(["data", "import", str(source), str(out)]) == 1
     assert "with --force" in capsys.readouterr().err

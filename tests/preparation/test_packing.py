@@ -20,6 +20,7 @@ def test_the_layout_is_insightfaces(tmp_path):
         "property",
         "train.idx",
         "train.rec",
+        "train.sha256",
     ]
     assert (tmp_path / "out" / "property").read_text() == "3,112,112\n"
     reader = MXIndexedRecordIO(tmp_path / "out/train.idx", tmp_path / "out/train.rec", "r")

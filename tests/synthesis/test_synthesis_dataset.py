@@ -23,6 +23,7 @@ PEOPLE, PICTURES, PAIRS = 3, 2, 20
 FILES = {
     "train.rec",
     "train.idx",
+    "train.sha256",
     "property",
     "train_landmarks.npy",
     "lfw.bin",
