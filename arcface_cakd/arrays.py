@@ -1,6 +1,7 @@
 """Files of arrays from anywhere, numpy's ``.npy``."""
 
 import os
+import warnings
 
 import numpy as np
 
@@ -12,7 +13,9 @@ def map_array(path: str | os.PathLike) -> np.ndarray:
         ValueError: it cannot be read, or holds something else; the text says why, on one line.
     """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)  # of sizes that no number holds
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from error
     except Exception as error:  # damaged heads and archives end in errors of many kinds

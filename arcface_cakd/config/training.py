@@ -22,6 +22,7 @@ VAL_TARGETS = ("lfw", "cfp_fp", "agedb_30")
 """The verification sets that are looked for where nobody names others, as in arcface_torch."""
 
 Count = Annotated[int, Range(1)]
+_SHOWN = 200  # letters of a value that a message repeats
 
 # Keys of arcface_torch's configs/base.py that belong to its own tools; the built-in loop takes
 # such a config as it is and leaves them alone.
@@ -298,6 +299,7 @@ def execute_config(path: Path) -> dict[str, Any]:
 
 def _override(config: dict, text: str, known: set[str]) -> None:
     key, equals, value = text.partition("=")
+    text = " ".join(text.split())[:_SHOWN]  # in messages, which are of one line
     if not equals:
         raise ConfigError(f"--set {text}: write key=value")
     steps = key.strip().split(".")

@@ -141,8 +141,8 @@ def _verify_digests(path: Path) -> Iterator[Damage]:
         damages = BlockDigests(path).damages()
     except RecordIOError as error:
         damages = [error]
-    for error in damages:
-        yield _damage(Path(error.path or path), None, error.offset, error)
+    for damage in damages:
+        yield _damage(Path(damage.path or path), None, damage.offset, damage)
 
 
 def _pairs(keys: np.ndarray, flags: np.ndarray) -> Iterator[tuple[int, bool]]:

@@ -1,5 +1,6 @@
 """The training loop: plain margin softmax, or distillation where there is a ``cakd`` entry."""
 
+import contextlib
 import itertools
 import logging
 from collections.abc import Iterator
@@ -99,11 +100,16 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
     """
     device = init_from_env()
     config = with_resume_decided(config)
-    with held_output(config.folder):
-        return _train(config, device, stop_after_step)
+    with contextlib.ExitStack() as holding:
+        return _train(config, device, stop_after_step, holding)
 
 
-def _train(config: TrainConfig, device: torch.device, stop_after_step: int | None) -> TrainResult:
+def _train(
+    config: TrainConfig,
+    device: torch.device,
+    stop_after_step: int | None,
+    holding: contextlib.ExitStack,
+) -> TrainResult:
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
     else:
@@ -116,6 +122,7 @@ def _train(config: TrainConfig, device: torch.device, stop_after_step: int | Non
             cache = None if config.cakd is None else config.cakd.teacher["cache"]
             check_apart(config.rec, {"output": config.folder, "cakd.teacher.cache": cache})
         sets = validation_sets(config.rec, config.val_targets) if is_main() else {}
+    holding.enter_context(held_output(config.folder))  # nothing has been written so far
     if is_main() and isinstance(run.model, Distiller):
         run.model.announce(logger)
     # The seed makes initial weights equal on ranks that run the same software; this makes sure.

@@ -132,7 +132,8 @@ def _damaged(path: Path, block: Block) -> RecordIOError:
 
 
 def _lines(path: Path, most: int) -> list[str]:
-    lines, start = [], 0
+    lines: list[str] = []
+    start = 0
     try:
         with open(path, "rb") as file:
             left = os.fstat(file.fileno()).st_size
