@@ -323,6 +323,8 @@ def _override(config: dict, text: str, known: set[str]) -> None:
                 raise ConfigError(f"--set {text}: {where} has entries 0 to {len(place) - 1}")
             at: int | str = int(step)
         elif isinstance(place, dict):
+            if hasattr(dict, step):  # an EasyDict takes it for an attribute
+                raise ConfigError(f"--set {text}: {step!r} is the name of no setting")
             at = step
         else:
             raise ConfigError(f"--set {text}: {where} is not an entry")

@@ -211,7 +211,7 @@ def _records(folder: Path) -> list[bytes]:
     """Record files, with what stands in them, all with one index."""
     found = []
     picture = _pictures()[0]
-    for label in (1.0, [1.0, 2.0]):
+    for label in ([3.0, 4.0], [1.0, 2.0]):
         with MXIndexedRecordIO(folder / "train.idx", folder / "train.rec", "w") as writer:
             for key in (1, 2):
                 writer.write_idx(key, pack(IRHeader(0, label, key, 0), picture))
