@@ -1,6 +1,6 @@
 """``labels.tsv``: whose each label of a record set is."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,15 +29,16 @@ class LabelNames:
         return self.names.get(label, str(label))
 
 
-def write_labels(out: str | Path, names: Sequence[str], heading: str) -> None:
+def write_labels(out: str | Path, names: Sequence[str] | Mapping[int, str], heading: str) -> None:
     """Write ``labels.tsv``.
 
     Args:
         out: folder of the data set.
-        names: of label 0, 1 and so on.
+        names: of label 0, 1 and so on; or by label.
         heading: what they are.
     """
-    rows = ((str(label), name) for label, name in enumerate(names))
+    pairs = sorted(names.items()) if isinstance(names, Mapping) else enumerate(names)
+    rows = ((str(label), name) for label, name in pairs)
     write_table(Path(out) / LABELS_FILE, ("label", heading), rows)
 
 

@@ -9,11 +9,13 @@ from pathlib import Path
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.face_landmarks import CVLFACE_FILE, LANDMARKS_FILE
 from arcface_cakd.files import put_in_place, scratch_folder, sync
+from arcface_cakd.preparation.labels_table import LABELS_FILE
 
 logger = logging.getLogger("arcface_cakd")
 
 # Without it no reader takes the folder for a data set: removed first and put in place last.
 _INDEX = "train.idx"
+_OF_A_SET = ("property", LABELS_FILE, "left_out.tsv", "duplicates.tsv")
 
 
 def check_vacant(out: str | Path, force: bool) -> None:
@@ -38,9 +40,10 @@ def whole_set(out: str | Path, force: bool) -> Iterator[Path]:
     """Yield a folder to write all files of a data set to; they appear in ``out`` together.
 
     A new folder appears whole. Where ``out`` is there, the set's files replace those of the same
-    names one by one, the index last; stopped between them, even by a kill, ``out`` has no index
-    and nobody takes it for a data set. If the block raises, ``out`` is left as it was. Other
-    files in ``out`` stay; the log names landmarks of the former set.
+    names one by one, the index last, and tables that only the former set had go; stopped between
+    them, even by a kill, ``out`` has no index and nobody takes it for a data set. If the block
+    raises, ``out`` is left as it was. Other files in ``out`` stay; the log names landmarks of the
+    former set.
 
     Raises:
         DataError: see ``check_vacant``.
@@ -63,6 +66,8 @@ def move_set(written: Path, out: Path) -> None:
         return
     names = sorted(os.listdir(written), key=lambda name: name == _INDEX)
     (out / _INDEX).unlink(missing_ok=True)
+    for name in set(_OF_A_SET) - set(names):
+        (out / name).unlink(missing_ok=True)  # the former set's, and not true of this one
     for name in names:
         put_in_place(written / name, out / name)
     for name in (LANDMARKS_FILE, CVLFACE_FILE):

@@ -5,7 +5,6 @@ from typing import Protocol
 
 import numpy as np
 
-from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.folder import identity_folders
 from arcface_cakd.data.image_files import read_encoded
 from arcface_cakd.data.image_tree import image_tree
@@ -18,7 +17,7 @@ class PairImages(Protocol):
     def __len__(self) -> int: ...
 
     def labels(self) -> np.ndarray:
-        """Whom each image shows, int64 (N,), to draw pairs."""
+        """Whom each image shows, int64 (N,), to draw pairs; -1 where nothing tells it."""
         ...
 
     def find(self, text: str) -> int | None:
@@ -95,11 +94,7 @@ class FolderImages:
         numbers = {
             path: label for label, (_, paths) in enumerate(found.identities) for path in paths
         }
-        if len(numbers) < len(self):
-            raise DataError(
-                f"{self.folder}: {len(self) - len(numbers)} images are in no person's folder"
-            )
-        return np.array([numbers[path] for path in self._paths], dtype=np.int64)
+        return np.array([numbers.get(path, -1) for path in self._paths], dtype=np.int64)
 
     def find(self, text: str) -> int | None:
         name = Path(text)

@@ -59,8 +59,10 @@ def draw_bin(
     """
     out = vacant_bin(out, force)
     images = open_pair_images(dataset)
-    places, issame = draw_pairs(images.labels(), pairs, seed)
-    return _write(out, images, places, issame, [])
+    labels = images.labels()
+    known = np.flatnonzero(labels >= 0)
+    places, issame = draw_pairs(labels[known], pairs, seed)
+    return _write(out, images, known[places], issame, [])
 
 
 def list_bin(

@@ -53,7 +53,6 @@ def shuffle(
         tracked = track(shuffled(), "shuffling", len(order), unit="images")
         write_flat_records(new, tracked, classes)
         if images.names.names:
-            names = [images.names.of(label) for label in range(classes)]
-            write_labels(new, names, images.names.heading)
+            write_labels(new, images.names.names, images.names.heading)
         write_landmarks(new, [images], np.stack([np.zeros_like(order), order], axis=1))
     return Written(len(order), len(people))

@@ -15,4 +15,4 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]
 def table_field(text: str) -> str:
     """A text as it stands in a table: names of files may hold what no text has."""
     text = text.encode("utf-8", "backslashreplace").decode()
-    return text.replace("\t", "\\t").replace("\n", "\\n")
+    return text.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")

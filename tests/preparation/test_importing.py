@@ -19,7 +19,7 @@ from arcface_cakd.data.damage import verify
 from arcface_cakd.data.record_sets import write_flat_records
 from arcface_cakd.preparation.importing.formats import open_source
 from arcface_cakd.preparation.importing.importing import import_set
-from arcface_cakd.preparation.importing.source import in_order
+from arcface_cakd.preparation.importing.source import as_label, in_order
 
 LABELS = [3, 0, 3, 1, 2, 2, 0, 1, 3, 3]
 
@@ -142,7 +142,7 @@ def test_files_come_in_the_order_of_the_command_line(tmp_path, pool):
     assert shown(tmp_path / "out").images == [pool[number] for number in order]
 
 
-NAMES = ["zoe", "adam", "zoe", "7", "eve smith", "adam"]
+NAMES = ["zoe", "adam", "zoe", "7", "eve\u2028smith", "adam"]
 
 
 @pytest.mark.parametrize("kind", ["tar", "parquet", "lmdb"])
@@ -173,6 +173,9 @@ def test_names_of_class_labels_are_kept(tmp_path, pool):
     import_set(open_source([source]), tmp_path / "out")
     assert shown(tmp_path / "out").labels == LABELS
     assert shown(tmp_path / "out").names == dict(enumerate(label["names"]))
+    import_set(open_source([source]), tmp_path / "anew", labels="names")
+    order = ["dan", "ann", "bob", "cleo"]  # as they come
+    assert shown(tmp_path / "anew").names == dict(enumerate(order))
 
 
 class TestStopped:
@@ -384,6 +387,20 @@ def test_names_of_files_come_by_their_numbers(tmp_path):
     names = ["a-10.tar", "a-9.tar", "a-1.tar", "b.tar"]
     found = in_order([tmp_path / name for name in names])
     assert [path.name for path in found] == ["a-1.tar", "a-9.tar", "a-10.tar", "b.tar"]
+
+
+@pytest.mark.parametrize("label", [None, True, 1.5, float("nan"), float("inf"), "", [1]])
+def test_what_is_no_label(label):
+    with pytest.raises(ValueError, match="its label is"):
+        as_label(label)
+
+
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [(3, 3), (3.0, 3), (np.int32(3), 3), (b"3\n", 3), ("-1", -1), ("007", 7), ("3a", "3a")],
+)
+def test_what_is_a_label(value, label):
+    assert as_label(value) == label
 
 
 class TestVerificationSets:

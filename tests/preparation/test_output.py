@@ -47,6 +47,22 @@ def test_other_files_stay_and_the_sets_are_replaced(tmp_path):
     assert contents(tmp_path) == dict.fromkeys(FILES, "new") | {"lfw.bin": "pairs"}
 
 
+def test_what_only_the_former_set_had_goes(tmp_path, caplog):
+    fill(tmp_path, "old")
+    for name in ("left_out.tsv", "duplicates.tsv", "train_landmarks.npy"):
+        (tmp_path / name).write_text("old")
+    with whole_set(tmp_path, True) as folder:
+        (folder / "train.rec").write_text("new")
+        (folder / "train.idx").write_text("new")
+    # Landmarks may be weeks of work: they are named.
+    assert contents(tmp_path) == {
+        "train.rec": "new",
+        "train.idx": "new",
+        "train_landmarks.npy": "old",
+    }
+    assert "train_landmarks.npy: is of the former data set" in caplog.text
+
+
 KILLED = """
 import os, signal, sys
 from arcface_cakd.preparation import output

@@ -89,6 +89,24 @@ def crops(tmp_path):
     return tmp_path / "crops"
 
 
+def test_drawn_from_folders_without_loose_images(tmp_path, capsys):
+    shown = {}
+    for person, image in itertools.product(range(20), range(2)):
+        path = tmp_path / f"crops/{person:02d}/{image}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(jpeg(2 * person + image))
+        shown[jpeg(2 * person + image)] = f"{person:02d}"
+    (tmp_path / "crops/00000.jpg").write_bytes(jpeg(99))
+    out = tmp_path / "mine.bin"
+    assert main(["data", "pairs", str(tmp_path / "crops"), str(out), "--pairs", "40"]) == 0
+    encoded, issame = load(out)
+    names = [shown[image] for image in encoded]
+    couples = [list(couple) for couple in zip(names[0::2], names[1::2], strict=True)]
+    assert issame == [a == b for a, b in couples]
+    lines = (tmp_path / "mine_people.tsv").read_text().splitlines()
+    assert [line.split("\t") for line in lines] == couples
+
+
 SAME = [(person, one, other) for person in range(4) for one, other in ((1, 2), (2, 3))]
 OTHER = [(person, 1, (person + 1) % 4, 3) for person in range(4)]
 PATH = "P_{0}/P_{0}_{1:04d}.jpg".format
@@ -171,6 +189,7 @@ def test_records_are_named_by_their_keys(make_set, tmp_path, pool):
         ("7 9", (("7", "9"), None)),
         ("7 9 1", (("7", "9"), True)),
         ("Ann_Lee 3 12", (("Ann_Lee/Ann_Lee_0003", "Ann_Lee/Ann_Lee_0012"), True)),
+        ("J.R._Lee 1 2", (("J.R._Lee/J.R._Lee_0001", "J.R._Lee/J.R._Lee_0002"), True)),
         ("A 1 B 2", (("A/A_0001", "B/B_0002"), False)),
     ],
 )

@@ -79,7 +79,7 @@ class GrowingRecords:
     def lines(self, name: str) -> list[str]:
         """What was noted."""
         self._files[name].flush()
-        return (self.folder / name).read_text(encoding="utf-8").splitlines()
+        return (self.folder / name).read_bytes().decode("utf-8").split("\n")[:-1]
 
     def save(self, state: dict[str, Any]) -> None:
         """Remember all that was added, and ``state`` with it."""

@@ -184,6 +184,9 @@ class _Import:
         if self.labels == "auto":
             self.labels = "names" if isinstance(label, str) else "numbers"
         if self.labels == "names":
+            known = self.source.label_names
+            if known and isinstance(label, int) and 0 <= label < len(known):
+                label = known[label]
             name = table_field(str(label))
             if name not in self.numbers:
                 self.numbers[name] = len(self.numbers)

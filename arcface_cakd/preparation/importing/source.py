@@ -1,6 +1,7 @@
 """What the readers of other formats have in common."""
 
 import importlib
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -102,7 +103,7 @@ def as_label(value: Any) -> int | str:
     if isinstance(value, bool) or value is None:
         raise ValueError(f"its label is {value}")
     if isinstance(value, float):
-        if value != int(value):
+        if not math.isfinite(value) or value != int(value):
             raise ValueError(f"its label is {value:g}")
         return int(value)
     if isinstance(value, int | np.integer):
