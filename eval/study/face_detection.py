@@ -3,8 +3,12 @@
 import cv2
 import numpy as np
 
-from arcface_cakd.data.images import decode_image
-from arcface_cakd.preparation.align.crops import aligned_crop as crop_face
+from arcface_cakd.landmarks import (
+    ARCFACE_TEMPLATE,
+    CROP_SIZE,
+    estimate_similarity,
+    transform_points,
+)
 from arcface_cakd.preparation.align.faces import chosen
 from arcface_cakd.preparation.align.yunet import Attempt, YuNet
 
@@ -32,7 +36,7 @@ class FaceFinder:
         Returns:
             (5, 2) float32, pixels of the image, in the order of the ArcFace template.
         """
-        image = _bgr(encoded)
+        image = _decoded(encoded)
         faces = self._detector.faces(image)
         return chosen(faces, image.shape[:2], "central")[0].landmarks if faces else None
 
@@ -47,11 +51,14 @@ def aligned_crop(encoded: bytes, landmarks: np.ndarray) -> tuple[bytes, np.ndarr
     Returns:
         the 112 x 112 crop as a JPEG, and (5, 2) float32, the landmarks in its pixels.
     """
-    crop = crop_face(_bgr(encoded), landmarks)
-    # OpenCV's bytes, which the set was first made of, are not those of ``codec.encode``.
-    _, jpeg = cv2.imencode(".jpg", crop.image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-    return jpeg.tobytes(), crop.landmarks
+    # Not the package's crop, which averages where a face is large: the set was made so.
+    matrix = estimate_similarity(landmarks, ARCFACE_TEMPLATE)
+    crop = cv2.warpAffine(_decoded(encoded), matrix, (CROP_SIZE, CROP_SIZE))
+    _, jpeg = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    return jpeg.tobytes(), transform_points(matrix, landmarks).astype(np.float32)
 
 
-def _bgr(encoded: bytes) -> np.ndarray:
-    return np.ascontiguousarray(decode_image(encoded)[..., ::-1])
+def _decoded(encoded: bytes) -> np.ndarray:
+    image = cv2.imdecode(np.frombuffer(encoded, dtype=np.uint8), cv2.IMREAD_COLOR)
+    assert image is not None, "an image of LFW that OpenCV cannot decode"
+    return image

@@ -4,14 +4,17 @@ import cv2
 import numpy as np
 
 from arcface_cakd.synthesis.dataset import training_identity
-from arcface_cakd.synthesis.nuisance import sample_nuisance
+from arcface_cakd.synthesis.nuisance import View, sample_nuisance
 from arcface_cakd.synthesis.render import render
 
 
-def made_face(person: int, picture: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """A frontal face in good light: uint8 (112, 112, 3) RGB, and its landmarks (5, 2) in pixels."""
+def made_face(
+    person: int, picture: int = 0, difficulty: float = 0.2, view: View = "frontal"
+) -> tuple[np.ndarray, np.ndarray]:
+    """A face: uint8 (112, 112, 3) RGB, and its landmarks (5, 2) in pixels."""
     rng = np.random.default_rng([person, picture])
-    image, landmarks = render(training_identity(1, person), sample_nuisance(rng, 0.2, "frontal"))
+    nuisance = sample_nuisance(rng, difficulty, view)
+    image, landmarks = render(training_identity(1, person), nuisance)
     return image, landmarks.astype(np.float64)
 
 
