@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-from helpers.documents import read
 from helpers.photographs import canvas, made_face, placed
 
 from arcface_cakd.cli import main
@@ -41,14 +40,14 @@ def test_photographs_become_a_student(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     draw_photographs(tmp_path / "photos")
     (tmp_path / "student.py").write_text(CONFIG)
-    model, network = "work_dirs/student/model.pt", "--network r10_mini --embedding-size 16"
+    model = "work_dirs/student/model.pt"
     for line in (
         "data align photos crops --workers 1",
         "data pack crops faces",
         "data pairs crops pairs.bin --pairs 20",
         "train student.py",
-        f"evaluate {model} {network} --data pairs.bin --json torch.json",
-        f"export {model} {network} --output student.onnx",
+        f"evaluate {model} --data pairs.bin --json torch.json",
+        f"export {model} --output student.onnx",
         "evaluate student.onnx --data pairs.bin --json onnx.json",
     ):
         assert main(line.split()) == 0, line
