@@ -34,7 +34,7 @@ def shown(folder) -> Shown:
             found.labels.append(int(np.ravel(header.label)[0]))
             found.images.append(image)
     if (folder / "labels.tsv").exists():
-        heading, *rows = (folder / "labels.tsv").read_text().splitlines()
+        heading, *rows = (folder / "labels.tsv").read_text("utf-8").rstrip("\n").split("\n")
         found.heading = heading.split("\t")[1]
         found.names = {int(label): name for label, name in (row.split("\t") for row in rows)}
     if (folder / "train_landmarks.npy").exists():
