@@ -25,9 +25,9 @@ from arcface_cakd.evaluation.uncertainty import DRAWS, interval, person_draws
 from arcface_cakd.registry import PROTOCOLS
 
 FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
-# Intervals are given up to this FAR: further up, each draw would go through every pair.
-_HIGHEST_DRAWN = 1e-3
 _TAIL = 4  # times as many impostors are kept, for in a draw they count by weight
+# At higher FARs of large sets no interval is given: each draw would go through millions of pairs.
+_MOST_KEPT = 500_000
 _WHO = ("1N_gallery_G1", "1N_gallery_G2", "1N_gallery_S1", "1N_gallery_S2", "1N_probe_mixed")
 LAYOUT = "meta/ and loose_crop/ of IJB-B, IJB-C or a set in their layout"
 
@@ -50,7 +50,7 @@ class TemplateVerification:
             false accepts would decide it.
         nearest_tar: TAR by FAR, at the point of the curve whose FAR is nearest: the figures that
             arcface_torch's ``eval_ijbc.py`` prints, and that are published.
-        intervals: of ``tar``, by FAR, up to FAR = 1e-3; people drawn again.
+        intervals: of ``tar``, by FAR, people drawn again; of IJB-B and IJB-C up to FAR = 1e-2.
         roc: the curve; its thresholds are cosines times -1.
     """
 
@@ -162,9 +162,14 @@ def verify_templates(
     """
     scores = pair_scores(units, pairs)
     curve = roc_curve(-scores, issame)
+    tar = {far: curve.tar_at(far) for far in FARS}
     intervals: dict[float, Interval | None] = dict.fromkeys(FARS)
-    if draws:
-        drawn = [far for far in FARS if far <= _HIGHEST_DRAWN]
+    drawn = [
+        far
+        for far, rate in tar.items()
+        if rate is not None and _TAIL * far * curve.negatives <= _MOST_KEPT
+    ]
+    if draws and drawn:
         for far, values in tar_draws(scores, pairs, issame, people, drawn, draws).items():
             intervals[far] = interval(values, "people")
     return TemplateVerification(
@@ -176,7 +181,7 @@ def verify_templates(
         negatives=curve.negatives,
         auc=curve.area(),
         eer=curve.equal_error_rate(),
-        tar={far: curve.tar_at(far) for far in FARS},
+        tar=tar,
         nearest_tar={far: curve.tar_nearest(far) for far in FARS},
         intervals=intervals,
         roc=curve,
