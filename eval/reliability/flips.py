@@ -23,7 +23,7 @@ import torch  # noqa: E402
 from helpers.record_sets import jpeg  # noqa: E402
 from torch import nn  # noqa: E402
 
-from arcface_cakd.backbones import read_weights, save_weights  # noqa: E402
+from arcface_cakd.backbones.weights import read_weights, save_weights  # noqa: E402
 from arcface_cakd.data import write_bin, write_identity_records  # noqa: E402
 from arcface_cakd.data.bins import load_bin  # noqa: E402
 from arcface_cakd.engine.checkpoint_state import read_checkpoint  # noqa: E402
