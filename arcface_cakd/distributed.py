@@ -215,7 +215,9 @@ def all_gather(tensor: Tensor) -> Tensor:
     if ranks == 1:
         return tensor
     joined = tensor.new_empty((ranks * tensor.shape[0], *tensor.shape[1:]))
-    dist.all_gather_into_tensor(joined, tensor.contiguous())
+    # Its name since torch 2.14, which warns of the former one.
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    gather(joined, tensor.contiguous())
     return joined
 
 

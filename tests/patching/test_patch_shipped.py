@@ -1,5 +1,6 @@
 """The patch sets that ship with the package, also against a checkout of the real host."""
 
+import builtins
 import dataclasses
 import json
 import os
@@ -33,6 +34,30 @@ def test_the_shipped_sets_are_well_formed():
     assert [file.path for file in cakd.added] == ["utils/utils_cakd.py"]
     assert not stack.added
     compile(cakd.added[0].text, "utils_cakd.py", "exec")
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_without_mxnet_ours_stands_in_or_is_asked_for(installed):
+    """Every file of the host that imports mxnet, where no mxnet imports."""
+
+    def importing(name, *arguments):
+        absent = ("mxnet",) if installed else ("mxnet", "arcface_cakd")
+        if name.split(".")[0] in absent:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name.split(".")[0])
+        return __import__(name, *arguments)
+
+    _, stack = read_sets()
+    blocks = ["\n".join(edit.lines) for edit in stack.edits]
+    blocks = [block for block in blocks if block.startswith("try:\n    import mxnet as mx")]
+    assert len(blocks) == 4
+    for block in blocks:
+        names = {"__builtins__": {**vars(builtins), "__import__": importing}}
+        if installed:
+            exec(block, names)
+            assert names["mx"].recordio.MXIndexedRecordIO
+        else:
+            with pytest.raises(SystemExit, match="arcface_cakd, which stands in for it"):
+                exec(block, names)
 
 
 def test_a_set_that_changed_has_a_new_version():
