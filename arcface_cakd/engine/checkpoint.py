@@ -18,18 +18,16 @@ from arcface_cakd.distiller import Distiller
 from arcface_cakd.distributed import (
     barrier,
     failing_together,
-    gather_objects,
     is_main,
     rank,
     world_size,
 )
 from arcface_cakd.engine.builders import Run, build_model
+from arcface_cakd.engine.checkpoint_reading import newest_whole, read_own, torn
 from arcface_cakd.engine.checkpoint_sets import (
     best_folder,
     checkpoint_path,
     drop_former,
-    former_folder,
-    former_steps,
     keep_former,
     link_or_copy,
 )
@@ -37,7 +35,6 @@ from arcface_cakd.engine.checkpoint_state import (
     FORMAT,
     check_shapes,
     pending_gradients,
-    read_checkpoint,
     restore_gradients,
     step_of,
 )
@@ -151,7 +148,7 @@ def _write(content: dict[str, Any], partial: Path, path: Path) -> None:
         ) from error
 
 
-def load_checkpoint(run: Run, config: TrainConfig) -> tuple[Position, dict]:
+def load_checkpoint(run: Run, config: TrainConfig) -> tuple[Position, dict[str, Any] | None]:
     """Put ``run`` where this rank's checkpoint left it; a collective.
 
     Learning rate, schedule, loss weights and the like are those of ``config``, which may differ
@@ -159,22 +156,26 @@ def load_checkpoint(run: Run, config: TrainConfig) -> tuple[Position, dict]:
     checkpoint's.
 
     Returns:
-        the position to go on from, and the state of the meter.
+        the position to go on from, and the state of the meter, if any.
 
     A set of which a file is missing or damaged, or whose files are of different steps, is named
     in the log, and the one before is taken, by all ranks.
 
+    Another number of ranks goes on where the images of a step stay as many, and a checkpoint of
+    arcface_torch at its epoch, see ``newest_whole``.
+
     Raises:
         CheckpointError: there is no whole set, or it is of another network, teacher, number of
-            classes or ranks.
+            classes or global batch.
     """
-    content, path = _newest_whole(config.folder)
+    content, path = newest_whole(config.folder, _sharded(run.model))
     with failing_together():
         _check(content, run, config, path)
     run.model.load_state_dict(content["state_dict_backbone"])
     if run.partial_fc is not None:
         run.partial_fc.load_state_dict(content["state_dict_softmax_fc"])
-        run.partial_fc.set_rng_state(content["sampling"])
+        if content["sampling"] is not None:
+            run.partial_fc.set_rng_state(content["sampling"])
     # The settings of the groups (learning rate, weight decay) are the config's.
     groups = run.optimizer.state_dict()["param_groups"]
     state = content["state_optimizer"]["state"]
@@ -182,41 +183,13 @@ def load_checkpoint(run: Run, config: TrainConfig) -> tuple[Position, dict]:
     run.schedule.load_state_dict(content["state_lr_scheduler"])
     if run.scaler is not None and content["state_scaler"] is not None:
         run.scaler.load_state_dict(content["state_scaler"])
-    restore_gradients(_parameters(run), content["gradients"])
-    restore_random_state(content["rng"], run.device)
+    if content["gradients"] is not None:
+        restore_gradients(_parameters(run), content["gradients"])
+    if content["rng"] is not None:
+        restore_random_state(content["rng"], run.device)
     log_changes(content.get("settings"), config, path)
     position = Position(content["epoch"], content["batch"], content["global_step"])
     return position, content["meter"]
-
-
-def _newest_whole(output: Path) -> tuple[dict[str, Any], Path]:
-    """This rank's share of the last set that every rank can read, and its path; a collective."""
-    steps = {step for listed in gather_objects(former_steps(output)) for step in listed}
-    formers = [former_folder(output, step) for step in sorted(steps, reverse=True)]
-    first: UnreadableCheckpointError | None = None
-    for folder in [output, *formers]:
-        path = checkpoint_path(folder, rank())
-        problem, content = None, {}
-        try:
-            content = _read(path)
-        except UnreadableCheckpointError as error:
-            problem = error.problem
-        reports = gather_objects((problem, content.get("global_step")))
-        problem = next((problem for problem, _ in reports if problem is not None), None)
-        if problem is None:
-            problem = _torn([step for _, step in reports], folder)
-        if problem is None:
-            if first is not None:
-                logger.warning(
-                    "%s; going on from step %d, the former checkpoint in %s",
-                    first.problem,
-                    content["global_step"],
-                    folder,
-                )
-            return content, path
-        first = first or UnreadableCheckpointError(problem)
-    assert first is not None  # the output itself is always looked at
-    raise first
 
 
 def load_distiller(config: TrainConfig) -> Distiller:
@@ -238,7 +211,7 @@ def load_distiller(config: TrainConfig) -> Distiller:
     if config.cakd is None:
         raise ConfigError("the config has no cakd entry, without which there is no Distiller")
     path = checkpoint_path(config.folder)
-    content = _read(path)
+    content = read_own(path)
     distiller = build_model(replace(config, resume=True), content["config"]["num_classes"])
     assert isinstance(distiller, Distiller)  # as the config has a cakd entry
     # The network first: where the teacher is random, it is another one for another student.
@@ -255,6 +228,16 @@ def load_distiller(config: TrainConfig) -> Distiller:
     return distiller.eval()
 
 
+def _sharded(model: nn.Module) -> list[str]:
+    """The names, in the state dict, of what losses shard over the ranks."""
+    return [
+        f"{prefix}.{name}"
+        for prefix, module in model.named_modules()
+        if isinstance(module, DistillationLoss)
+        for name in sorted(module.sharded_buffers)
+    ]
+
+
 def _joined_shards(
     distiller: Distiller, content: dict[str, Any], output: str | Path
 ) -> dict[str, Tensor]:
@@ -265,12 +248,7 @@ def _joined_shards(
         content: rank 0's checkpoint.
         output: where those of the other ranks are.
     """
-    names = [
-        f"{prefix}.{name}"
-        for prefix, module in distiller.named_modules()
-        if isinstance(module, DistillationLoss)
-        for name in sorted(module.sharded_buffers)
-    ]
+    names = _sharded(distiller)
     if not names:
         return {}
     ranks, num_classes = content["config"]["ranks"], content["config"]["num_classes"]
@@ -284,15 +262,15 @@ def _joined_shards(
                     f"there is no checkpoint {path}: the run had {ranks} ranks, each of which "
                     f"keeps a share of {names[0]}: put their files together"
                 )
-            content = _read(path)
+            content = read_own(path)
         steps.append(content["global_step"])
         _, count = shard_of(num_classes, number, ranks)
         for name in names:
             if name in content["state_dict_backbone"]:
                 shards[name].append(content["state_dict_backbone"][name][:count])
-    torn = _torn(steps, Path(output))
-    if torn is not None:
-        raise UnreadableCheckpointError(torn)
+    problem = torn(steps, Path(output))
+    if problem is not None:
+        raise UnreadableCheckpointError(problem)
     return {name: torch.cat(parts) for name, parts in shards.items() if parts}
 
 
@@ -316,26 +294,59 @@ def _fingerprint(run: Run, config: TrainConfig) -> dict[str, Any]:
     }
 
 
-def _read(path: Path) -> dict[str, Any]:
-    return read_checkpoint(
-        path,
-        "config",
-        "was not written by this loop (arcface_torch's own hold too little to go on from)",
-    )
-
-
 def _check(content: dict[str, Any], run: Run, config: TrainConfig, path: Path) -> None:
     now, then = _fingerprint(run, config), content["config"]
-    if then["ranks"] != now["ranks"]:
-        raise CheckpointError(
-            f"checkpoint {path} is of a run on {then['ranks']} rank(s), this one has "
-            f"{now['ranks']}: resuming on another number is not supported yet"
+    if then is None:
+        then = _theirs(content, run, now, path)
+    elif then["ranks"] != now["ranks"]:
+        _check_global_batch(then, now, path)
+        say = logger.warning if is_main() else logger.debug
+        say(
+            "%s is of %d rank(s), now %d: class centres are divided anew; BatchNorm and dropout "
+            "make it another run from here",
+            path,
+            then["ranks"],
+            now["ranks"],
         )
+        then = {**then, "ranks": now["ranks"], "batch_size": now["batch_size"]}
     _check_class_centers(bool(content["state_dict_softmax_fc"]), run.partial_fc is not None, path)
     check_fingerprint(then, now, path)
     check_shapes(run.model, content["state_dict_backbone"], path)
     if run.partial_fc is not None:
         check_shapes(run.partial_fc, content["state_dict_softmax_fc"], path)
+
+
+def _check_global_batch(then: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+    """The order of images and the schedule go by the images that a step has over all ranks."""
+    images = then["ranks"] * then["batch_size"]
+    if now["ranks"] * now["batch_size"] == images:
+        return
+    share, rest = divmod(images, now["ranks"])
+    way = f"set batch_size to {share}" if not rest else f"take a number of ranks that {images} has"
+    raise CheckpointError(
+        f"checkpoint {path} is of {then['ranks']} rank(s) with batch_size {then['batch_size']}, "
+        f"{images} images a step, and this run has {now['ranks']} with {now['batch_size']}: {way}, "
+        f"or {START_ANEW}"
+    )
+
+
+def _theirs(content: dict[str, Any], run: Run, now: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What to hold against ``now``: a checkpoint of arcface_torch says little of itself."""
+    here = [len(group["params"]) for group in run.optimizer.param_groups]
+    there = [len(group["params"]) for group in content["state_optimizer"]["param_groups"]]
+    if there != here:
+        raise CheckpointError(
+            f"checkpoint {path} is of another network, or of other groups of parameters: set "
+            f"network and the cakd entry back, or {START_ANEW}"
+        )
+    logger.warning(
+        "%s is arcface_torch's: going on at epoch %d with its weights, optimizer and schedule; "
+        "random numbers begin anew, and images come in this loop's order",
+        path,
+        content["epoch"],
+    )
+    said = (content.get("cakd") or {}).get("fingerprint") or {}
+    return {**now, **said}
 
 
 def _check_class_centers(there: bool, here: bool, path: Path) -> None:
@@ -347,13 +358,3 @@ def _check_class_centers(there: bool, here: bool, path: Path) -> None:
         raise CheckpointError(
             f"checkpoint {path} {wrong}: set the cakd entry back, or {START_ANEW}"
         )
-
-
-def _torn(steps: list[int], folder: Path) -> str | None:
-    """What is wrong where a set's files, by rank, are not of one step."""
-    if len(set(steps)) == 1:
-        return None
-    return (
-        f"the checkpoints in {folder} are of different steps (by rank: "
-        f"{', '.join(map(str, steps))}): they are not of one moment of one run"
-    )

@@ -1,5 +1,7 @@
 """The learning rate over a run: linear warm-up, then polynomial decay to zero."""
 
+from typing import Any
+
 from torch.optim import Optimizer
 
 
@@ -50,11 +52,22 @@ class Schedule:
         self._done += 1
         self._set_rates()
 
-    def state_dict(self) -> dict[str, int]:
-        return {"steps": self._done}
+    def state_dict(self) -> dict[str, Any]:
+        """``steps``, and besides what arcface_torch's scheduler goes on from."""
+        return {
+            "steps": self._done,
+            "last_epoch": self._done,
+            "_step_count": self._done + 1,
+            "base_lrs": self.base_rates,
+            "_last_lr": [group["lr"] for group in self.optimizer.param_groups],
+            "warmup_iters": self.warmup_steps,
+            "total_iters": self.total_steps,
+            "power": 1.0,
+        }
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self._done = state["steps"]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a ``state_dict``, or from that of arcface_torch's scheduler."""
+        self._done = state["steps"] if "steps" in state else state["last_epoch"]
         self._set_rates()
 
     def _set_rates(self) -> None:

@@ -49,6 +49,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
+    for number in SIGNALS:  # nohup and a shell's & have some ignored, and so would the runs
+        signal.signal(number, signal.SIG_DFL)
     with tempfile.TemporaryDirectory() as folder:
         study = Study(Path(folder), random.Random(args.seed))
         figures = {
