@@ -118,6 +118,11 @@ def _read_launch() -> dict[str, int]:
     return values
 
 
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether a collective failed because another rank is gone."""
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _LOST_PEER)
+
+
 @contextlib.contextmanager
 def process_group(backend: str | None = None) -> Iterator[torch.device]:
     """``init_from_env`` for the length of a block; yields the device.
@@ -132,7 +137,7 @@ def process_group(backend: str | None = None) -> Iterator[torch.device]:
     try:
         yield device
     except RuntimeError as error:
-        if world_size() > 1 and any(sign in str(error) for sign in _LOST_PEER):
+        if world_size() > 1 and is_lost_peer(error):
             raise DistributedError(
                 f"rank {rank()} lost its connection to another rank, which failed or was killed: "
                 "see what that one said"

@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from arcface_cakd.arcface_torch.host_distiller import distiller_of
+from arcface_cakd.arcface_torch.other_ranks import divide_anew
 from arcface_cakd.arcface_torch.user_errors import exiting_on_user_error
 from arcface_cakd.distributed import failing_together, is_main
 from arcface_cakd.engine.checkpoint_sets import checkpoint_path
@@ -60,8 +61,8 @@ def check_checkpoint(
 ) -> None:
     """End the program with one line where ``cfg.resume`` asks for a checkpoint that does not fit.
 
-    Called before the host loads it, whose own error would be a page of keys. Nothing where
-    ``cfg.resume`` is false; else a collective.
+    Called before the host loads it, whose own error would be a page of keys. One of another number
+    of ranks is divided anew first. Nothing where ``cfg.resume`` is false; else a collective.
 
     Args:
         cfg: the host's config.
@@ -72,6 +73,8 @@ def check_checkpoint(
     """
     if not cfg.resume:
         return
+    with exiting_on_user_error():
+        divide_anew(cfg.output, cfg.num_classes)
     with exiting_on_user_error(), failing_together():
         path = checkpoint_path(cfg.output, rank)
         content = _read(path)
@@ -125,7 +128,8 @@ def resume(cfg: Any, rank: int, backbone: nn.Module, partial_fc: nn.Module, amp:
         amp.load_state_dict(kept["scaler"])
     if kept["gradients"] is not None:
         restore_gradients(_parameters(backbone, partial_fc), kept["gradients"])
-    restore_random_state(kept["rng"], _device(partial_fc))
+    if kept["rng"] is not None:  # as of a rank that there was not
+        restore_random_state(kept["rng"], _device(partial_fc))
 
 
 def save(content: Any, path: str | os.PathLike) -> None:

@@ -25,6 +25,7 @@ from arcface_cakd.engine.preflight import (
     hold_output,
     missing_sets,
 )
+from arcface_cakd.engine.resuming import goes_on
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.locks import FolderInUseError
 
@@ -58,8 +59,12 @@ def check_config(cfg: Any) -> None:
     too: the host may do with them what it did before. A collective.
 
     Args:
-        cfg: the host's config, an EasyDict. A ``rec`` that is a ``train.rec`` becomes its folder.
+        cfg: the host's config, an EasyDict. ``resume="auto"`` becomes True or False, and a ``rec``
+            that is a ``train.rec`` its folder.
     """
+    with exiting_on_user_error():
+        if cfg.get("resume") == "auto":
+            cfg.resume = goes_on(cfg.output)
     with exiting_on_user_error(), failing_together():
         _check_keys(cfg)
         check_precision(cfg)

@@ -90,6 +90,8 @@ class TrainConfig:
         checkpoint_minutes: minutes between checkpoints, besides those; None: no more.
         keep_checkpoints: how many stay, the newest among them.
         keep_best: keep also the one that does best on the first validation set.
+        rank_timeout: seconds that a rank may give no sign of life, or not come to a step in which
+            others wait, before the run ends.
         val_targets: names of the .bin sets in ``rec`` to validate on.
         verbose: steps between validations.
         frequent: steps between log lines.
@@ -133,6 +135,7 @@ class TrainConfig:
     checkpoint_minutes: Annotated[float, Range(above=0)] | None = None
     keep_checkpoints: Count = 2
     keep_best: bool = True
+    rank_timeout: Annotated[float, Range(above=0)] = 600.0
     val_targets: tuple[str, ...] = VAL_TARGETS
     verbose: Count = 2000
     frequent: Count = 10

@@ -4,7 +4,9 @@ One file per rank, ``checkpoint_gpu_<rank>.pt``, with arcface_torch's keys and m
 builtins only, so that ``torch.load`` reads it under ``weights_only=True``.
 """
 
+import errno
 import logging
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,16 +29,14 @@ from arcface_cakd.engine.checkpoint_reading import newest_whole, read_own, torn
 from arcface_cakd.engine.checkpoint_sets import (
     best_folder,
     checkpoint_path,
-    drop_former,
-    keep_former,
     link_or_copy,
+    replace_newest,
 )
 from arcface_cakd.engine.checkpoint_state import (
     FORMAT,
     check_shapes,
     pending_gradients,
     restore_gradients,
-    step_of,
 )
 from arcface_cakd.engine.class_means import CENTERS_FILE, kept_centers
 from arcface_cakd.engine.errors import (
@@ -94,12 +94,16 @@ def save_checkpoint(
     content = _content(run, config, position, meter)
     path = checkpoint_path(config.folder, rank())
     best_path = checkpoint_path(best_folder(config.folder), rank())
+    with failing_together():
+        if is_main() and not config.folder.is_dir():  # or it would come back without its log
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), config.output)
     if newest:
-        with atomic_path(path) as partial, failing_together():
-            _write(content, partial, path)
-            keep_former(config.folder, step_of(path) if path.is_file() else None)
-        barrier()
-        drop_former(config.folder, position.step, config.keep_checkpoints - 1)
+        replace_newest(
+            config.folder,
+            lambda partial: _write(content, partial, path),
+            position.step,
+            config.keep_checkpoints,
+        )
     if best:
         with failing_together():
             if newest:

@@ -9,10 +9,18 @@ its files over those.
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from arcface_cakd.distributed import is_main, local_rank, rank, world_size
+from arcface_cakd.distributed import (
+    barrier,
+    failing_together,
+    is_main,
+    local_rank,
+    rank,
+    world_size,
+)
+from arcface_cakd.engine.checkpoint_state import step_of
 from arcface_cakd.files import atomic_path
 
 FOLDER = "checkpoints"
@@ -47,37 +55,45 @@ def holds_checkpoint(output: str | Path) -> bool:
     return any(True for files in (_files(Path(output)), *former) for _ in files)
 
 
-def keep_former(output: str | Path, step: int | None) -> None:
-    """Let the newest set be a former one too, before it is replaced: this rank's share of it.
+def replace_newest(
+    output: str | Path, write: Callable[[Path], None], step: int, keep: int = 2
+) -> None:
+    """Write the newest set, this rank's file of it, and let the one before be a former one.
 
-    Rank 0 sees also to files of ranks that there are no more.
+    No rank's file appears before all are written and the set before is kept under its own name,
+    so that a kill between two ranks' files, which leaves them at different steps, loses nothing.
+    A collective.
 
     Args:
         output: of the run.
-        step: of the newest set; None where it cannot be read: then it is not worth keeping.
+        write: writes this rank's file to the path that it is given.
+        step: of the set.
+        keep: how many sets stay, with this one. Sets of later steps are of a run that went
+            another way from here: they go.
     """
-    if step is None:
-        return
-    numbers = {rank()} | (_stale_ranks(output) if is_main() else set())
-    for number in numbers:
+    path = checkpoint_path(output, rank())
+    with atomic_path(path) as partial, failing_together():
+        write(partial)
+        _keep_former(output, step)
+        # Here all files are written.
+    barrier()
+    _drop_former(output, step, keep - 1)
+
+
+def _keep_former(output: str | Path, step: int) -> None:
+    """Rank 0 sees also to files of ranks that there are no more."""
+    for number in {rank()} | (_stale_ranks(output) if is_main() else set()):
         path = checkpoint_path(output, number)
-        if path.is_file():
-            link_or_copy(path, checkpoint_path(former_folder(output, step), number))
+        former = step_of(path) if path.is_file() else None
+        if former is not None:  # a damaged one is not worth keeping
+            link_or_copy(path, checkpoint_path(former_folder(output, former), number))
 
 
-def drop_former(output: str | Path, step: int, keep: int) -> None:
-    """Remove this rank's files of former sets beyond the last ``keep``, and of ranks that are gone.
-
-    Args:
-        output: of the run.
-        step: of the newest set. Sets of later steps are of a run that went another way from
-            here: they go too.
-        keep: how many former sets stay.
-    """
+def _drop_former(output: str | Path, step: int, keep: int) -> None:
     if is_main():
         for number in _stale_ranks(output):
             checkpoint_path(output, number).unlink(missing_ok=True)
-    earlier = sorted(former for former in former_steps(output) if former < step)
+    earlier = sorted(former for former in former_steps(output) if former <= step)
     stay = set(earlier[len(earlier) - keep :] if keep else ())
     for former in set(former_steps(output)) - stay:
         folder = former_folder(output, former)

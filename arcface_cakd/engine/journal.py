@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from arcface_cakd.engine.board import Board
 from arcface_cakd.engine.training_bar import TrainingBar
 from arcface_cakd.extras import MissingPackageError, extra
 from arcface_cakd.files import open_own, write_text
@@ -113,19 +114,17 @@ class Journal:
         with open_own(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         for name, value in () if self._board is None else _scalars(line):
-            self._board.add_scalar(name, value, line["step"])
+            self._board.add(name, value, line["step"])
 
 
-def _tensorboard(output: Path, start: int) -> Any:
-    """A SummaryWriter; None, which a line says, where TensorBoard is not installed."""
+def _tensorboard(output: Path, start: int) -> Board | None:
+    """What records for TensorBoard; None, which a line says, where TensorBoard is not installed."""
     try:
         extra("tensorboard", "tensorboard", "a record for TensorBoard")
     except MissingPackageError as error:
         logger.info("%s; %s has every figure", error, METRICS)
         return None
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(output / "tensorboard"), purge_step=start + 1)
+    return Board(output / "tensorboard", purge_step=start + 1)
 
 
 def read_history(output: str | Path, last_step: int | None = None) -> list[dict[str, Any]]:

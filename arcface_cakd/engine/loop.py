@@ -32,6 +32,7 @@ from arcface_cakd.engine.class_means import give_centers
 from arcface_cakd.engine.divergence import DivergenceGuard
 from arcface_cakd.engine.due import due as what_is_due
 from arcface_cakd.engine.errors import RunStoppedError
+from arcface_cakd.engine.faults import said_in_one_line
 from arcface_cakd.engine.interrupts import Asked, Interrupts
 from arcface_cakd.engine.journal import Journal
 from arcface_cakd.engine.meters import Clock, Meter
@@ -42,6 +43,7 @@ from arcface_cakd.engine.soundness import unsoundness
 from arcface_cakd.engine.stepping import Stepper
 from arcface_cakd.engine.threads import settle_threads
 from arcface_cakd.engine.validation import check_teacher, validate, validation_sets
+from arcface_cakd.engine.watchdog import Watchdog
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.losses.base import total
 from arcface_cakd.teacher_cache import open_cache
@@ -166,13 +168,16 @@ def _train(
     position = start
     asked = Asked()
     with (
+        said_in_one_line(config),
         Journal(output, total_steps, start.step, active=is_main()) as journal,
         Interrupts(device, config.checkpoint_minutes) as interrupts,
+        Watchdog(config.rank_timeout) as watchdog,
     ):
         clock = Clock(config.batch_size * world_size())
         batches = _batches(run.loader, start, config.num_epoch)
         for position, (images, *others) in itertools.islice(batches, last_step - start.step):
             step = position.step
+            watchdog.tick()
             due = what_is_due(config, position, len(run.loader), last_step, total_steps)
             # On a GPU, to look at a value is to wait for it: where we wait anyway, and so often
             # that a signal is not left waiting.

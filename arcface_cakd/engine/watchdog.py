@@ -1,0 +1,158 @@
+"""Ends a run of several ranks when one of them is gone, stopped or stuck, and names it.
+
+Without it the others wait in a collective for as long as its backend does, half an hour under
+gloo, and say nothing of whom they waited for.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+import torch.distributed as dist
+
+from arcface_cakd.distributed import DistributedError, barrier, is_lost_peer, rank, world_size
+
+logger = logging.getLogger("arcface_cakd")
+
+_LONGEST_PAUSE = 2.0  # seconds between two signs of life
+
+
+class Signs:
+    """When each rank was last heard of, by this process's clock.
+
+    Args:
+        ranks: how many there are.
+        seconds: how long one may be silent, or behind.
+    """
+
+    def __init__(self, ranks: int, seconds: float):
+        self._seconds = seconds
+        self._beats, self._steps = [-1] * ranks, [-1] * ranks
+        self._heard, self._moved = [0.0] * ranks, [0.0] * ranks
+
+    def hear(self, now: float, beats: Sequence[int], steps: Sequence[int]) -> None:
+        """Take each rank's count of signs of life, and the step that it has come to."""
+        for number, (beat, step) in enumerate(zip(beats, steps, strict=True)):
+            if beat != self._beats[number]:
+                self._beats[number], self._heard[number] = beat, now
+            if step != self._steps[number]:
+                self._steps[number], self._moved[number] = step, now
+
+    def silent(self, now: float, seconds: float | None = None) -> list[int]:
+        """The ranks that gave no sign for so long: killed, stopped, or their machine is gone."""
+        limit = self._seconds if seconds is None else seconds
+        return [number for number, heard in enumerate(self._heard) if now - heard > limit]
+
+    def behind(self, now: float) -> list[int]:
+        """The ranks that live, and for so long have not come to the step where others wait."""
+        latest = max(self._steps)
+        return [
+            number
+            for number, moved in enumerate(self._moved)
+            if self._steps[number] < latest and now - moved > self._seconds
+        ]
+
+
+class Watchdog:
+    """Gives signs of life while it is entered, and watches for those of the others.
+
+    With one rank it does nothing. To enter it with several is a collective.
+
+    Args:
+        seconds: how long a rank may give no sign, or not come to a step that others wait in.
+    """
+
+    def __init__(self, seconds: float):
+        self._pause = min(seconds / 4, _LONGEST_PAUSE)
+        self._seconds = seconds
+        self._beat = self._step = 0
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> "Watchdog":
+        if world_size() > 1:
+            self._signs = Signs(world_size(), self._seconds)
+            # There is no public way to a group's store, which outlives any of its ranks under
+            # torchrun. A connection of its own: another thread may wait in the group's.
+            store = dist.distributed_c10d._get_default_store()
+            self._store = store.clone() if hasattr(store, "clone") else store
+            self._give_sign()
+            barrier()
+            self._thread = threading.Thread(target=self._watch, daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._thread is None:
+            return
+        if error is None or not is_lost_peer(error):
+            self._ended.set()
+            self._thread.join()
+            return
+        # Those that still live go on giving signs for as long as this.
+        time.sleep(4 * self._pause)
+        silent = self._signs.silent(time.monotonic(), 3 * self._pause)
+        self._ended.set()
+        if silent:
+            text = f"{_named(silent)} was killed or lost; the others ended"
+            if rank() == _speaker(silent) != 0:
+                logger.error("rank %d: %s", rank(), text)
+            raise DistributedError(text) from error
+
+    def tick(self) -> None:
+        """This rank has come to its next step."""
+        self._step += 1
+
+    def _watch(self) -> None:
+        while not self._ended.wait(self._pause):
+            try:
+                self._give_sign()
+                self._listen()
+            except (RuntimeError, OSError):
+                # Who holds the store (rank 0, or torchrun) is gone: its group says so.
+                return
+            now = time.monotonic()
+            silent, behind = self._signs.silent(now), self._signs.behind(now)
+            if silent or behind:
+                what = "has given no sign of life" if silent else "has not come to the next step"
+                found = silent or behind
+                self._end(found, f"{_named(found)} {what} for {self._seconds:g} s (rank_timeout)")
+
+    def _give_sign(self) -> None:
+        self._beat += 1
+        self._store.set(_key(rank()), f"{self._beat} {self._step}")
+
+    def _listen(self) -> None:
+        said = [self._store.get(_key(number)).split() for number in range(world_size())]
+        self._signs.hear(time.monotonic(), [int(b) for b, _ in said], [int(s) for _, s in said])
+
+    def _end(self, found: list[int], text: str) -> None:
+        """End this process: its main thread waits in a collective, where nothing reaches it."""
+        if rank() == _speaker(found):
+            logger.error(
+                "rank %d: %s: the run ends; resume goes on from its checkpoint", rank(), text
+            )
+            for handler in logging.getLogger().handlers:
+                handler.flush()
+        os._exit(1)
+
+
+def _speaker(found: list[int]) -> int:
+    """The first rank that is not one of those; nobody where all are."""
+    return next((number for number in range(world_size()) if number not in found), -1)
+
+
+def _named(found: list[int]) -> str:
+    return "rank " + ", ".join(map(str, found))
+
+
+def _key(number: int) -> str:
+    return f"arcface_cakd/watchdog/{number}"
