@@ -1,5 +1,6 @@
 """What befalls a run is one true line that says what to do."""
 
+import errno
 import os
 import shutil
 import signal
@@ -89,18 +90,38 @@ def test_errors_of_other_places_go_through(faces, tmp_path):
             raise error
 
 
-def test_a_run_does_without_tensorboard(tmp_path, caplog, capsys):
-    hook = threading.excepthook
+def test_a_run_does_without_tensorboard(tmp_path, caplog, monkeypatch):
     board = Board(tmp_path / "board", purge_step=1)
     board.add("loss", 1.0, step=1)
-    shutil.rmtree(tmp_path / "board")
-    (tmp_path / "board").write_text("no folder any more")
-    for step in range(200):
+
+    def refuse(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(board._writer, "add_scalar", refuse)
+    for step in range(3):
         board.add("loss", 1.0, step)
     board.close()
     (record,) = caplog.records
-    assert "TensorBoard gets no more figures" in record.getMessage()
-    assert "Traceback" not in capsys.readouterr().err and threading.excepthook == hook
+    assert "TensorBoard gets no more figures (No space left on device)" in record.getMessage()
+
+
+def test_the_thread_of_tensorboard_prints_no_traceback(tmp_path, monkeypatch):
+    """And any other thread does what it always does."""
+    said = []
+    monkeypatch.setattr(threading, "excepthook", said.append)
+    board = Board(tmp_path / "board", purge_step=1)
+    for module in ("tensorboard.writer", "mine"):
+        kind = type("Thread", (threading.Thread,), {"__module__": module, "run": _full})
+        thread = kind()
+        thread.start()
+        thread.join()
+    assert [type(args.thread).__module__ for args in said] == ["mine"]
+    board.close()
+    assert threading.excepthook == said.append
+
+
+def _full(thread):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_run_begins_without_tensorboard(tmp_path, caplog):
