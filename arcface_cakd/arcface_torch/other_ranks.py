@@ -15,7 +15,7 @@ from arcface_cakd.engine.checkpoint_sets import (
 from arcface_cakd.engine.checkpoint_state import read_checkpoint
 from arcface_cakd.engine.errors import CheckpointError
 from arcface_cakd.engine.resharding import joined_gradients, resharded
-from arcface_cakd.files import write_tensors
+from arcface_cakd.tensor_files import write_tensors
 
 logger = logging.getLogger("arcface_cakd")
 

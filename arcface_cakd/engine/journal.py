@@ -113,8 +113,9 @@ class Journal:
         self.history.append(line)
         with open_own(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        for name, value in () if self._board is None else _scalars(line):
-            self._board.add(name, value, line["step"])
+        if self._board is not None:
+            for name, value in _scalars(line):
+                self._board.add(name, value, line["step"])
 
 
 def _tensorboard(output: Path, start: int) -> Board | None:
