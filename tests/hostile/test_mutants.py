@@ -5,7 +5,7 @@ import random
 import pytest
 from helpers.mutants import TARGETS, mutant
 
-NUMBERS = {"image": 15, "weights": 15, "onnx": 5, "settings": 20}
+NUMBERS = {"image": 40, "weights": 15, "onnx": 5, "settings": 20}
 
 
 @pytest.mark.parametrize("name", TARGETS)
