@@ -159,10 +159,17 @@ def random_network(name: str, faces: np.ndarray) -> nn.Module:
 
 
 def accuracy_of(row: dict[str, Any]) -> str:
-    if "accuracy" not in row:
-        return "-"
+    if "accuracy_interval" not in row:
+        return f"{row['accuracy']:.2f}" if "accuracy" in row else "-"
     low, high = row["accuracy_interval"]
     return f"{row['accuracy']:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def milliseconds_of(row: dict[str, Any]) -> str:
+    if "cpu_ms" not in row:  # the run was stopped before
+        return "-"
+    low, high = row["cpu_ms_quartiles"]
+    return f"{row['cpu_ms']:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
@@ -175,11 +182,10 @@ def table(rows: dict[str, dict[str, Any]]) -> str:
         if "failure" in row:
             lines.append(f"| {label} | {row['failure']} | | | | | |")
             continue
-        low, high = row["cpu_ms_quartiles"]
         cells = [
             label,
             f"{row['size'] / 1e6:.2f}",
-            f"{row['cpu_ms']:.2f} [{low:.2f}, {high:.2f}]",
+            milliseconds_of(row),
             f"{row['cosine']:.6f}" if "cosine" in row else "-",
             f"{row['mean_cosine']:.6f}" if "cosine" in row else "-",
             accuracy_of(row),

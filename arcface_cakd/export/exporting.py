@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from arcface_cakd.backbones import FaceBackbone
@@ -131,7 +132,8 @@ def export_model(
         file = Path(folder) / path.name
         try:
             facts = form.write(model, file, request)
-            exported = open_exported(file)
+            # Not as many as there are cores: runtimes that wait for each other spin.
+            exported = open_exported(file, threads=torch.get_num_threads())
             parity = compare(exported, expected, request.tolerance)
         except Exception as error:  # the converters raise nearly anything
             reason = " ".join(str(error).split())
