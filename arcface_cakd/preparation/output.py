@@ -15,7 +15,7 @@ logger = logging.getLogger("arcface_cakd")
 
 # Without it no reader takes the folder for a data set: removed first and put in place last.
 _INDEX = "train.idx"
-_OF_A_SET = ("property", LABELS_FILE, "left_out.tsv", "duplicates.tsv")
+_OF_A_SET = ("property", "train.sha256", LABELS_FILE, "left_out.tsv", "duplicates.tsv")
 
 
 def check_vacant(out: str | Path, force: bool) -> None:

@@ -4,13 +4,12 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 from helpers.record_sets import encoded, jpeg, pixels, write_records
 from helpers.written_sets import shown
 from PIL import Image
 from scipy.fft import dctn
+from torch import nn
 
-from arcface_cakd.backbones import get_model
 from arcface_cakd.cli import main
 from arcface_cakd.data import DataError
 from arcface_cakd.data.damage import verify
@@ -201,16 +200,21 @@ def test_a_damaged_image_is_named(tmp_path, capsys):
         deduplicate(tmp_path)
 
 
-def test_a_models_embeddings_decide(doubled, tmp_path, capsys):
+def test_a_models_embeddings_decide(doubled, tmp_path, capsys, monkeypatch):
     folder, images = doubled
-    backbone = get_model("r10_mini", num_features=16).eval()
-    torch.save(backbone.state_dict(), tmp_path / "model.pt")
-    command = ["data", "dedupe", str(folder), str(tmp_path / "out"), "--network", "r10_mini"]
-    assert main([*command, "--model", str(tmp_path / "model.pt"), "--cosine", "0.999"]) == 0
-    units = embed(backbone, np.stack([pixels(image) for image, _ in images]))
+    model = nn.Sequential(nn.AvgPool2d(16), nn.Flatten(), nn.Linear(147, 16)).eval()
+    opened = []
+    monkeypatch.setattr(
+        "arcface_cakd.cli.evaluate.open_model",
+        lambda args: opened.append(args) or (model, "", None),
+    )
+    command = ["data", "dedupe", str(folder), str(tmp_path / "out"), "--model", "model.pt"]
+    assert main([*command, "--cosine", "0.9999"]) == 0
+    assert opened[0].model == "model.pt" and opened[0].pixels is None
+    units = embed(model, np.stack([pixels(image) for image, _ in images]))
     units /= np.linalg.norm(units, axis=1, keepdims=True)
     kept: list[int] = []
     for j, (_, label) in enumerate(images):
-        if not any(images[i][1] == label and units[i] @ units[j] >= 0.999 for i in kept):
+        if not any(images[i][1] == label and units[i] @ units[j] >= 0.9999 for i in kept):
             kept.append(j)
     assert f": {len(kept)} images of 4 people" in capsys.readouterr().out and 4 < len(kept) < 16

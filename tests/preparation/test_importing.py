@@ -198,9 +198,7 @@ GrowingRecords.add = counted
 importing.import_set(open_source([sys.argv[1]]), sys.argv[2])
 """
 
-    @pytest.mark.parametrize(
-        ("kind", "images"), [("tar.gz", 5), ("arrow", 8), ("numbered lmdb", 7)]
-    )
+    @pytest.mark.parametrize(("kind", "images"), [("tar.gz", 5), ("arrow", 8)])
     def test_a_killed_import_goes_on_to_the_same_bytes(self, kind, images, tmp_path, pool, caplog):
         names = [f"p{label}" for label in LABELS]
         source = sources(kind, tmp_path / "in", pool)

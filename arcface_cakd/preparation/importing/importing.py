@@ -21,6 +21,7 @@ from arcface_cakd.preparation.record_set import RecordSet
 from arcface_cakd.preparation.rewriting import Written
 from arcface_cakd.preparation.tables import table_field
 from arcface_cakd.progress import track
+from arcface_cakd.recordio.block_digests import write_digests
 from arcface_cakd.workers import map_in_threads
 
 logger = logging.getLogger("arcface_cakd")
@@ -151,6 +152,7 @@ class _Import:
         if people < 2:
             logger.warning("%s: one person alone, and there must be others to tell it from", out)
         self.growing.finish()
+        write_digests(folder / "train.rec")
         move_set(folder, out)
         folder.rmdir()
         return Written(self.growing.images, people)
