@@ -60,7 +60,7 @@ def test_a_file_gives_torchs_embeddings(tmp_path, capfd, ending, precision, tole
     assert report.size == sum(file.stat().st_size for file in files)
     if precision == "fp16":
         parameters = sum(p.numel() for p in SmallNetwork().parameters())
-        assert 2 * parameters < files[-1].stat().st_size < 3 * parameters + 8000
+        assert 1.8 * parameters < files[-1].stat().st_size < 3 * parameters + 8000
 
 
 @pytest.mark.parametrize("ending", [form.ending for form in FORMATS])
