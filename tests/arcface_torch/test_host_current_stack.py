@@ -18,10 +18,14 @@ import onnxruntime
 import pytest
 import torch
 from helpers.ijbc import embed, face_image, wanted_scores
+from helpers.template_sets import make_templates
 
 import arcface_cakd
 from arcface_cakd import patching
 from arcface_cakd.backbones import get_model
+from arcface_cakd.evaluation import Embedder
+from arcface_cakd.evaluation.protocols.ijb import FARS, TemplatePairs, embed_templates
+from arcface_cakd.evaluation.templates import pair_scores
 
 EVAL = Path(__file__).parents[2] / "eval"
 ON_CPU = Path(__file__).parents[1] / "helpers" / "arcface_torch_on_cpu.py"
@@ -136,7 +140,37 @@ def test_ijbc_is_scored(mended, net, ijbc, tmp_path):
     wanted = wanted_scores(net)
     assert wanted.std() > 1e-3  # else any would do
     np.testing.assert_allclose(scores, wanted, atol=1e-5)
+    np.testing.assert_allclose(scores_of_ours(ijbc, net), scores, atol=1e-5)
     assert (tmp_path / "insightface" / "ijbc.pdf").stat().st_size
+
+
+def scores_of_ours(folder: Path, net: torch.nn.Module) -> np.ndarray:
+    """The scores of a set's pairs, in order, as ``evaluate --protocol ijb`` takes them."""
+    protocol = TemplatePairs([folder])
+    numbers, units = embed_templates(protocol.images, Embedder(net))
+    return pair_scores(units, np.searchsorted(numbers, protocol.pairs))
+
+
+def test_evaluate_gives_what_the_host_gives_on_ijbc(mended, net, tmp_path):
+    """Pictures to align, videos, detector scores: the host's scores, and the table it prints."""
+    folder = make_templates(tmp_path / "set", people=5, probes=2).folder
+    printed = run(
+        mended,
+        *(ON_CPU, "--model-prefix", net.path, "--network", "mbf", "--image-path", folder),
+        *("--result-dir", tmp_path, "--batch-size", 4),
+        ARCFACE_TORCH=str(mended),
+        SCRIPT="eval_ijbc.py",
+    )
+    scores = scores_of_ours(folder, net)
+    assert scores.std() > 0.05  # else any would do
+    theirs = np.load(tmp_path / "insightface" / "ijbc.npy")
+    # It aligns in float32: some pixels come out one level apart.
+    np.testing.assert_allclose(scores, theirs, atol=2e-3)
+    tars = re.search(r"ijbc-IJBC *\|(.*)\|", printed).group(1).split("|")
+    result = TemplatePairs([folder]).judge(Embedder(net), draws=0)["ijbc"]
+    wanted = [100 * result.nearest_tar[far] for far in FARS]
+    assert [float(tar) for tar in tars] == pytest.approx(wanted, abs=0.006)
+    assert min(wanted) > 0
 
 
 def test_the_onnx_model_takes_any_batch_and_scores_ijbc(mended, net, ijbc, tmp_path):
