@@ -14,10 +14,11 @@ HELP = "Show runs side by side on one HTML page: settings, curves, scores, cost.
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
-        "example: arcface-cakd report work_dirs/plain work_dirs/distilled\n"
-        "         arcface-cakd report work_dirs/* --data faces/ --output compared.html\n\n"
-        "What `evaluate --json` wrote into a run's folder is shown too. Beside the page\n"
-        "go its figures (.csv, .json) and charts (.png)."
+        "What `evaluate --json` wrote into a run's folder is shown too. Beside the page go its "
+        "figures (.csv, .json) and charts (.png).\n\n"
+        "examples:\n"
+        "  arcface-cakd report work_dirs/plain work_dirs/distilled\n"
+        "  arcface-cakd report work_dirs/* --data faces/ --output compared.html"
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="output folders of runs")
     parser.add_argument(
