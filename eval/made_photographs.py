@@ -1,11 +1,12 @@
 """Photographs of made people, for the README's walk from photographs to a student.
 
     python eval/made_photographs.py photos --people 0 100
-    python eval/made_photographs.py others --people 100 140
+    python eval/made_photographs.py others --people 300 340
 
 A folder a person, PHOTOGRAPHS in each: a made face at any place, 0.8 to 1.8 times the size of a
 crop and turned by up to 25 degrees, in a picture of 400 x 320; one in 20 shows nobody. The same
-arguments give the same photographs.
+arguments give the same photographs. The demo's training set is of the people 0 to 299: its
+teacher has seen those of the first folder, and none of the second.
 """
 
 import argparse

@@ -16,10 +16,12 @@ CONFIG = read("docs/config.md")
 PATCHES = read("patches/README.md")
 
 
-def test_the_config_loads(tmp_path):
-    (config,) = [block for _, block in blocks(README) if "config.cakd" in block]
-    (tmp_path / "example.py").write_text(config)
-    loaded = load_config(tmp_path / "example.py")
+def test_the_configs_load(tmp_path):
+    entry, whole = [block for language, block in blocks(README) if language == "python"]
+    for source in (whole, whole + entry):
+        (tmp_path / "example.py").write_text(source)
+        loaded = load_config(tmp_path / "example.py")
+        assert loaded.network == "r10_mini" and (loaded.cakd is None) == (source == whole)
     assert loaded.cakd.teacher["network"] == "swin_s" and loaded.cakd.prompts is not None
 
 
