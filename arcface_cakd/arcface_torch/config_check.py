@@ -25,7 +25,7 @@ from arcface_cakd.engine.preflight import (
     hold_output,
     missing_sets,
 )
-from arcface_cakd.engine.resuming import goes_on
+from arcface_cakd.engine.resuming import goes_on, set_aside_model
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.locks import FolderInUseError
 
@@ -62,18 +62,22 @@ def check_config(cfg: Any) -> None:
         cfg: the host's config, an EasyDict. ``resume="auto"`` becomes True or False, and a ``rec``
             that is a ``train.rec`` its folder.
     """
+    begins = False  # again, in an output of its own
     with exiting_on_user_error():
         if cfg.get("resume") == "auto":
             cfg.resume = goes_on(cfg.output)
+            begins = not cfg.resume and bool(cfg.get("save_all_states"))
     with exiting_on_user_error(), failing_together():
         _check_keys(cfg)
         check_precision(cfg)
         config = None if cfg.get("cakd") is None else CakdConfig.from_entry(cfg.cakd)
         cfg.rec = data_folder(str(cfg.rec))
         if is_main():
-            _check_output(cfg, distills=config is not None)
+            _check_output(cfg, distills=config is not None, begins=begins)
             _check_data(cfg, config)
             _hold_output(cfg, distills=config is not None)
+            if begins:
+                set_aside_model(cfg.output)
 
 
 def check_precision(cfg: Any) -> None:
@@ -112,9 +116,9 @@ def _check_keys(cfg: Any) -> None:
         )
 
 
-def _check_output(cfg: Any, distills: bool) -> None:
+def _check_output(cfg: Any, distills: bool, begins: bool) -> None:
     try:
-        check_output(cfg.output, resume=cfg.resume, force=bool(cfg.get("force")))
+        check_output(cfg.output, resume=cfg.resume, force=begins or bool(cfg.get("force")))
     except ConfigError as error:
         if distills:
             raise

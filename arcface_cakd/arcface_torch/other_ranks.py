@@ -5,11 +5,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from arcface_cakd.distributed import gather_objects, is_main, rank, world_size
+from arcface_cakd.distributed import (
+    failing_together,
+    gather_objects,
+    is_main,
+    rank,
+    world_size,
+)
 from arcface_cakd.engine.checkpoint_sets import (
     checkpoint_path,
     former_folder,
     former_steps,
+    link_or_copy,
     replace_newest,
 )
 from arcface_cakd.engine.checkpoint_state import read_checkpoint
@@ -47,6 +54,10 @@ def divide_anew(output: str | Path, num_classes: int) -> None:
         assert contents is not None
         step = contents[0]["global_step"]
         share = _share(contents)
+        with failing_together():
+            for number in range(len(contents) if is_main() else 0):
+                source = checkpoint_path(folder, number)
+                link_or_copy(source, checkpoint_path(former_folder(output, step), number))
         replace_newest(output, partial(_write, share), step)
         if is_main():
             logger.warning(
@@ -71,11 +82,11 @@ def _own(output: str | Path) -> int | None:
 def _whole_set(folder: Path, num_classes: int) -> list[dict[str, Any]] | None:
     """The checkpoints in a folder, if they are a set of a run with so many classes."""
     contents: list[dict[str, Any]] = []
-    try:
-        while checkpoint_path(folder, len(contents)).is_file():
+    while _count_classes(contents) < num_classes:  # files of further ranks are of another set
+        try:
             contents.append(_read(checkpoint_path(folder, len(contents))))
-    except CheckpointError:
-        return None
+        except CheckpointError:
+            return None
     of_one_step = len({content["global_step"] for content in contents}) == 1
     return contents if of_one_step and _count_classes(contents) == num_classes else None
 

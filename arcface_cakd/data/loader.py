@@ -1,5 +1,6 @@
 """Batches of face images for training, the same for any number of workers and ranks."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,7 @@ class FaceLoader:
             persistent_workers=num_workers > 0,
             pin_memory=torch.cuda.is_available(),
             collate_fn=_as_it_is,
+            worker_init_fn=_outlive_a_signal,
         )
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
@@ -207,3 +209,12 @@ class _Batches:
 
 def _as_it_is(batch):
     return batch
+
+
+def _outlive_a_signal(worker: int) -> None:
+    """Pass over the first SIGTERM, which torch's workers die of and their parent with them.
+
+    Batch systems send it to every process of a job, and a run that finishes its step needs its
+    workers; they end with it. A second one, as of who wants to be rid of a stuck worker, is obeyed.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

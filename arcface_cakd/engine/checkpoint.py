@@ -336,12 +336,15 @@ def _check_global_batch(then: dict[str, Any], now: dict[str, Any], path: Path) -
 
 def _theirs(content: dict[str, Any], run: Run, now: dict[str, Any], path: Path) -> dict[str, Any]:
     """What to hold against ``now``: a checkpoint of arcface_torch says little of itself."""
-    here = [len(group["params"]) for group in run.optimizer.param_groups]
-    there = [len(group["params"]) for group in content["state_optimizer"]["param_groups"]]
+    there, here = (
+        # Whether it is Adam's, and how many parameters are in each group.
+        [("betas" in group, len(group["params"])) for group in state["param_groups"]]
+        for state in (content["state_optimizer"], run.optimizer.state_dict())
+    )
     if there != here:
         raise CheckpointError(
-            f"checkpoint {path} is of another network, or of other groups of parameters: set "
-            f"network and the cakd entry back, or {START_ANEW}"
+            f"checkpoint {path} is of another network, optimizer, or of other groups of "
+            f"parameters: set network, optimizer and the cakd entry back, or {START_ANEW}"
         )
     logger.warning(
         "%s is arcface_torch's: going on at epoch %d with its weights, optimizer and schedule; "

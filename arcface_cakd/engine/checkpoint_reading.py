@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from arcface_cakd.distributed import gather_objects, rank, world_size
+from arcface_cakd.distributed import failing_together, gather_objects, rank, world_size
 from arcface_cakd.engine.checkpoint_sets import checkpoint_path, former_folder, former_steps
 from arcface_cakd.engine.checkpoint_state import read_checkpoint
 from arcface_cakd.engine.errors import UnreadableCheckpointError
@@ -13,7 +13,10 @@ from arcface_cakd.engine.resharding import joined_gradients, mean_of, resharded
 
 logger = logging.getLogger("arcface_cakd")
 
-_THEIRS = ("epoch", "state_dict_softmax_fc", "state_optimizer", "state_lr_scheduler")
+_THEIRS = (
+    *("epoch", "state_dict_backbone", "state_dict_softmax_fc"),
+    *("state_optimizer", "state_lr_scheduler"),
+)
 
 
 def newest_whole(output: Path, sharded: Iterable[str] = ()) -> tuple[dict[str, Any], Path]:
@@ -36,10 +39,11 @@ def newest_whole(output: Path, sharded: Iterable[str] = ()) -> tuple[dict[str, A
     first: UnreadableCheckpointError | None = None
     for folder in [output, *formers]:
         problem, content = None, {}
-        try:
-            content = _share(folder, sharded)
-        except UnreadableCheckpointError as error:
-            problem = error.problem
+        with failing_together():
+            try:
+                content = _share(folder, sharded)
+            except UnreadableCheckpointError as error:
+                problem = error.problem
         reports = gather_objects((problem, content.get("global_step")))
         problem = next((problem for problem, _ in reports if problem is not None), None)
         if problem is None:
@@ -76,18 +80,32 @@ def torn(steps: list[int], folder: Path) -> str | None:
 def _share(folder: Path, sharded: Iterable[str]) -> dict[str, Any]:
     own, first = checkpoint_path(folder, rank()), checkpoint_path(folder, 0)
     # Rank 0's says how many ranks there were; on a machine of its own, a rank sees its own alone.
-    head = _read(first if first.is_file() else own, mapped=True)
+    head_path = first if first.is_file() else own
+    head = _read(head_path, mapped=True)
     theirs = "config" not in head
+    missing = [key for key in _THEIRS if key not in head]
+    if theirs and missing:
+        raise UnreadableCheckpointError(
+            f"{head_path} is neither this loop's checkpoint nor arcface_torch's: it lacks "
+            f"{missing[0]}"
+        )
     ranks = _count_files(folder) if theirs else head["config"]["ranks"]
     if ranks == world_size():
         content = _read(own)
     else:
-        contents = [_read(checkpoint_path(folder, number)) for number in range(ranks)]
+        paths = [checkpoint_path(folder, number) for number in range(ranks)]
+        for path in paths:
+            if not path.is_file():
+                raise UnreadableCheckpointError(
+                    f"there is no checkpoint {path}: the run had {ranks} rank(s), now "
+                    f"{world_size()}, and every rank must see the files of all"
+                )
+        contents = [_read(path) for path in paths]
         problem = torn([content["global_step"] for content in contents], folder)
         if problem is not None:
             raise UnreadableCheckpointError(problem)
         content = _divided(contents, theirs, sharded)
-    return _taken_over(content, own) if theirs else content
+    return _taken_over(content) if theirs else content
 
 
 def _divided(
@@ -113,13 +131,8 @@ def _divided(
     return content
 
 
-def _taken_over(content: dict[str, Any], path: Path) -> dict[str, Any]:
+def _taken_over(content: dict[str, Any]) -> dict[str, Any]:
     """A checkpoint of arcface_torch, patched or not, with the keys of the built-in loop."""
-    missing = [key for key in _THEIRS if key not in content]
-    if missing:
-        raise UnreadableCheckpointError(
-            f"{path} is neither this loop's checkpoint nor arcface_torch's: it lacks {missing[0]}"
-        )
     kept = content.get("cakd") or {}
     unknown = dict.fromkeys(("config", "rng", "sampling", "gradients", "meter"))
     return {**content, **unknown, "batch": 0, "state_scaler": kept.get("scaler") or None}

@@ -85,8 +85,12 @@ def _keep_former(output: str | Path, step: int) -> None:
     for number in {rank()} | (_stale_ranks(output) if is_main() else set()):
         path = checkpoint_path(output, number)
         former = step_of(path) if path.is_file() else None
-        if former is not None:  # a damaged one is not worth keeping
+        if former is not None and former < step:
             link_or_copy(path, checkpoint_path(former_folder(output, former), number))
+        else:
+            # Damaged, or of a way that was left: this run went on from a former set. Were it to
+            # stay, a kill between two ranks' files might leave it beside a new one of its step.
+            path.unlink(missing_ok=True)
 
 
 def _drop_former(output: str | Path, step: int, keep: int) -> None:
@@ -122,13 +126,17 @@ def set_aside_sets(output: str | Path) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Let ``target`` be the file ``source`` under another name; a copy where there are no links."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        with atomic_path(target) as partial:
+    """Let ``target`` be the file ``source`` under another name; a copy where there are no links.
+
+    What stood there is there until then, however the process ends.
+    """
+    if target.exists() and target.samefile(source):
+        return
+    with atomic_path(target) as partial:
+        partial.unlink()
+        try:
+            os.link(source, partial)
+        except OSError:
             shutil.copy(source, partial)
 
 

@@ -28,7 +28,7 @@ def said_in_one_line(config: TrainConfig) -> Iterator[None]:
     """
     try:
         yield
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, MemoryError) as error:
         text = _line(error, config)
         if text is None:
             raise
@@ -38,7 +38,7 @@ def said_in_one_line(config: TrainConfig) -> Iterator[None]:
 
 
 def _line(error: Exception, config: TrainConfig) -> str | None:
-    if isinstance(error, torch.OutOfMemoryError) or _CPU_MEMORY in str(error):
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or _CPU_MEMORY in str(error):
         return f"out of memory: {_less_memory(config)}"
     if isinstance(error, RuntimeError):
         if not str(error).startswith(_WORKER):
@@ -51,7 +51,9 @@ def _line(error: Exception, config: TrainConfig) -> str | None:
     assert isinstance(error, OSError)
     output = config.folder.resolve()
     named = None if error.filename is None else Path(str(error.filename)).resolve()
-    if named is not None and not named.is_relative_to(output):
+    # Without a name it may be of anything, a pipe or a file that is read; but for a full disk.
+    written = error.errno in DISK_IS_FULL if named is None else named.is_relative_to(output)
+    if not written:
         return None
     reason = error.strerror or str(error)
     if not output.is_dir():

@@ -111,8 +111,12 @@ class Journal:
 
     def _write(self, line: dict[str, Any]) -> None:
         self.history.append(line)
-        with open_own(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        try:
+            with open_own(self._path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:  # of a write or of closing the file, which know no name
+            error.filename = str(self._path)
+            raise
         if self._board is not None:
             for name, value in _scalars(line):
                 self._board.add(name, value, line["step"])

@@ -37,7 +37,7 @@ from arcface_cakd.engine.interrupts import Asked, Interrupts
 from arcface_cakd.engine.journal import Journal
 from arcface_cakd.engine.meters import Clock, Meter
 from arcface_cakd.engine.preflight import check_apart, check_output, held_output
-from arcface_cakd.engine.resuming import with_resume_decided
+from arcface_cakd.engine.resuming import set_aside_model, with_resume_decided
 from arcface_cakd.engine.run_record import write_run_record
 from arcface_cakd.engine.soundness import unsoundness
 from arcface_cakd.engine.stepping import Stepper
@@ -50,7 +50,9 @@ from arcface_cakd.teacher_cache import open_cache
 
 logger = logging.getLogger("arcface_cakd")
 
-LOOK_EVERY = 10  # micro-steps on a GPU
+LOOK_EVERY = 10
+"""Micro-steps between two looks on a GPU, where to look at a value is to wait for it."""
+_LOOKS_ALWAYS = ("cpu",)  # kinds of devices
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,10 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
             Nothing has been written then.
     """
     device = init_from_env()
+    automatic = config.resume == "auto"
     config = with_resume_decided(config)
     with contextlib.ExitStack() as holding:
-        return _train(config, device, stop_after_step, holding)
+        return _train(config, device, stop_after_step, holding, automatic)
 
 
 def _train(
@@ -111,6 +114,7 @@ def _train(
     device: torch.device,
     stop_after_step: int | None,
     holding: contextlib.ExitStack,
+    automatic: bool,
 ) -> TrainResult:
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
@@ -153,6 +157,8 @@ def _train(
         )
     if not config.resume:
         set_aside_sets(config.folder)
+        if automatic and is_main():
+            set_aside_model(config.folder)
     if is_main():
         write_run_record(config, device, _about(run))
 
@@ -179,9 +185,8 @@ def _train(
             step = position.step
             watchdog.tick()
             due = what_is_due(config, position, len(run.loader), last_step, total_steps)
-            # On a GPU, to look at a value is to wait for it: where we wait anyway, and so often
-            # that a signal is not left waiting.
-            looks = device.type == "cpu" or due.anything or step % LOOK_EVERY == 0
+            # Where we wait anyway, and so often that a signal is not left waiting.
+            looks = device.type in _LOOKS_ALWAYS or due.anything or step % LOOK_EVERY == 0
 
             # Forward: the terms of the loss.
             images = images.to(device, non_blocking=True, memory_format=run.memory_format)
@@ -219,8 +224,7 @@ def _train(
 
             # Validation, then what is kept, if it is worth it. The checkpoint comes last: what it
             # says is done has been written.
-            if looks:
-                asked = interrupts.agreed()
+            asked = interrupts.agreed() if looks else Asked()
             newest, best = due.checkpoint or asked.checkpoint, False
             with clock.paused():
                 if due.validate or due.model or newest:

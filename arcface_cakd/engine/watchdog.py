@@ -14,6 +14,7 @@ from types import TracebackType
 import torch.distributed as dist
 
 from arcface_cakd.distributed import DistributedError, barrier, is_lost_peer, rank, world_size
+from arcface_cakd.launcher import tell_launcher
 
 logger = logging.getLogger("arcface_cakd")
 
@@ -21,7 +22,7 @@ _LONGEST_PAUSE = 2.0  # seconds between two signs of life
 
 
 class Signs:
-    """When each rank was last heard of, by this process's clock.
+    """When each rank was last heard of, by this process's clock, which begins at 0.
 
     Args:
         ranks: how many there are.
@@ -62,15 +63,19 @@ class Watchdog:
     With one rank it does nothing. To enter it with several is a collective.
 
     Args:
-        seconds: how long a rank may give no sign, or not come to a step that others wait in.
+        seconds: how long a rank may give no sign, or not come to a step that others wait in. Time
+            in which this process itself was stopped, as batch systems stop a whole job, does not
+            count.
     """
 
     def __init__(self, seconds: float):
         self._pause = min(seconds / 4, _LONGEST_PAUSE)
         self._seconds = seconds
         self._beat = self._step = 0
+        self._clock = self._answered = 0.0
+        self._store_gone = False
         self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> "Watchdog":
         if world_size() > 1:
@@ -81,8 +86,10 @@ class Watchdog:
             self._store = store.clone() if hasattr(store, "clone") else store
             self._give_sign()
             barrier()
-            self._thread = threading.Thread(target=self._watch, daemon=True)
-            self._thread.start()
+            # Two, for the one that asks the store waits with it where it gives no answer.
+            for work in (self._talk, self._watch):
+                self._threads.append(threading.Thread(target=work, daemon=True))
+                self._threads[-1].start()
         return self
 
     def __exit__(
@@ -91,16 +98,15 @@ class Watchdog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._thread is None:
-            return
-        if error is None or not is_lost_peer(error):
-            self._ended.set()
-            self._thread.join()
-            return
-        # Those that still live go on giving signs for as long as this.
-        time.sleep(4 * self._pause)
-        silent = self._signs.silent(time.monotonic(), 3 * self._pause)
+        silent = []
+        if self._threads and error is not None and is_lost_peer(error):
+            # Those that still live go on giving signs for as long as this.
+            time.sleep(4 * self._pause)
+            if self._hears(3 * self._pause):
+                silent = self._signs.silent(self._clock, 3 * self._pause)
         self._ended.set()
+        for thread in self._threads:
+            thread.join(self._pause)
         if silent:
             text = f"{_named(silent)} was killed or lost; the others ended"
             if rank() == _speaker(silent) != 0:
@@ -111,20 +117,44 @@ class Watchdog:
         """This rank has come to its next step."""
         self._step += 1
 
-    def _watch(self) -> None:
+    def _talk(self) -> None:
         while not self._ended.wait(self._pause):
             try:
                 self._give_sign()
                 self._listen()
             except (RuntimeError, OSError):
                 # Who holds the store (rank 0, or torchrun) is gone: its group says so.
+                self._store_gone = True
                 return
+
+    def _watch(self) -> None:
+        before = time.monotonic()
+        while not self._ended.wait(self._pause):
             now = time.monotonic()
-            silent, behind = self._signs.silent(now), self._signs.behind(now)
-            if silent or behind:
-                what = "has given no sign of life" if silent else "has not come to the next step"
-                found = silent or behind
-                self._end(found, f"{_named(found)} {what} for {self._seconds:g} s (rank_timeout)")
+            self._clock += min(now - before, 2 * self._pause)
+            before = now
+            if self._store_gone:
+                return
+            found = self._found()
+            if found is not None:
+                speaker, text = found
+                self._end(speaker, f"{text} for {self._seconds:g} s (rank_timeout)")
+
+    def _found(self) -> tuple[int, str] | None:
+        """Who is to say what is wrong, and what."""
+        if not self._hears(self._seconds):
+            holder = "rank 0, unless it is torchrun"
+            return rank(), f"who holds the store of the launch ({holder}) has given no answer"
+        silent, behind = self._signs.silent(self._clock), self._signs.behind(self._clock)
+        if silent:
+            return _speaker(silent), f"{_named(silent)} has given no sign of life"
+        if behind:
+            return _speaker(behind), f"{_named(behind)} has not come to the next step"
+        return None
+
+    def _hears(self, seconds: float) -> bool:
+        """Whether anything was heard of this rank itself in so many seconds."""
+        return not self._store_gone and self._clock - self._answered <= seconds
 
     def _give_sign(self) -> None:
         self._beat += 1
@@ -132,16 +162,18 @@ class Watchdog:
 
     def _listen(self) -> None:
         said = [self._store.get(_key(number)).split() for number in range(world_size())]
-        self._signs.hear(time.monotonic(), [int(b) for b, _ in said], [int(s) for _, s in said])
+        self._answered = self._clock
+        self._signs.hear(self._clock, [int(b) for b, _ in said], [int(s) for _, s in said])
 
-    def _end(self, found: list[int], text: str) -> None:
+    def _end(self, speaker: int, text: str) -> None:
         """End this process: its main thread waits in a collective, where nothing reaches it."""
-        if rank() == _speaker(found):
+        if rank() == speaker:
             logger.error(
                 "rank %d: %s: the run ends; resume goes on from its checkpoint", rank(), text
             )
             for handler in logging.getLogger().handlers:
                 handler.flush()
+        tell_launcher(f"arcface-cakd: error: {text}")
         os._exit(1)
 
 

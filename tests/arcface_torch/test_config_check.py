@@ -123,6 +123,20 @@ def test_an_output_of_another_run_is_refused_in_distillation(look, tmp_path):
     assert line is None and "holds another run" in warnings[0]
 
 
+def test_resume_auto_is_decided_by_what_is_there(look, tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "model.pt").write_bytes(b"of before")
+    # It may be of a run that ended, where none keeps checkpoints.
+    assert "holds another run" in look(cakd=CAKD, resume="auto")[0]
+    line, warnings, cfg = look(cakd=CAKD, resume="auto", save_all_states=True)
+    assert line is None and cfg.resume is False and "model.pt is now" in warnings[0]
+    assert (output / "model.pt.old").read_bytes() == b"of before"
+    (output / "checkpoint_gpu_1.pt").touch()
+    line, warnings, cfg = look(cakd=CAKD, resume="auto")
+    assert (line, warnings, cfg.resume) == (None, [], True)
+
+
 @pytest.mark.parametrize("name", ["work_dirs", ".work_dirs"])
 def test_an_output_in_a_folder_of_people_is_refused_in_distillation(look, tmp_path, name):
     """torchvision's ImageFolder, by which the host reads, takes hidden folders for people too."""

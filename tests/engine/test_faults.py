@@ -50,6 +50,9 @@ def test_memory_that_runs_out(faces, tmp_path, monkeypatch):
     def exhaust(run):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
 
+    config = small_config(faces, tmp_path)
+    with pytest.raises(EngineError, match="lower batch_size"), said_in_one_line(config):
+        raise MemoryError("numpy's")
     said = befallen(monkeypatch, small_config(faces, tmp_path / "out"), exhaust)
     assert "lower batch_size (now 4)" in said and "bf16=True" in said
     enough = small_config(faces, tmp_path / "bf16", bf16=True, sample_rate=0.5)
@@ -85,7 +88,12 @@ def test_a_file_that_cannot_be_written_is_named(faces, tmp_path, monkeypatch):
 
 def test_errors_of_other_places_go_through(faces, tmp_path):
     config = small_config(faces, tmp_path)
-    for error in (FileNotFoundError(2, "No such file", "/elsewhere"), RuntimeError("a bug")):
+    for error in (
+        FileNotFoundError(2, "No such file", "/elsewhere"),
+        RuntimeError("a bug"),
+        ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+        OSError("Caught OSError in DataLoader worker process 0.\nOriginal Traceback ..."),
+    ):
         with pytest.raises(type(error)), said_in_one_line(config):
             raise error
 

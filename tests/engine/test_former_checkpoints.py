@@ -15,7 +15,7 @@ from arcface_cakd.distributed import rank
 from arcface_cakd.engine import CheckpointError, checkpoint_path, train
 from arcface_cakd.engine import loop as loop_module
 from arcface_cakd.engine.checkpoint import load_checkpoint
-from arcface_cakd.engine.checkpoint_sets import best_folder, former_folder
+from arcface_cakd.engine.checkpoint_sets import best_folder, former_folder, link_or_copy
 from arcface_cakd.engine.interrupts import Interrupts
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -138,6 +138,48 @@ def test_the_clock_asks_for_a_checkpoint(monkeypatch):
         if asked[-1]:
             interrupts.saved()
     assert asked == [False, False, True, False, False, True, False]
+
+
+def test_where_looks_are_rare_a_checkpoint_is_asked_for_once(faces, tmp_path, monkeypatch):
+    """As on a GPU: what was heard at one look does not last until the next."""
+    monkeypatch.setattr(loop_module, "_LOOKS_ALWAYS", ())
+    monkeypatch.setattr(loop_module, "LOOK_EVERY", 3)
+    saved, save = [], loop_module.save_checkpoint
+
+    def saving(run, config, position, *args, **kwargs):
+        saved.append(position.step)
+        save(run, config, position, *args, **kwargs)
+
+    monkeypatch.setattr(loop_module, "save_checkpoint", saving)
+    train(
+        small_config(
+            faces, tmp_path, num_epoch=1, frequent=100, checkpoint_minutes=1e-9, keep_best=False
+        )
+    )
+    assert saved == [3, 6, 9]
+
+
+def test_a_set_of_a_step_that_is_done_again_is_no_former_one(stopped, tmp_path):
+    """It went on from step 4, as that of step 6 had damage that shows in a digest alone."""
+    config, end = copied(stopped, tmp_path / "out")
+    path = checkpoint_path(config.output)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.unlink()  # a former set may be the same file
+    path.write_bytes(content)
+    train(dataclasses.replace(config, keep_checkpoints=2), stop_after_step=6)
+    assert steps(config.output) == [6, 4]
+    truncate(path)
+    train(config)
+    assert_same_state(end, torch.load(path, weights_only=True))
+
+
+def test_a_link_replaces_what_stood_there(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    for _ in range(2):  # also where it is the same file already
+        link_or_copy(tmp_path / "a", tmp_path / "b")
+        assert (tmp_path / "b").samefile(tmp_path / "a") and len(list(tmp_path.iterdir())) == 2
 
 
 def torn_in_all_ways(config):

@@ -9,8 +9,9 @@ from helpers.engine_runs import made_face, make_faces, png, small_cakd, small_co
 
 from arcface_cakd.config import ConfigError
 from arcface_cakd.engine import checkpoint_path, train
-from arcface_cakd.engine.builders import build_run
+from arcface_cakd.engine.builders import Run, build_run
 from arcface_cakd.engine.run_settings import changed_settings, run_settings
+from arcface_cakd.locks import LOCK, FolderInUseError
 
 CPU = torch.device("cpu")
 
@@ -35,6 +36,26 @@ def finished(faces, tmp_path_factory):
     )
     train(config)
     return config
+
+
+def test_a_second_run_in_an_output_is_refused_and_harms_nothing(faces, tmp_path, monkeypatch):
+    """Also one by ``resume="auto"`` that finds a model.pt of the first and no checkpoint yet."""
+    config = small_config(faces, tmp_path / "out", num_epoch=1, save_all_states=True)
+    plain, before, during = Run.terms, [], []
+
+    def terms(self, *batch):
+        if not before:
+            before.append(config.folder / "model.pt")
+            before[0].write_bytes(b"the first's")
+            with pytest.raises(FolderInUseError, match=r"out: process \d+ on .* is writing to it"):
+                train(dataclasses.replace(config, resume="auto"))
+            during.extend(sorted(path.name for path in config.folder.iterdir()))
+        return plain(self, *batch)
+
+    monkeypatch.setattr(Run, "terms", terms)
+    train(config)
+    assert "model.pt" in during and "model.pt.old" not in during and LOCK in during
+    assert not (config.folder / LOCK).exists()
 
 
 @pytest.mark.parametrize("left", ["model.pt", "checkpoint_gpu_0.pt", "checkpoint_gpu_1.pt"])

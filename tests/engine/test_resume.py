@@ -19,7 +19,7 @@ from helpers.full_disk import full_disk
 from arcface_cakd.backbones import OnnxTeacher, weights_digest
 from arcface_cakd.config import ConfigError
 from arcface_cakd.engine import CheckpointError, checkpoint_path, load_distiller, train
-from arcface_cakd.engine import checkpoint as checkpoint_module
+from arcface_cakd.engine import loop as loop_module
 from arcface_cakd.engine.builders import build_model
 from arcface_cakd.engine.fingerprint import check_same_teacher, fingerprint
 from arcface_cakd.export import export_model
@@ -119,7 +119,7 @@ def config_files(folder):
 def test_a_finished_run_returns_at_once(faces, tmp_path, monkeypatch):
     config = small_config(faces, tmp_path, num_epoch=1, save_all_states=True, val_targets=("lfw",))
     first = train(config)
-    monkeypatch.setattr(checkpoint_module, "atomic_path", None)  # nothing is saved again
+    monkeypatch.setattr(loop_module, "save_checkpoint", None)  # nothing is saved again
     again = train(dataclasses.replace(config, resume=True))
     assert again == first
 
@@ -169,7 +169,8 @@ def test_a_checkpoint_that_cannot_be_written_is_one_line(faces, tmp_path):
     cannot = r"checkpoint_gpu_0\.pt cannot be written \(File too large\): free space"
     with full_disk(20_000), pytest.raises(CheckpointError, match=cannot):
         train(config)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"metrics.jsonl", "tensorboard"}
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert left == {"metrics.jsonl", "run.json", "tensorboard"}
 
 
 @pytest.fixture(scope="module")

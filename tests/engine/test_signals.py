@@ -4,6 +4,7 @@ import dataclasses
 import os
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,10 +12,11 @@ from helpers.engine_runs import assert_same_state, small_config
 from helpers.processes import as_torchrun, run_ranks
 
 from arcface_cakd.cli import main
+from arcface_cakd.config import ConfigError
 from arcface_cakd.distributed import rank
 from arcface_cakd.engine import RunStoppedError, checkpoint_path, train
 from arcface_cakd.engine.builders import Run
-from arcface_cakd.engine.interrupts import SIGNALS, Interrupts
+from arcface_cakd.engine.interrupts import SIGNALS, Asked, Interrupts
 
 CODES = {"SIGTERM": 143, "SIGINT": 130, "SIGUSR1": 138, "SIGHUP": 129}
 
@@ -26,28 +28,41 @@ def in_step(step, act):
     def terms(self, *batch):
         calls.append(1)
         if len(calls) == step:
-            act()
+            act(self)
         return plain(self, *batch)
 
     return terms
 
 
 @pytest.mark.parametrize("name", CODES)
-def test_a_signal_leaves_a_checkpoint_to_go_on_from(faces, tmp_path, monkeypatch, name):
-    """Also in a run that keeps none, and whatever the handler was before."""
-    config = small_config(faces, tmp_path / "out", num_epoch=1)
-    handler = signal.getsignal(getattr(signal, name))
+def test_each_signal_has_its_code(name):
+    with Interrupts(torch.device("cpu")) as interrupts:
+        os.kill(os.getpid(), getattr(signal, name))
+        asked = interrupts.agreed()
+    assert asked == Asked(getattr(signal, name), checkpoint=True)
+    assert RunStoppedError(asked.leave, 1, Path("out")).exit_code == CODES[name]
+
+
+def test_a_signal_leaves_a_checkpoint_to_go_on_from(faces, tmp_path, monkeypatch):
+    """Also in a run that keeps none, and where its worker is sent it too, as a whole job is."""
+    config = small_config(faces, tmp_path / "out", num_epoch=1, num_workers=1)
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def send(run):
+        (worker,) = run.loader._loader._iterator._workers
+        os.kill(worker.pid, signal.SIGTERM)
+        worker.join(0.2)  # by when it would be dead
+        os.kill(os.getpid(), signal.SIGTERM)
+
     with monkeypatch.context() as patch:
-        send = lambda: os.kill(os.getpid(), getattr(signal, name))  # noqa: E731
         patch.setattr(Run, "terms", in_step(3, send))
-        with pytest.raises(RunStoppedError, match=f"stopped by {name} after step 3") as stopped:
+        with pytest.raises(RunStoppedError, match="stopped by SIGTERM after step 3") as stopped:
             train(config)
-    assert stopped.value.exit_code == CODES[name] and "\n" not in str(stopped.value)
-    assert signal.getsignal(getattr(signal, name)) == handler
-    resumed = train(dataclasses.replace(config, resume="auto", save_all_states=True))
-    straight = train(
-        dataclasses.replace(config, output=str(tmp_path / "straight"), save_all_states=True)
-    )
+    assert stopped.value.exit_code == 143 and "\n" not in str(stopped.value)
+    assert signal.getsignal(signal.SIGTERM) == handler
+    alone = dict(save_all_states=True, num_workers=0)
+    resumed = train(dataclasses.replace(config, resume="auto", **alone))
+    straight = train(dataclasses.replace(config, output=str(tmp_path / "straight"), **alone))
     left, right = (
         torch.load(checkpoint_path(result.output), weights_only=True)
         for result in (resumed, straight)
@@ -62,7 +77,7 @@ def test_the_command_ends_with_one_line_and_the_signals_code(faces, tmp_path, mo
         f"config = edict(rec={str(faces)!r}, network='test_tiny', embedding_size=16,\n"
         "              batch_size=4, num_workers=0, val_targets=[])\n"
     )
-    monkeypatch.setattr(Run, "terms", in_step(2, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    monkeypatch.setattr(Run, "terms", in_step(2, lambda run: os.kill(os.getpid(), signal.SIGTERM)))
     output = tmp_path / "out"
     assert main(["train", str(config), "--set", f"output={output}", "resume=auto"]) == 143
     (line,) = [s for s in capsys.readouterr().err.splitlines() if s.startswith("arcface-cakd")]
@@ -71,7 +86,7 @@ def test_the_command_ends_with_one_line_and_the_signals_code(faces, tmp_path, mo
 
 def sent_to_the_last_rank(config):
     as_torchrun()
-    Run.terms = in_step(3, lambda: rank() == 1 and os.kill(os.getpid(), signal.SIGUSR1))
+    Run.terms = in_step(3, lambda run: rank() == 1 and os.kill(os.getpid(), signal.SIGUSR1))
     with pytest.raises(RunStoppedError) as stopped:
         train(config)
     content = torch.load(checkpoint_path(config.output, rank()), weights_only=True)
@@ -135,3 +150,12 @@ def test_auto_begins_where_there_is_no_checkpoint(faces, tmp_path):
     assert (tmp_path / "model.pt.old").read_bytes() == b"of before"
     assert train(config).global_step == 9
     assert train(config).global_step == 9
+
+
+def test_auto_leaves_the_model_of_a_run_that_keeps_no_checkpoints(faces, tmp_path):
+    """Which may have ended well."""
+    (tmp_path / "model.pt").write_bytes(b"of before")
+    config = small_config(faces, tmp_path, num_epoch=1, resume="auto")
+    with pytest.raises(ConfigError, match=r"holds another run \(model\.pt\)"):
+        train(config)
+    assert os.listdir(tmp_path) == ["model.pt"]

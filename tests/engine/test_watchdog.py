@@ -6,12 +6,13 @@ import time
 
 import pytest
 from helpers.engine_runs import small_config
-from helpers.processes import RankFailed, as_torchrun, run_ranks
+from helpers.processes import as_torchrun, exit_codes
 
-from arcface_cakd.distributed import rank
+from arcface_cakd.distributed import DistributedError, gather_objects, rank
 from arcface_cakd.engine import train
+from arcface_cakd.engine import watchdog as watchdog_module
 from arcface_cakd.engine.builders import Run
-from arcface_cakd.engine.watchdog import Signs, Watchdog
+from arcface_cakd.engine.watchdog import Signs, Watchdog, _key
 
 
 def heard(*moments, seconds=10.0):
@@ -48,9 +49,63 @@ def test_one_rank_needs_no_watching():
         time.sleep(0.05)
 
 
+class Store(dict):
+    set, get = dict.__setitem__, dict.__getitem__
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """``watched(moments, signs, answers)``: what rank 0's watchdog of two ranks and 10 s says.
+
+    It looks at the ``moments``, in seconds; ``signs(n)`` counts those of the other rank up to the
+    nth look, and ``answers(n)`` is whether the store says so.
+    """
+
+    def run(moments, signs=lambda look: look, answers=lambda look: True):
+        watchdog, left, said = Watchdog(10.0), list(moments), []
+        watchdog._store, watchdog._signs = Store(), Signs(2, 10.0)
+
+        def wait(pause):
+            look = len(moments) - len(left)
+            if answers(look):
+                watchdog._store.set(_key(1), f"{signs(look)} 0")
+                watchdog._give_sign()
+                watchdog._listen()
+            return bool(said) or not left
+
+        with monkeypatch.context() as patch:
+            patch.setattr(watchdog_module, "world_size", lambda: 2)
+            patch.setattr(time, "monotonic", lambda: left.pop(0))
+            patch.setattr(Watchdog, "_end", lambda self, *what: said.append(what))
+            patch.setattr(watchdog._ended, "wait", wait)
+            watchdog._watch()
+        return said
+
+    return run
+
+
+EVERY_TWO = range(0, 40, 2)
+
+
+def test_it_says_who_is_silent_and_not_after_it_was_stopped_itself(watched):
+    assert watched(EVERY_TWO) == []
+    text = "rank 1 has given no sign of life for 10 s (rank_timeout)"
+    assert watched(EVERY_TWO, signs=lambda look: 1) == [(0, text)]
+    # As where a batch system stops a whole job for an hour: nobody has given signs meanwhile.
+    assert watched([0, 2, 3602, 3604, 3606], signs=lambda look: 1) == []
+
+
+def test_a_store_that_gives_no_answer_ends_the_run(watched):
+    """Each rank says so, for who holds it may be the one that speaks otherwise."""
+    ((speaker, text),) = watched(EVERY_TWO, answers=lambda look: look < 2)
+    assert speaker == rank() and "has given no answer for 10 s" in text
+
+
 def interrupted_in_step_two(config, number, left):
+    """Rank 0 is; rank 1 leaves what is said of it, and ends what is only stopped."""
     as_torchrun()
-    plain, calls = Run.terms, []
+    plain, end, calls = Run.terms, Watchdog._end, []
+    first = gather_objects(os.getpid())[0]
 
     def terms(self, *batch):
         calls.append(1)
@@ -58,22 +113,30 @@ def interrupted_in_step_two(config, number, left):
             os.kill(os.getpid(), number)
         return plain(self, *batch)
 
-    def end(self, found, text):
+    def told(self, speaker, text):
         left.write_text(text)
-        os._exit(1)
+        os.kill(first, signal.SIGKILL)
+        end(self, speaker, text)
 
-    Run.terms, Watchdog._end = terms, end
-    train(config)
+    Run.terms, Watchdog._end = terms, told
+    try:
+        train(config)
+    except DistributedError as error:
+        left.write_text(str(error))
+        raise
 
 
-@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
-def test_the_others_end_and_name_it(faces, tmp_path, number):
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (signal.SIGSTOP, "rank 0 has given no sign of life for 4 s (rank_timeout)"),
+        (signal.SIGKILL, "rank 0 was killed or lost; the others ended"),
+    ],
+    ids=["stopped", "killed"],
+)
+def test_the_others_end_and_name_it(faces, tmp_path, number, said):
     """Rank 0 too, which else alone speaks."""
-    config = small_config(faces, tmp_path / "out", rank_timeout=5.0)
+    config = small_config(faces, tmp_path / "out", rank_timeout=4.0)
     left = tmp_path / "left"
-    with pytest.raises(RankFailed) as failed:
-        run_ranks(interrupted_in_step_two, 2, tmp_path, config, number, left)
-    if number == signal.SIGSTOP:
-        assert left.read_text() == "rank 0 has given no sign of life for 5 s (rank_timeout)"
-    else:
-        assert "DistributedError: rank 0 was killed or lost; the others ended" in str(failed.value)
+    codes = exit_codes(interrupted_in_step_two, 2, tmp_path, config, number, left, timeout=60)
+    assert codes == [-signal.SIGKILL, 1] and left.read_text() == said

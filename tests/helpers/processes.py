@@ -31,6 +31,39 @@ def run_ranks(function, world_size, tmp_path, *args, timeout=120):
         RankFailed: with the traceback of the rank that failed first.
         TimeoutError: the ranks did not finish in time.
     """
+    context, folder = _started(function, world_size, tmp_path, args, timeout)
+    deadline = time.monotonic() + timeout
+    try:
+        while not context.join(timeout=max(0.0, deadline - time.monotonic())):
+            if time.monotonic() >= deadline:
+                raise TimeoutError(f"{function.__name__}: {world_size} ranks took over {timeout} s")
+    except ProcessException as error:
+        # The cause comes first; its peers fail after it, when their connections break.
+        causes = sorted(folder.glob("*.error"), key=lambda path: path.stat().st_mtime_ns)
+        message = causes[0].read_text(encoding="utf-8") if causes else str(error)
+        raise RankFailed(message) from None
+    finally:
+        _kill_all(context)
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(world_size)]
+
+
+def exit_codes(function, world_size, tmp_path, *args, timeout=120):
+    """``run_ranks`` where ranks may die and the others are left alone; each one's exit code.
+
+    None for one that has not ended after ``timeout`` seconds.
+    """
+    context, _ = _started(function, world_size, tmp_path, args, timeout)
+    deadline = time.monotonic() + timeout
+    try:
+        for process in context.processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+        return [process.exitcode for process in context.processes]
+    finally:
+        _kill_all(context)
+
+
+def _started(function, world_size, tmp_path, args, timeout):
+    """The processes of the ranks, and the folder that they write to."""
     folder = Path(tempfile.mkdtemp(dir=tmp_path, prefix="ranks_"))
     # The server imports torch once and its children start from there. Not torch._dynamo, though
     # it takes seconds in the first DistributedDataParallel of a process: under torch 2.6 the
@@ -43,21 +76,13 @@ def run_ranks(function, world_size, tmp_path, *args, timeout=120):
         join=False,
         start_method="forkserver",
     )
-    deadline = time.monotonic() + timeout
-    try:
-        while not context.join(timeout=max(0.0, deadline - time.monotonic())):
-            if time.monotonic() >= deadline:
-                raise TimeoutError(f"{function.__name__}: {world_size} ranks took over {timeout} s")
-    except ProcessException as error:
-        # The cause comes first; its peers fail after it, when their connections break.
-        causes = sorted(folder.glob("*.error"), key=lambda path: path.stat().st_mtime_ns)
-        message = causes[0].read_text(encoding="utf-8") if causes else str(error)
-        raise RankFailed(message) from None
-    finally:
-        for process in context.processes:
-            if process.is_alive():
-                process.kill()
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(world_size)]
+    return context, folder
+
+
+def _kill_all(context):
+    for process in context.processes:
+        if process.is_alive():
+            process.kill()
 
 
 def as_torchrun():

@@ -1,0 +1,89 @@
+"""Checkpoints of arcface_torch on another number of ranks: divided, joined, and after kills."""
+
+import os
+import shutil
+
+import torch
+from helpers.engine_runs import assert_same_state
+from helpers.processes import run_ranks
+
+from arcface_cakd.arcface_torch.other_ranks import divide_anew
+from arcface_cakd.engine.checkpoint_sets import checkpoint_path, former_folder
+
+CLASSES, E = 7, 3
+
+
+def made():
+    """What ``train_v2.py`` writes on one rank."""
+    draw = torch.Generator().manual_seed(0)
+    weight, momentum, own = (torch.randn(n, E, generator=draw) for n in (CLASSES, CLASSES, 2))
+    return {
+        "epoch": 1,
+        "global_step": 9,
+        "state_dict_backbone": {"fc.weight": own},
+        "state_dict_softmax_fc": {"weight": weight},
+        "state_optimizer": {
+            "state": {0: {"momentum_buffer": own + 1}, 1: {"momentum_buffer": momentum}},
+            "param_groups": [{"params": [0]}, {"params": [1]}],
+        },
+        "state_lr_scheduler": {"last_epoch": 9},
+    }
+
+
+def read(folder, rank=0):
+    return torch.load(checkpoint_path(folder, rank), weights_only=True)
+
+
+def centers(folder, ranks):
+    return torch.cat([read(folder, r)["state_dict_softmax_fc"]["weight"] for r in range(ranks)])
+
+
+def killed_between_renames(output):
+    """Rank 1 is, and rank 0 goes on to its own; they try again; what they are left with."""
+    real, rank = os.replace, int(os.environ["RANK"])
+
+    def replace(source, target):
+        if rank == 1 and target == checkpoint_path(output, 1):
+            raise KeyboardInterrupt
+        real(source, target)
+
+    os.replace = replace
+    try:
+        divide_anew(output, CLASSES)
+    except KeyboardInterrupt:
+        torch.distributed.barrier()  # rank 0 waits in its own, before it drops former sets
+    os.replace = real
+    torch.distributed.barrier()
+    left = [path.name for path in sorted(output.glob("checkpoint_gpu_*.pt"))]
+    torch.distributed.barrier()
+    divide_anew(output, CLASSES)
+    divide_anew(output, CLASSES)  # which they are already
+    return left
+
+
+def test_one_rank_two_after_a_kill_and_one_again(tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()
+    torch.save(made(), checkpoint_path(output))
+    left = run_ranks(killed_between_renames, 2, tmp_path, output)
+    assert left == [["checkpoint_gpu_0.pt"]] * 2  # half of the centres
+    assert torch.equal(centers(output, 2), made()["state_dict_softmax_fc"]["weight"])
+    assert len(read(output, 1)["state_dict_softmax_fc"]["weight"]) == CLASSES // 2
+    assert_same_state(read(former_folder(output, 9)), made())
+
+    shutil.copy(checkpoint_path(output, 1), tmp_path / "stale.pt")
+    divide_anew(output, CLASSES)
+    assert_same_state(read(output), made())
+    assert not checkpoint_path(output, 1).exists()
+    # A kill before that was removed: it belongs to no set, and hurts none.
+    shutil.copy(tmp_path / "stale.pt", checkpoint_path(output, 1))
+    run_ranks(divide_anew, 2, tmp_path, output, CLASSES)
+    assert torch.equal(centers(output, 2), made()["state_dict_softmax_fc"]["weight"])
+
+
+def test_what_is_of_other_people_is_left_alone(tmp_path):
+    torch.save(made(), checkpoint_path(tmp_path))
+    before = checkpoint_path(tmp_path).read_bytes()
+    divide_anew(tmp_path, CLASSES + 1)
+    assert checkpoint_path(tmp_path).read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
