@@ -1,6 +1,7 @@
 """Packages that not everyone needs, which an extra of this package brings."""
 
 import importlib
+import importlib.util
 from types import ModuleType
 
 from arcface_cakd.errors import ArcfaceCakdError
@@ -27,7 +28,26 @@ def extra(package: str, name: str, what: str) -> ModuleType:
         top = package.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != top:
             raise  # what it needs itself is broken, which its own message tells
-        raise MissingPackageError(
-            f"{what} needs the package {top}: pip install 'arcface_cakd[{name}]', or pip install "
-            f"{top}"
-        ) from None
+        raise _missing(top, name, what) from None
+
+
+def check_extra(package: str, name: str, what: str) -> None:
+    """See that a package is there without importing it, which may take seconds; see ``extra``.
+
+    Raises:
+        MissingPackageError: it is not installed.
+    """
+    if not is_installed(package):
+        raise _missing(package, name, what)
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package could be imported, by its import name."""
+    return importlib.util.find_spec(package) is not None
+
+
+def _missing(package: str, name: str, what: str) -> MissingPackageError:
+    return MissingPackageError(
+        f"{what} needs the package {package}: pip install 'arcface_cakd[{name}]', or pip install "
+        f"{package}"
+    )

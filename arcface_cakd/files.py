@@ -97,6 +97,16 @@ def put_in_place(partial: str | os.PathLike, path: str | os.PathLike) -> None:
     _sync_folder(Path(path).parent)
 
 
+def put_folder_in_place(written: Path, path: Path) -> None:
+    """Rename a folder of files to ``path``, where there is nothing or an empty folder."""
+    for file in written.iterdir():
+        sync(file)
+    with contextlib.suppress(FileNotFoundError):
+        path.rmdir()
+    written.rename(path)
+    _sync_folder(path.parent)
+
+
 def sync(path: str | os.PathLike) -> None:
     """Wait until what was written to a file is on the disk."""
     with open(path, "rb") as file:

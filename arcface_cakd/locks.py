@@ -21,6 +21,22 @@ logger = logging.getLogger("arcface_cakd")
 LOCK = ".lock"
 
 
+def try_lock(file: IO) -> bool:
+    """Whether this process has the system's lock on an open file from here on, until it closes it.
+
+    On a disk that has no locks it seems so, and a warning says that.
+    """
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        logger.warning("no locks on the disk of %s: let one run at a time write to it", file.name)
+    return True
+
+
 class FolderInUseError(ArcfaceCakdError):
     """Another process writes to a folder; the message names both."""
 
@@ -74,22 +90,14 @@ class FolderLock:
         path = self.folder / LOCK
         while True:
             file = open_own(path, "a+", encoding="utf-8")
-            try:
-                if fcntl is not None:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not try_lock(file):
                 file.seek(0)
                 holder = file.read(200).strip() or "another process"
                 file.close()
                 raise FolderInUseError(
                     f"output {self.folder}: {holder} is writing to it: wait until it ends, or name "
                     "another output"
-                ) from None
-            except OSError:
-                logger.warning(
-                    "no locks on the disk of %s: let one run at a time write to it", path
                 )
-                return file
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
                     return file

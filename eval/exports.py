@@ -31,6 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from arcface_cakd.backbones import get_model, load_weights
+from arcface_cakd.bench.faces import learn_statistics
 from arcface_cakd.bench.machine import machine
 from arcface_cakd.bench.timing import Ratio, take_turns
 from arcface_cakd.data import as_batch
@@ -146,16 +147,11 @@ def of_result(result: VerificationResult) -> dict[str, Any]:
 
 
 def random_network(name: str, faces: np.ndarray) -> nn.Module:
-    """Random weights whose BatchNorms know the statistics of faces, so that none explodes."""
+    """Random weights whose BatchNorms know the statistics of faces."""
     torch.manual_seed(0)
-    model = get_model(name, num_features=512).train()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.momentum = None  # the mean over all batches
-    with torch.no_grad():
-        for start in range(0, 48, 16):
-            model(as_batch(faces[start : start + 16]))
-    return model.eval()
+    model = get_model(name, num_features=512)
+    learn_statistics(model, (as_batch(faces[start : start + 16]) for start in range(0, 48, 16)))
+    return model
 
 
 def accuracy_of(row: dict[str, Any]) -> str:

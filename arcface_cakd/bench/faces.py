@@ -1,17 +1,19 @@
 """A few images, and runs of the built-in loop on them, to take steps with."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from arcface_cakd.backbones import get_model
 from arcface_cakd.config import CakdConfig, TrainConfig
 
 CLASSES = 2
+_STATISTICS = 8  # images that random weights have their statistics from
 EMBEDDING_ONLY = {"prompts": None, "urfm": None, "losses": [{"name": "embedding_cosine"}]}
 
 
@@ -31,8 +33,26 @@ def random_weights(folder: Path, network: str) -> Path:
     weights = folder / f"{network.replace(':', '_').replace('/', '_')}.pt"
     if not weights.exists():
         torch.manual_seed(0)
-        torch.save(get_model(network, num_features=512).state_dict(), weights)
+        model = get_model(network, num_features=512)
+        learn_statistics(model, [images_and_labels(_STATISTICS)[0]])
+        torch.save(model.state_dict(), weights)
     return weights
+
+
+def learn_statistics(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Let the BatchNorms of random weights know the statistics of images, and put it in eval mode.
+
+    Without, activations of a deep network grow from layer to layer, and embeddings leave the range
+    of float16, in which a teacher's cache and exported files have them.
+    """
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            module.momentum = None  # the mean over all batches
+    with torch.no_grad():
+        for images in batches:
+            model(images)
+    model.eval()
 
 
 def train_config(faces: Path, network: str, batch_size: int, **settings: Any) -> TrainConfig:

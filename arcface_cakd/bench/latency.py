@@ -19,6 +19,7 @@ from arcface_cakd.bench.report import Report
 from arcface_cakd.bench.timing import Ratio, take_turns
 from arcface_cakd.evaluation import format_table
 from arcface_cakd.export import FORMATS, ExportError, export_model
+from arcface_cakd.extras import MissingPackageError
 from arcface_cakd.landmarks import CROP_SIZE
 from arcface_cakd.runtimes import files_of, open_exported
 
@@ -47,7 +48,8 @@ def of_file(path: str) -> Timed:
     """An exported file, in its own runtime.
 
     Raises:
-        RuntimeProblem: no such file or runtime, or a file that it does not run.
+        MissingPackageError: the runtime is not installed.
+        RuntimeProblem: no such file, or one that the runtime does not run.
     """
     name = f"{Path(path).name} ({open_exported(path).RUNTIME})"
     size = sum(file.stat().st_size for file in files_of(path))
@@ -80,7 +82,7 @@ def exports_of(label: str, network: nn.Module, folder: Path, report: Report) -> 
         path = folder / f"{label}{form.ending}"
         try:
             export_model(network, path)
-        except ExportError as error:
+        except (ExportError, MissingPackageError) as error:
             report.notes.append(str(error).replace(f"{folder}/", ""))
             continue
         timed = of_file(str(path))

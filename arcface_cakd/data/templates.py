@@ -23,6 +23,7 @@ import numpy as np
 
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.face_files import FaceFiles
+from arcface_cakd.data.text_lines import read_lines
 
 _COLUMNS = 12  # of name_5pts_score: the image, five points, the score
 
@@ -143,12 +144,7 @@ def _refuse_empty(path: Path, named: np.ndarray, filled: np.ndarray) -> None:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a text") from error
+    lines = read_lines(path)
     if not lines:
         raise DataError(f"{path}: there is nothing in it")
     return lines

@@ -108,9 +108,9 @@ def export_model(
             the precision, see ``TOLERANCES``.
 
     Raises:
-        ExportError: no such format or precision, a converter or runtime that is not installed,
-            one that fails, a file whose embeddings differ, embeddings that are not finite, or a
-            place that cannot be written.
+        ExportError: no such format or precision, a converter that fails, a file whose embeddings
+            differ, embeddings that are not finite, or a place that cannot be written.
+        MissingPackageError: the converter or the runtime is not installed.
     """
     path = Path(path)
     form = format_of(path, FORMATS)

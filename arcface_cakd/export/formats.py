@@ -1,6 +1,5 @@
 """What every format is to ``export_model``."""
 
-import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from torch import nn
 
 from arcface_cakd.export.errors import ExportError
 from arcface_cakd.export.parity import Reference
+from arcface_cakd.extras import check_extra
 from arcface_cakd.registry import did_you_mean
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -46,8 +46,7 @@ class Format:
     Attributes:
         ending: of its files' names; of several files, that of the one which names the model.
         precisions: those that it has, of ``PRECISIONS``.
-        converter: the package that writes it.
-        install: what brings that, for ``pip install``.
+        converter: the package that writes it, by its import name.
         write: writes a model (in eval mode, float32, on the CPU) to a path, and returns what
             there is to say of it, by name: fields of ``ExportReport``.
     """
@@ -55,25 +54,21 @@ class Format:
     ending: str
     precisions: tuple[str, ...]
     converter: str
-    install: str
     write: Callable[[nn.Module, Path, Request], dict[str, Any]]
 
     def check(self, precision: str) -> None:
         """See that a file of this precision can be written here.
 
         Raises:
-            ExportError: the format has no such precision, or the converter is not installed.
+            ExportError: the format has no such precision.
+            MissingPackageError: the converter is not installed.
         """
         if precision not in self.precisions:
             raise ExportError(
                 f"{self.ending} files have no precision {precision!r}; "
                 f"{did_you_mean(precision, self.precisions)}"
             )
-        if importlib.util.find_spec(self.converter) is None:
-            raise ExportError(
-                f"{self.ending} files are written by {self.converter}, which is not installed: "
-                f"pip install {self.install}"
-            )
+        check_extra(self.converter, "mobile", f"writing {self.ending} files")
 
 
 def format_of(path: str | os.PathLike, formats: Sequence[Format]) -> Format:

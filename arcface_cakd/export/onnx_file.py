@@ -40,4 +40,4 @@ def _half(graph):
         return convert_float_to_float16(graph, keep_io_types=True)
 
 
-ONNX = Format(".onnx", ("fp32", "fp16", "int8"), "onnx", "onnx", _write)
+ONNX = Format(".onnx", ("fp32", "fp16", "int8"), "onnx", _write)

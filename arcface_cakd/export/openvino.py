@@ -24,4 +24,4 @@ def _write(model: nn.Module, file: Path, request: Request) -> dict[str, Any]:
     return {}
 
 
-OPENVINO = Format(".xml", ("fp32", "fp16"), "openvino", "openvino", _write)
+OPENVINO = Format(".xml", ("fp32", "fp16"), "openvino", _write)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from arcface_cakd.data.errors import DataError
+from arcface_cakd.data.text_lines import read_lines
 from arcface_cakd.preparation.tables import write_table
 
 LABELS_FILE = "labels.tsv"
@@ -51,7 +52,7 @@ def read_labels(folder: str | Path) -> LabelNames | None:
     path = Path(folder) / LABELS_FILE
     if not path.is_file():
         return None
-    heading, *rows = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    heading, *rows = read_lines(path) or [""]
     kind = heading.partition("\t")[2]
     names: dict[int, str] = {}
     for number, row in enumerate(rows, start=2):

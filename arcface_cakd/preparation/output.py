@@ -8,7 +8,7 @@ from pathlib import Path
 
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.face_landmarks import CVLFACE_FILE, LANDMARKS_FILE
-from arcface_cakd.files import put_in_place, scratch_folder, sync
+from arcface_cakd.files import put_folder_in_place, put_in_place, scratch_folder
 from arcface_cakd.preparation.labels_table import LABELS_FILE
 
 logger = logging.getLogger("arcface_cakd")
@@ -60,9 +60,7 @@ def move_set(written: Path, out: Path) -> None:
     """Move a set's files from a folder to ``out``; see ``whole_set``."""
     landmarks = (written / LANDMARKS_FILE).exists()
     if not out.exists():
-        for path in written.iterdir():
-            sync(path)
-        written.rename(out)
+        put_folder_in_place(written, out)
         return
     names = sorted(os.listdir(written), key=lambda name: name == _INDEX)
     (out / _INDEX).unlink(missing_ok=True)

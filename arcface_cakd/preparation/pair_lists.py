@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from arcface_cakd.data.errors import DataError
+from arcface_cakd.data.text_lines import read_lines
 
 _PERSON = re.compile(r"[^/\\]*[^\d/\\][^/\\]*")
 _TRUTH = {"1": True, "true": True, "same": True, "0": False, "false": False, "diff": False}
@@ -38,12 +39,7 @@ def read_pair_list(path: str | Path) -> list[ListedPair]:
         DataError: no such file, or a line of another form.
     """
     path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "is no text"
-        raise DataError(f"{path}: cannot be read: {reason}") from error
-    rows = [(number, _fields(line)) for number, line in enumerate(lines, start=1)]
+    rows = [(number, _fields(line)) for number, line in enumerate(read_lines(path), start=1)]
     rows = [(number, fields) for number, fields in rows if fields and fields[0][0] != "#"]
     if len(rows) > 1 and _heads(rows[0][1], rows[1][1]):
         rows = rows[1:]

@@ -1,6 +1,5 @@
 """What every exported model is to its callers."""
 
-import importlib.util
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -11,11 +10,12 @@ import torch
 from torch import Tensor
 
 from arcface_cakd.errors import ArcfaceCakdError
+from arcface_cakd.extras import check_extra, is_installed
 from arcface_cakd.landmarks import CROP_SIZE
 
 
 class RuntimeProblem(ArcfaceCakdError):
-    """A runtime that is not installed, or a file that it does not run; the message says which."""
+    """A file that its runtime does not run; the message says which."""
 
 
 class ExportedModel(ABC):
@@ -31,17 +31,15 @@ class ExportedModel(ABC):
     Attributes:
         RUNTIME: its name.
         PACKAGE: what must be importable.
-        INSTALL: what brings it, for ``pip install``.
         BESIDE: endings of the files that belong to it, in place of the path's own.
 
     Raises:
-        RuntimeProblem: the runtime is not installed, there is no such file, or it does not hold
-            a face recognition model.
+        MissingPackageError: the runtime is not installed.
+        RuntimeProblem: there is no such file, or it does not hold a face recognition model.
     """
 
     RUNTIME: ClassVar[str]
     PACKAGE: ClassVar[str]
-    INSTALL: ClassVar[str]
     BESIDE: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, path: str | os.PathLike, threads: int = 0):
@@ -49,11 +47,7 @@ class ExportedModel(ABC):
         for file in self.files(self.path):
             if not file.exists():
                 raise RuntimeProblem(f"model {file}: no such file")
-        if not self.installed():
-            raise RuntimeProblem(
-                f"{self.path.name} is run by {self.RUNTIME}, which is not installed: "
-                f"pip install {self.INSTALL}"
-            )
+        check_extra(self.PACKAGE, "mobile", f"{self.path.name}, which {self.RUNTIME} runs,")
         try:
             self._load(threads)
             shape = self(torch.zeros(1, 3, CROP_SIZE, CROP_SIZE)).shape
@@ -69,7 +63,7 @@ class ExportedModel(ABC):
     @classmethod
     def installed(cls) -> bool:
         """Whether the runtime can be imported."""
-        return importlib.util.find_spec(cls.PACKAGE) is not None
+        return is_installed(cls.PACKAGE)
 
     @classmethod
     def files(cls, path: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from arcface_cakd.runtimes.base import ExportedModel
 class LiteRtModel(ExportedModel):
     """A LiteRT file that takes one face (1, 3, 112, 112)."""
 
-    RUNTIME, PACKAGE, INSTALL = "LiteRT", "ai_edge_litert", "ai-edge-litert"
+    RUNTIME, PACKAGE = "LiteRT", "ai_edge_litert"
 
     def _load(self, threads: int) -> None:
         from ai_edge_litert.interpreter import Interpreter

@@ -11,7 +11,7 @@ class NcnnModel(ExportedModel):
     Arithmetic is float32, also where weights are stored in float16: phones may do otherwise.
     """
 
-    RUNTIME, PACKAGE, INSTALL = "ncnn", "ncnn", "ncnn"
+    RUNTIME, PACKAGE = "ncnn", "ncnn"
     BESIDE = (".bin",)
 
     def _load(self, threads: int) -> None:

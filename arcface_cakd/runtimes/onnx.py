@@ -10,7 +10,7 @@ from arcface_cakd.runtimes.base import ExportedModel, RuntimeProblem
 class OnnxExported(ExportedModel):
     """An ONNX file; batches go through it whole, where it takes them."""
 
-    RUNTIME, PACKAGE, INSTALL = "onnxruntime", "onnxruntime", "onnxruntime"
+    RUNTIME, PACKAGE = "onnxruntime", "onnxruntime"
 
     def _load(self, threads: int) -> None:
         try:

@@ -10,7 +10,7 @@ from arcface_cakd.runtimes.base import ExportedModel
 class OpenVinoModel(ExportedModel):
     """An OpenVINO model with a dynamic batch."""
 
-    RUNTIME, PACKAGE, INSTALL = "OpenVINO", "openvino", "openvino"
+    RUNTIME, PACKAGE = "OpenVINO", "openvino"
     BESIDE = (".bin",)
 
     def _load(self, threads: int) -> None:

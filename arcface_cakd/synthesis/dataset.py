@@ -2,7 +2,6 @@
 
 import math
 import os
-import shutil
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from arcface_cakd.data.contact_sheet import COLUMNS, ROWS, write_contact_sheet
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.face_landmarks import LANDMARKS_FILE
 from arcface_cakd.data.record_sets import write_identity_records
-from arcface_cakd.files import atomic_path
+from arcface_cakd.files import atomic_path, put_folder_in_place, scratch_folder
 from arcface_cakd.progress import track
 from arcface_cakd.synthesis.camera import encode
 from arcface_cakd.synthesis.identity import Identity, change_appearance, sample_identity
@@ -89,24 +88,19 @@ def synthesize(
     """
     out = Path(out)
     _check(out, identities, images_per_identity, seed, difficulty, pairs, contact_sheet, workers)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
-        with Workers(workers or os.cpu_count() or 1) as map_in_order:
-            sheet = _write_training_set(
-                unfinished, identities, images_per_identity, seed, difficulty, map_in_order
-            )
-            for name in PROTOCOLS:
-                _write_verification_set(unfinished, name, pairs, seed, difficulty, map_in_order)
-        if out.exists():
-            out.rmdir()
-        unfinished.rename(out)
+        with scratch_folder(out) as scratch:
+            with Workers(workers or os.cpu_count() or 1) as map_in_order:
+                sheet = _write_training_set(
+                    scratch, identities, images_per_identity, seed, difficulty, map_in_order
+                )
+                for name in PROTOCOLS:
+                    _write_verification_set(scratch, name, pairs, seed, difficulty, map_in_order)
+            put_folder_in_place(scratch, out)
     except BrokenProcessPool as error:
         raise SynthesisError(
             f"{out}: a worker process died, perhaps for lack of memory: ask for fewer workers"
         ) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     if contact_sheet is not None:
         write_contact_sheet(contact_sheet, sheet)
 

@@ -21,6 +21,7 @@ from arcface_cakd.distributed import (
     world_size,
 )
 from arcface_cakd.landmarks import CROP_SIZE
+from arcface_cakd.locks import try_lock
 from arcface_cakd.teacher_cache.computing import Progress, blocks_of, compute
 from arcface_cakd.teacher_cache.identity import difference, identity
 from arcface_cakd.teacher_cache.store import (
@@ -36,11 +37,6 @@ from arcface_cakd.teacher_cache.store import (
     read_index,
     write_index,
 )
-
-try:
-    import fcntl
-except ImportError:  # no POSIX system: there, two runs must not make one cache at a time
-    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger("arcface_cakd")
 
@@ -181,7 +177,10 @@ def _not_one_folder(folder: Path, number: int) -> CacheError:
 
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[IO | None]:
-    """The file that rank 0 of the run which computes holds locked; it goes with the process."""
+    """The file that rank 0 of the run which computes holds locked; it goes with the process.
+
+    No ``FolderLock``, which refuses whoever comes second: here that one waits, and then reads.
+    """
     file = None
     with failing_together():
         if is_main():
@@ -196,17 +195,7 @@ def _lock(folder: Path) -> Iterator[IO | None]:
 
 def _take(lock: IO | None) -> bool:
     """Whether this run is the one that computes from here on; a collective."""
-    taken = True
-    if lock is not None and fcntl is not None:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            taken = False
-        except OSError:
-            logger.warning(
-                "no locks on the disk of %s: let one run at a time compute it", lock.name
-            )
-    return gather_objects(taken)[0]
+    return gather_objects(lock is None or try_lock(lock))[0]
 
 
 def _prepare(folder: Path, index: Index, shapes: Shapes) -> Shapes:

@@ -21,6 +21,7 @@ from arcface_cakd.evaluation import (
     one_minus_auc,
     tar_at_one_percent,
 )
+from arcface_cakd.evaluation.protocols.bins import people_of
 from arcface_cakd.files import write_text
 
 RUNS = Path(__file__).parent / "runs"
@@ -63,16 +64,14 @@ class PairSet:
             EvaluationError: they contradict the set.
         """
         encoded, issame = load_bin(folder / f"{name}.bin")
-        tsv = folder / f"{name}_people.tsv"
-        if not tsv.is_file():
+        who = people_of(folder / f"{name}.bin", issame)
+        if not isinstance(who, People):
             raise StudyError(
-                f"{tsv}: no such file, which must have a line for each pair, the two people's "
-                "names with a tab between: make the set with eval/study's builders, or write it"
+                f"{folder / name}_people.tsv: no such file, which must have a line for each pair, "
+                "the two people's names with a tab between: make the set with eval/study's "
+                "builders, or write it"
             )
-        couples = [line.split("\t") for line in tsv.read_text(encoding="utf-8").splitlines()]
-        names = sorted({name for couple in couples for name in couple})
-        number = {name: k for k, name in enumerate(names)}
-        persons = np.array([[number[name] for name in couple] for couple in couples])
+        persons = who.persons
         place = {image: k for k, image in enumerate(dict.fromkeys(encoded))}
         places = np.array([place[image] for image in encoded]).reshape(-1, 2)
         whose = np.zeros(len(place), dtype=np.int64)

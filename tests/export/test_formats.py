@@ -9,6 +9,7 @@ import torch
 from helpers.small_networks import SmallNetwork
 
 from arcface_cakd.export import FORMATS, ExportError, export_model, formats
+from arcface_cakd.extras import MissingPackageError
 from arcface_cakd.runtimes import ENDINGS, RuntimeProblem, files_of, installed, open_exported
 
 
@@ -73,7 +74,7 @@ def test_a_converter_that_fails_leaves_what_was_there(tmp_path, monkeypatch, end
             part.write_bytes(b"damaged")
         return {}
 
-    broken = formats.Format(ending, form.precisions, form.converter, form.install, write)
+    broken = formats.Format(ending, form.precisions, form.converter, write)
     monkeypatch.setattr("arcface_cakd.export.exporting.FORMATS", (broken,))
     path = tmp_path / f"model{ending}"
     for file in files_of(path):
@@ -111,13 +112,13 @@ def test_what_is_not_there_is_said(tmp_path, monkeypatch):
     with pytest.raises(ExportError, match=r"must end in one of \.onnx, \.tflite, \.ncnn\.param"):
         export_model(model, tmp_path / "m.mnn")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ExportError, match=r"pnnx, which is not installed: pip install"):
+    with pytest.raises(MissingPackageError, match=r"needs the package pnnx: pip install 'arc"):
         export_model(model, tmp_path / "m.ncnn.param")
     for ending in ENDINGS:
         for file in files_of(tmp_path / f"m{ending}"):
             file.write_bytes(b"")
         if ending != ".onnx":
-            with pytest.raises(RuntimeProblem, match="is not installed: pip install"):
+            with pytest.raises(MissingPackageError, match=r"runs, needs the package \w+: pip"):
                 open_exported(tmp_path / f"m{ending}")
     assert installed() == []
 

@@ -17,6 +17,9 @@ from arcface_cakd.cli import main
 from arcface_cakd.data import DataError
 from arcface_cakd.data.damage import verify
 from arcface_cakd.data.record_sets import write_flat_records
+from arcface_cakd.extras import MissingPackageError
+from arcface_cakd.locks import FolderInUseError
+from arcface_cakd.preparation.importing import importing
 from arcface_cakd.preparation.importing.formats import open_source
 from arcface_cakd.preparation.importing.importing import import_set
 from arcface_cakd.preparation.importing.source import as_label, in_order
@@ -207,7 +210,7 @@ importing.import_set(open_source([sys.argv[1]]), sys.argv[2])
         out = tmp_path / "out"
         command = [sys.executable, "-c", self.KILLED, str(source), str(out), str(images)]
         assert subprocess.run(command).returncode == -signal.SIGKILL
-        assert [path.name for path in out.iterdir()] == [".import"]
+        assert {path.name for path in out.iterdir()} == {".import", ".lock"}
         caplog.set_level("INFO")
         imported = import_set(open_source([source]), out)
         assert imported.resumed == images // 3 * 3
@@ -258,6 +261,24 @@ BROKEN = {
     8: "its label 20000000 is not one of 0 to",
     9: "2 of kind image among its members",
 }
+
+
+def test_two_imports_do_not_write_to_one_folder(tmp_path, pool, monkeypatch):
+    """Not even where the first has all records, and puts them in place."""
+    shards = [write_shards(tmp_path / "shards", pool)]
+    write, refused = importing.write_digests, []
+
+    def meanwhile(path):
+        with pytest.raises(FolderInUseError, match="is writing to it") as raised:
+            import_set(open_source(shards), tmp_path / "out")
+        refused.append(raised.value)
+        write(path)
+
+    monkeypatch.setattr(importing, "write_digests", meanwhile)
+    assert import_set(open_source(shards), tmp_path / "out").images == len(LABELS)
+    assert len(refused) == 1
+    assert verify(tmp_path / "out") == (len(LABELS), [])
+    assert not sorted((tmp_path / "out").glob(".*"))
 
 
 def test_every_bad_sample_is_named_and_left_out_on_demand(tmp_path, pool, caplog, capsys):
@@ -377,7 +398,7 @@ def test_columns_are_found_by_name_or_asked_for(tmp_path, pool, capsys):
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
     (tmp_path / "a.parquet").touch()
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(DataError, match=r"needs the package pyarrow: pip install 'arcface_cakd\[p"):
+    with pytest.raises(MissingPackageError, match=r"package pyarrow: pip install 'arcface_cakd\[p"):
         open_source([tmp_path / "a.parquet"])
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from arcface_cakd.data import read_bin
+from arcface_cakd.data.text_lines import read_lines
 from arcface_cakd.evaluation.embedder import Embedder
 from arcface_cakd.evaluation.errors import EvaluationError
 from arcface_cakd.evaluation.protocols.base import Protocol, judging
@@ -77,15 +78,17 @@ def judged(
 def people_of(path: Path, issame: np.ndarray) -> People | Pairs:
     """Who is on the pairs of ``<name>.bin``, by ``<name>_people.tsv`` where that is beside it.
 
-    The file has a line for each pair: the two people's names with a tab between.
+    The file has a line for each pair: the two people's names with a tab between. People are
+    numbered in the order of their names.
 
     Raises:
         EvaluationError: it does not fit the pairs.
+        DataError: it is no text.
     """
     beside = path.with_name(f"{path.stem}_people.tsv")
     if not beside.is_file():
         return Pairs(issame)
-    couples = [line.split("\t") for line in beside.read_text(encoding="utf-8").splitlines()]
+    couples = [line.split("\t") for line in read_lines(beside)]
     if len(couples) != len(issame) or any(len(couple) != 2 for couple in couples):
         raise EvaluationError(
             f"{beside.name} must have a line for each of {len(issame)} pairs, two names with a tab "

@@ -11,6 +11,7 @@ import numpy as np
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.face_files import FaceFiles
 from arcface_cakd.data.image_tree import image_tree
+from arcface_cakd.data.text_lines import read_lines
 from arcface_cakd.evaluation.embedder import Embedder
 from arcface_cakd.evaluation.embedding import unit
 from arcface_cakd.evaluation.errors import EvaluationError
@@ -231,5 +232,5 @@ def _listed(folder: Path, part: str) -> list[Path]:
 
 
 def _lines(path: Path) -> list[str]:
-    lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    lines = (line.strip() for line in read_lines(path))
     return [line for line in lines if line]

@@ -11,6 +11,7 @@ from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.face_files import FaceFiles
 from arcface_cakd.data.image_files import read_encoded
 from arcface_cakd.data.images import CROP, decode_image
+from arcface_cakd.data.text_lines import read_lines
 from arcface_cakd.evaluation.embedder import Embedder
 from arcface_cakd.evaluation.interval import Interval
 from arcface_cakd.evaluation.protocols.base import Protocol, judging, one_folder
@@ -156,8 +157,7 @@ class _Group:
         path = folder / "txts" / name / f"{name}_pairs.txt"
         images: dict[tuple[str, int], int] = {}
         places, persons = [], []
-        lines = path.read_text(encoding="utf-8").splitlines()
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(read_lines(path), start=1):
             words = line.split()
             if not words or (number == 1 and all(word.isdecimal() for word in words)):
                 continue  # how many pairs there are, as LFW's list says first
@@ -192,7 +192,7 @@ def _landmarks(path: Path, files: Sequence[Path]) -> np.ndarray:
             "to align it"
         )
     known = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         words = line.split()
         if len(words) < 11:
             raise DataError(

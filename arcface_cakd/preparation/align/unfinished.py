@@ -1,6 +1,5 @@
 """Aligned crops of which some are still to come: kept so that the work goes on after a stop."""
 
-import fcntl
 import json
 import logging
 import os
@@ -9,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from arcface_cakd.data.errors import DataError
+from arcface_cakd.locks import try_lock
 from arcface_cakd.preparation.align.outcome import Outcome
 from arcface_cakd.preparation.align.photographs import Photograph
 
@@ -44,11 +44,10 @@ class Unfinished:
     def __enter__(self) -> "Unfinished":
         self.folder.mkdir(parents=True, exist_ok=True)
         self._journal = open(self.folder / _JOURNAL, "a+", encoding="utf-8")
-        try:
-            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        # No FolderLock, whose file would be in the way of a folder that is renamed at the end.
+        if not try_lock(self._journal):
             self._journal.close()
-            raise DataError(f"{self._out}: another process is aligning into it") from error
+            raise DataError(f"{self._out}: another process is aligning into it")
         self._take_up()
         return self
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from arcface_cakd.data.errors import DataError
-from arcface_cakd.preparation.importing.source import Sample, as_label, needs
+from arcface_cakd.extras import extra
+from arcface_cakd.preparation.importing.source import Sample, as_label
 
 _IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes")
 _LABEL_NAMES = ("label", "labels", "cls", "identity", "person", "id", "class", "target", "name")
@@ -71,9 +72,10 @@ def schema_of(kind: str, path: Path) -> Any:
     """The columns of a file.
 
     Raises:
-        DataError: pyarrow is missing, or it is no such file.
+        MissingPackageError: pyarrow is not installed.
+        DataError: it is no such file.
     """
-    pyarrow = needs("pyarrow", "parquet", f"reading {path.name}")
+    pyarrow = extra("pyarrow", "parquet", f"reading {path.name}")
     try:
         return _parquet(path).schema_arrow if kind == "parquet" else _arrow(path).schema
     except (pyarrow.ArrowException, OSError) as error:

@@ -1,7 +1,6 @@
 """A record set that grows, is stopped, and goes on where it was last known to be whole."""
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Mapping
@@ -21,7 +20,8 @@ class GrowingRecords:
     """A folder in which records, names of labels and a list of what was left out grow.
 
     ``save`` notes how long each file is, when all of it is on the disk; opened again, the files are
-    cut there, so that what comes behind is as if nobody had stopped. One process has it at a time.
+    cut there, so that what comes behind is as if nobody had stopped. The caller sees to it that one
+    process at a time has it.
 
     Attributes:
         state: what was given to ``save`` last; None in a new one.
@@ -32,18 +32,12 @@ class GrowingRecords:
         made_of: what the set is made of, in types that JSON has; it must be the same each time.
 
     Raises:
-        DataError: another process has it, or it was begun from something else.
+        DataError: it was begun from something else.
     """
 
     def __init__(self, folder: Path, made_of: Any):
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = open(folder / "lock", "w")  # noqa: SIM115  # until close()
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
-            raise DataError(f"{folder}: another process imports there: wait for it") from error
         self._made_of = json.loads(json.dumps(made_of))
         self.state: dict[str, Any] | None = None
         lengths: Mapping[str, int] = {}
@@ -51,7 +45,6 @@ class GrowingRecords:
         if (folder / _STATE).is_file():
             kept = json.loads((folder / _STATE).read_text(encoding="utf-8"))
             if kept["made_of"] != self._made_of:
-                self._lock.close()
                 raise DataError(
                     f"{folder}: an import of other files or settings stopped there: go on with "
                     "those, or remove the folder"
@@ -101,10 +94,9 @@ class GrowingRecords:
             with contextlib.suppress(OSError):  # a full disk
                 file.close()
         if self.state is None:
-            self.remove(*_GROWING, "lock")
+            self.remove(*_GROWING)
             with contextlib.suppress(OSError):  # something else is in it
                 self.folder.rmdir()
-        self._lock.close()
 
     def remove(self, *names: str) -> None:
         for name in names:
@@ -114,4 +106,4 @@ class GrowingRecords:
         """Leave in the folder what belongs to the set alone."""
         for file in self._files.values():
             file.close()
-        self.remove("names", "left_out", _STATE, "lock")
+        self.remove("names", "left_out", _STATE)

@@ -1,5 +1,6 @@
 """A data set of another format written as records: resumable, the same bytes, the same order."""
 
+import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from arcface_cakd.data.images import decode_crop
 from arcface_cakd.data.record_layout import MAX_EXACT
 from arcface_cakd.data.record_sets import property_text
 from arcface_cakd.files import write_text
+from arcface_cakd.locks import FolderLock
 from arcface_cakd.preparation.importing.growing import GrowingRecords
 from arcface_cakd.preparation.importing.source import Sample, Source
 from arcface_cakd.preparation.labels_table import write_labels
@@ -75,6 +77,7 @@ def import_set(
         DataError: a data set is there, unless ``force``; samples are bad, unless ``skip_bad`` (what
             was written is kept, and the same with ``skip_bad`` finishes it); another import was
             begun there.
+        FolderInUseError: another process is at it.
     """
     out = Path(out)
     check_vacant(out, force)
@@ -84,9 +87,10 @@ def import_set(
         "labels": labels,
         "settings": source.settings,
     }
-    there = out.exists()
-    growing = GrowingRecords(out / UNFINISHED, made_of)
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(FolderLock(out).release)
+        growing = GrowingRecords(out / UNFINISHED, made_of)
+        stack.callback(growing.close)
         job = _Import(growing, source, labels)
         resumed = growing.images
         if resumed:
@@ -94,10 +98,6 @@ def import_set(
         job.run()
         job.refuse_bad(skip_bad)
         written = job.finish(out)
-    finally:
-        growing.close()
-        if not there and out.is_dir() and not any(out.iterdir()):
-            out.rmdir()
     return Imported(written.images, written.people, job.bad, resumed)
 
 

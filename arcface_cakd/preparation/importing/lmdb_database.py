@@ -9,7 +9,8 @@ import numpy as np
 
 from arcface_cakd.data.bin_pickle import load_plain
 from arcface_cakd.data.errors import DataError
-from arcface_cakd.preparation.importing.source import Sample, as_label, is_image, needs
+from arcface_cakd.extras import extra
+from arcface_cakd.preparation.importing.source import Sample, as_label, is_image
 
 _PICKLE = b"\x80"
 
@@ -28,14 +29,15 @@ class LmdbDatabase:
         path: a folder with ``data.mdb``, or the file of a database without one.
 
     Raises:
-        DataError: lmdb or msgpack is missing, or there is no database, or none of these layouts.
+        MissingPackageError: lmdb or msgpack is not installed.
+        DataError: there is no database, or none of these layouts.
     """
 
     kind = "lmdb"
     label_names: Sequence[str] | None = None
 
     def __init__(self, path: Path):
-        lmdb = needs("lmdb", "lmdb", f"reading {path.name}")
+        lmdb = extra("lmdb", "lmdb", f"reading {path.name}")
         self.files = [path]
         self.settings: dict[str, str] = {}
         try:
@@ -113,7 +115,7 @@ def unpacked(value: bytes) -> Any:
 
     Raises:
         ValueError: neither did, or a pickle asks for more than plain values.
-        DataError: msgpack is missing.
+        MissingPackageError: msgpack is not installed.
     """
     if value[:1] == _PICKLE:
         try:
@@ -121,7 +123,7 @@ def unpacked(value: bytes) -> Any:
         except Exception as error:  # a damaged pickle raises whatever it stumbles over
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(f"its pickle is damaged or foreign: {reason}") from error
-    msgpack = needs("msgpack", "lmdb", "its values are packed, and reading them")
+    msgpack = extra("msgpack", "lmdb", "its values are packed, and reading them")
     try:
         try:
             return msgpack.unpackb(value, strict_map_key=False)

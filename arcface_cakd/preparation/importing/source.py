@@ -1,6 +1,5 @@
 """What the readers of other formats have in common."""
 
-import importlib
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -113,17 +112,3 @@ def as_label(value: Any) -> int | str:
 
 def is_image(value: Any) -> bool:
     return isinstance(value, bytes) and begins_as_image(value[:32])
-
-
-def needs(module: str, extra: str, what: str) -> Any:
-    """A package that only some need.
-
-    Raises:
-        DataError: it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise DataError(
-            f"{what} needs the package {module}: pip install 'arcface_cakd[{extra}]'"
-        ) from error

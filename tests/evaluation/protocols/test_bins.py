@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from arcface_cakd.data import DataError
 from arcface_cakd.evaluation import EvaluationError, Pairs, People
 from arcface_cakd.evaluation.protocols.bins import judged, people_of
 
@@ -26,6 +27,21 @@ def test_people_are_those_of_the_file_beside(tmp_path):
     assert len(np.unique(who.persons)) == len({n for line in LINES for n in line.split("\t")})
     assert judged(embeddings(), ISSAME, 50, who).accuracy_interval.drawn == "people"
     assert judged(embeddings(), ISSAME, 50).accuracy_interval.drawn == "pairs"
+
+
+def test_names_may_hold_any_break_but_newlines(tmp_path):
+    """As ``data pairs`` writes them."""
+    lines = [line.replace("p", "a\u2028b\x85c\x0c") for line in LINES]
+    (tmp_path / "own_people.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (tmp_path / "plain_people.tsv").write_text("\n".join(LINES), encoding="utf-8")
+    found, plain = (people_of(tmp_path / f"{name}.bin", ISSAME) for name in ("own", "plain"))
+    assert np.array_equal(found.persons, plain.persons)
+
+
+def test_a_file_in_another_encoding_is_refused(tmp_path):
+    (tmp_path / "own_people.tsv").write_bytes("\n".join(LINES).encode() + b"\xe9")
+    with pytest.raises(DataError, match=r"own_people\.tsv: is no text in UTF-8"):
+        people_of(tmp_path / "own.bin", ISSAME)
 
 
 @pytest.mark.parametrize(
