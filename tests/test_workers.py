@@ -1,42 +1,36 @@
-"""A function over jobs in threads: in order, and no more than a few ahead."""
+"""A function over jobs in several processes."""
 
-import os
-import threading
+import operator
+import signal
+import time
 
 import pytest
 
-from arcface_cakd.workers import map_in_threads
+from arcface_cakd.workers import Workers
 
 
-def test_results_come_in_order_and_a_few_ahead():
-    taken = []
+@pytest.mark.parametrize("count", [1, 2])
+def test_results_are_in_order_and_jobs_are_asked_for_as_they_go(count):
+    asked = []
 
     def jobs():
         for number in range(100):
-            taken.append(number)
-            yield number
+            asked.append(number)
+            yield 0.03 if number == 0 else 0.0  # the first is done last
 
-    results = map_in_threads(lambda number: (number, threading.get_ident()), jobs(), ahead=2)
-    found = []
-    for result in results:
-        found.append(result)
-        assert len(taken) <= len(found) + 2 * (os.cpu_count() or 1)
-    assert [number for number, _ in found] == list(range(100))
-    assert threading.get_ident() not in {thread for _, thread in found}
-
-
-def test_what_a_job_raises_is_raised_in_its_turn():
-    def fails(number):
-        if number == 5:
-            raise KeyError(number)
-        return number
-
-    found = []
-    with pytest.raises(KeyError):
-        found.extend(map_in_threads(fails, range(20)))
-    assert found in ([], [0, 1, 2, 3, 4])
-    results = map_in_threads(fails, range(20))
-    assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
-    with pytest.raises(KeyError):
+    with Workers(count) as map_in_order:
+        results = map_in_order(time.sleep, jobs())
         next(results)
-    assert threading.active_count() < 10
+        assert len(asked) <= 8 * count + 1
+        assert len(list(results)) == 99
+        assert list(map_in_order(operator.neg, range(30))) == [-number for number in range(30)]
+
+
+def test_each_process_is_prepared_first():
+    prepared = []
+    with Workers(1, prepared.append, ("here",)) as map_in_order:
+        assert prepared == ["here"] and list(map_in_order(abs, [-1])) == [1]
+    with Workers(2, signal.signal, (signal.SIGALRM, signal.SIG_IGN)) as map_in_order:
+        (found,) = map_in_order(signal.getsignal, [signal.SIGALRM])
+        assert found == signal.SIG_IGN
+        assert list(map_in_order(signal.getsignal, [signal.SIGINT])) == [signal.SIG_IGN]
