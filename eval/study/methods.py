@@ -61,7 +61,7 @@ RIVALS: dict[str, tuple[float, Entry]] = {
     "vid": (3300.0, {}),
 }
 # Those that compare with the teacher's class centres: EdgeFace has none for this set, so they are
-# the means of its embeddings.
+# the means of its embeddings. Their weights have not been measured: no cell of them stands yet.
 CENTRE_RIVALS: dict[str, tuple[float, Entry]] = {
     "arcdistill": (1.0, {}),
     "cosdistill": (1.0, {}),

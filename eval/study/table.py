@@ -84,6 +84,7 @@ def table(args: argparse.Namespace) -> str:
     lines = [f"**{args.data}**, {' + '.join(sets)}; {args.draws} draws of people and seeds.", ""]
     lines += [row(header), row(["---"] * len(header))]
     lines += [row(cells_of(study, method, args)) for method in methods]
+    lines += processors(study, methods)
     lines += failures(study)
     lines += hypotheses(study, args)
     return "\n".join(lines)
@@ -133,6 +134,22 @@ def hypotheses(study: Study, args: argparse.Namespace) -> list[str]:
             "have been seen in 80 of 100 such studies"
         )
     return lines
+
+
+def processors(study: Study, methods: Sequence[str]) -> list[str]:
+    """A line where the cells of a table are of several processors, which pairing takes for one."""
+    trained = {cell: record for cell, record in study.cells.items() if cell.method in methods}
+    known: dict[str, list[str]] = {}
+    for cell, record in trained.items():
+        if cell.method not in REFERENCES:
+            name = record.get("processor", "not recorded")
+            known.setdefault(name, []).append(f"{cell.method}/{cell.seed}")
+    if len(known) < 2:
+        return []
+    most = max(known, key=lambda name: len(known[name]))
+    others = "; ".join(f"{name}: {', '.join(known[name])}" for name in known if name != most)
+    said = f"Of another processor than the rest ({most}), where one seed gives other figures"
+    return [f"\n{said}: {others}"]
 
 
 def failures(study: Study) -> list[str]:

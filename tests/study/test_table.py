@@ -268,3 +268,17 @@ def test_more_pairs_of_two_people(study, seed):
     assert {frozenset(map(int, pair)) for pair in everything} == free
     np.testing.assert_array_equal(everything[:30], found)
     assert study.records.more_negatives(places, whose, -3).shape == (0, 2)
+
+
+def test_cells_of_another_processor_are_named(study, runs, capsys):
+    out, _ = shown(study, runs, capsys)
+    assert "another processor" not in out
+    write(study, runs, "sp_1000", 2, processor="AuthenticAMD 25 1 AVX2")
+    out, _ = shown(study, runs, capsys)
+    assert out.count("another processor") == 1
+    assert (
+        "(not recorded), where one seed gives other figures: AuthenticAMD 25 1 AVX2: sp_1000/2"
+        in out
+    )
+    out, _ = shown(study, runs, capsys, "--methods", "embedding_64")
+    assert "another processor" not in out
