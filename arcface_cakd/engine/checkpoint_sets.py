@@ -78,6 +78,8 @@ def replace_newest(
         # Here all files are written.
     barrier()
     _drop_former(output, step, keep - 1)
+    # A rank that is ahead may be making a folder in the one that another finds empty and removes.
+    barrier()
 
 
 def _keep_former(output: str | Path, step: int) -> None:

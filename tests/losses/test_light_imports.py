@@ -3,7 +3,7 @@ import sys
 
 HEAVY = {"timm", "torchvision", "PIL", "skimage", "insightface", "onnx", "matplotlib", "cv2"}
 ROOMS = {"alignment", "config", "distributed", "errors", "features", "landmarks"}
-ROOMS |= {"losses", "partial_fc", "precision", "registry", "resources"}
+ROOMS |= {"losses", "partial_fc", "precision", "registry", "resources", "tensor_files", "arrays"}
 
 
 def test_losses_and_alignment_import_torch_alone():

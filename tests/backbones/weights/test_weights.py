@@ -91,12 +91,12 @@ class TestSave:
     def test_a_failed_write_leaves_the_old_file(self, saved, monkeypatch):
         before = saved.read_bytes()
 
-        def broken(state, path):
-            path.write_bytes(b"half")
-            raise OSError("disk full")
+        def broken(state, file):
+            file.write(b"half")
+            raise OSError(errno.ENOSPC, "disk full")
 
         monkeypatch.setattr(torch, "save", broken)
-        with pytest.raises(OSError, match="disk full"):
+        with pytest.raises(WeightsError, match="disk full"):
             save_weights(model(seed=1), saved)
         assert saved.read_bytes() == before
         assert os.listdir(saved.parent) == [saved.name]
