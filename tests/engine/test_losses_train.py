@@ -28,6 +28,8 @@ def test_a_dozen_steps_in_bfloat16_stay_finite(name, faces, centers, tmp_path):
     needs = LOSSES.get(name).needs
     cakd = small_cakd(
         teacher=dict(network="swin_mini", weights="random", centers=str(centers)),
+        # As without a word: prompts and URFM where a loss reaches them.
+        prompts=dict(num_tokens=2) if "alignment" in needs else None,
         urfm=dict(num_centers=4, num_heads=2) if "alignment" in needs else None,
         losses=[dict(name=name, weight=0.1, **SETTINGS.get(name, {}))],
     )
