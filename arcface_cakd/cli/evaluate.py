@@ -113,7 +113,7 @@ def open_model(args: argparse.Namespace):
     from arcface_cakd.evaluation import EvaluationError, OnnxBackbone
     from arcface_cakd.runtimes import ending_of, open_exported
 
-    device = _device(args.device)
+    device = device_named(args.device)
     if Path(args.model).suffix == ".onnx":
         return OnnxBackbone(args.model, args.device and str(device), args.pixels), None, None
     if args.pixels:
@@ -123,7 +123,12 @@ def open_model(args: argparse.Namespace):
     return *load_model(args), device
 
 
-def _device(name: str | None):
+def device_named(name: str | None):
+    """The torch.device of ``--device``; where none is named, a GPU if there is one.
+
+    Raises:
+        EvaluationError: it cannot be used here.
+    """
     import torch
 
     from arcface_cakd.evaluation import EvaluationError

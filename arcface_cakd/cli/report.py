@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
 def _embedder(run: "ReportedRun", device: str | None) -> "Embedder":
     """The run's student, as the protocols see it."""
     from arcface_cakd.backbones import get_model, load_weights
-    from arcface_cakd.cli.evaluate import _device
+    from arcface_cakd.cli.evaluate import device_named
     from arcface_cakd.evaluation import Embedder
     from arcface_cakd.report import ReportError
 
@@ -63,4 +63,4 @@ def _embedder(run: "ReportedRun", device: str | None) -> "Embedder":
     config = run.record["config"]
     student = get_model(config["network"], num_features=config["embedding_size"])
     load_weights(student, run.folder / "model.pt")
-    return Embedder(student, device=_device(device))
+    return Embedder(student, device=device_named(device))

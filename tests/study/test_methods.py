@@ -73,11 +73,9 @@ def test_a_rivals_name_tells_its_loss_and_weight(methods):
         assert weights >= {methods.RIVALS[rival][0]}
 
 
-def test_rivals_that_need_class_centres_have_them_from_the_data(methods):
-    for name in methods.GROUPS["rivals"]:
-        needs = LOSSES.get(methods.METHODS[name]["losses"][0]["name"]).needs
-        teacher = methods.METHODS[name].get("teacher", {})
-        assert teacher == ({"centers": "from_data"} if "centers" in needs else {})
+def test_rivals_need_no_class_centres_of_the_teacher(methods):
+    for rival in methods.RIVALS:
+        assert "centers" not in LOSSES.get(rival).needs
 
 
 def test_what_a_method_sets_is_in_its_config_and_its_cache_is_its_own(grid, methods):
