@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def measure_step(
     batch_size: int = 4,
     rounds: int = 7,
     device: torch.device | None = None,
+    precision: str = "fp32",
 ) -> None:
     """Each method's step, with the teacher's cache and without, and the parts by themselves.
 
@@ -67,15 +69,24 @@ def measure_step(
         batch_size: images of a step.
         rounds: that are counted.
         device: where; None: the CPU.
+        precision: "fp32", "bf16", or "fp16", which needs a GPU: what the loop trains in.
+
+    Raises:
+        ConfigError: float16 on a CPU.
     """
     device = device or torch.device("cpu")
+    half = {} if precision == "fp32" else {precision: True}
     with tempfile.TemporaryDirectory() as folder:
         faces = make_faces(Path(folder), batch_size)
         weights = random_weights(Path(folder), teacher)
-        sides = {"plain step": Steps(train_config(faces, student, batch_size), device).without}
+        sides = {
+            "plain step": Steps(train_config(faces, student, batch_size, **half), device).without
+        }
         distilling = {}
         for method, entry in METHODS.items():
-            config = distilling_config(faces, student, batch_size, teacher, weights, **entry)
+            config = replace(
+                distilling_config(faces, student, batch_size, teacher, weights, **entry), **half
+            )
             distilling[method] = Steps(config, device)
             sides[method] = distilling[method].without
             sides[f"{method}, from cache"] = distilling[method].with_cache
@@ -83,6 +94,8 @@ def measure_step(
             sides | teacher_parts(distilling["URFM and prompts"]), rounds, clock=clock_of(device)
         )
     report.add_times(times)
+    for name in sides:
+        report.amounts[f"{name}, images/s"] = batch_size / times.median(name)
     for name, parts in FLOORS.items():
         floor = parts[0] if len(parts) == 1 else f"({' + '.join(parts)})"
         report.ratios[f"{name} / {floor}"] = times.ratio(name, *parts)

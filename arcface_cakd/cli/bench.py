@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from arcface_cakd.cli.evaluate import positive
+from arcface_cakd.cli.evaluate import device_named, positive
 from arcface_cakd.cli.figures import add_json, write_json
 from arcface_cakd.cli.saved_model import load_model
 
@@ -28,6 +28,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--teacher", default="swin_t", metavar="NAME", help="one that prompts go into [swin_t]"
     )
     step.add_argument("--batch-size", type=positive, default=4, metavar="B", help="[4]")
+    step.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 [cpu]")
+    step.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
 
     loops = _action(
         actions,
@@ -141,7 +143,15 @@ def _latency(args: argparse.Namespace, report) -> None:
 def _step(args: argparse.Namespace, report) -> None:
     from arcface_cakd.bench.step import measure_step
 
-    measure_step(report, args.student, args.teacher, batch_size=args.batch_size, rounds=args.rounds)
+    measure_step(
+        report,
+        args.student,
+        args.teacher,
+        batch_size=args.batch_size,
+        rounds=args.rounds,
+        device=device_named(args.device),
+        precision=args.precision,
+    )
 
 
 def _loops(args: argparse.Namespace, report) -> None:

@@ -48,11 +48,21 @@ def command_of(cell: Cell) -> str:
 
 
 def processor() -> str:
-    """Its kind, family, model and vector instructions: other ones give other last digits."""
+    """A GPU's name, or a CPU's kind, family, model and vector instructions.
+
+    Other ones give other last digits.
+    """
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
     lines = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
     found = dict(re.findall(r"^(vendor_id|cpu family|model)\s*: (.*)$", lines, re.MULTILINE))
     words = [found.get(key, "") for key in ("vendor_id", "cpu family", "model")]
     return " ".join([*words, torch.backends.cpu.get_cpu_capability()]).strip()
+
+
+def _device() -> str:
+    """Where networks are judged: where the loop trains."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @contextlib.contextmanager
@@ -150,7 +160,7 @@ def embeddings_of(cell: Cell, faces: Path, work: Path, images: np.ndarray) -> np
     else:
         network = get_model(settings["network"], num_features=settings["embedding_size"])
         load_weights(network, work / "model.pt")
-    return embed(network, images)
+    return embed(network, images, device=_device())
 
 
 def make_class_means(cell: Cell, faces: Path) -> None:
@@ -170,7 +180,7 @@ def make_class_means(cell: Cell, faces: Path) -> None:
         planes, labels = faces_seen.read(places, 0, np.zeros(len(places), dtype=bool))
         network = build_teacher(cell.of.student["embedding_size"], **teacher_entry(cell.of, faces))
         pixels = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
-        unit = F.normalize(torch.from_numpy(embed(network, pixels)))
+        unit = F.normalize(torch.from_numpy(embed(network, pixels, device=_device())))
         sums = unit.new_zeros(int(labels.max()) + 1, unit.shape[1])
         sums.index_add_(0, torch.from_numpy(labels), unit)
         centres = F.normalize(sums).float() * (RANDOM_CENTRES_DEVIATION * unit.shape[1] ** 0.5)

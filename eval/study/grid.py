@@ -1,7 +1,7 @@
 """The grid: which data there are, what students train with, and the config of each cell."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class Data:
         report: the .bin sets that are opened only when told, once for each frozen table.
         student: settings of the students' ``TrainConfig``.
         teacher_settings: settings of the teacher's own, where the study trains it.
+        teacher_folder: what it is trained on; None: on ``folder``.
         negatives: pairs of two people for each of one person, see ``records.more_negatives``.
     """
 
@@ -36,6 +37,7 @@ class Data:
     report: tuple[str, ...]
     student: Mapping[str, Any]
     teacher_settings: Mapping[str, Any] | None = None
+    teacher_folder: str | None = None
     negatives: int = 1
 
 
@@ -78,6 +80,28 @@ def _made(folder: str, choose: tuple[str, ...], report: tuple[str, ...]) -> Data
         report=report,
         student={**CPU_STUDENT, "embedding_size": 128},
         teacher_settings=CPU_TEACHER,
+    )
+
+
+# A teacher that has seen many more people than its students, as those of real faces have.
+WIDE = "made_5000"
+WIDE_TEACHER: dict[str, Any] = {
+    **CPU_TEACHER,
+    "batch_size": 128,
+    "num_epoch": 20,
+    "warmup_epoch": 1.0,
+    "bf16": True,
+    "num_workers": 12,
+    "frequent": 100,
+}
+
+
+def _made_wide(folder: str, choose: tuple[str, ...], report: tuple[str, ...]) -> Data:
+    return replace(
+        _made(folder, choose, report),
+        teacher={"network": "swin_mini", "weights": f"{WIDE}/teacher_swin_mini/model.pt"},
+        teacher_settings=WIDE_TEACHER,
+        teacher_folder=WIDE,
     )
 
 
@@ -158,6 +182,8 @@ SIZES: dict[str, dict[str, Data]] = {
         "real_cnn": _from_edgeface("r10_narrow"),
         "made": _made("made", MADE_PROTOCOLS, ()),
         "made_confirmation": _made("made_confirmation", (), MADE_PROTOCOLS),
+        "made_wide": _made_wide("made", MADE_PROTOCOLS, ()),
+        "made_wide_confirmation": _made_wide("made_confirmation", (), MADE_PROTOCOLS),
     },
     # 5,000 made people (made_faces.py), or a set of the user's own in the folder `own`.
     "gpu": {
@@ -232,7 +258,7 @@ def cell_config(cell: Cell, faces: Path, output: Path) -> TrainConfig:
     if entry is not None:
         teacher = {**teacher_entry(cell.of, faces), **entry.get("teacher", {})}
         # A cache is of one teacher, stage and augmentation.
-        parts = [cell.of.folder, cell.of.teacher["network"]]
+        parts = [_faces_and_teacher(cell.of)]
         parts += [f"{key}_{teacher[key]}" for key in ("stage", "cached_views") if key in teacher]
         teacher["cache"] = str(faces / "work" / "cache" / "_".join(parts))
         settings["cakd"] = {**entry, "teacher": teacher}
@@ -241,8 +267,15 @@ def cell_config(cell: Cell, faces: Path, output: Path) -> TrainConfig:
 
 def class_means_path(data: Data, faces: Path) -> Path:
     """Where the teacher's class means are, in the form in which a run keeps its class centres."""
-    name = f"{data.folder}_{data.teacher['network']}"
-    return faces / "work" / "class_means" / name / "checkpoint_gpu_0.pt"
+    return faces / "work" / "class_means" / _faces_and_teacher(data) / "checkpoint_gpu_0.pt"
+
+
+def _faces_and_teacher(data: Data) -> str:
+    """Names what a teacher says of some faces."""
+    parts = [data.folder, data.teacher["network"]]
+    if data.teacher_folder is not None:
+        parts.append(data.teacher_folder)
+    return "_".join(parts)
 
 
 def teacher_config(data: Data, faces: Path) -> TrainConfig:
@@ -262,7 +295,8 @@ def teacher_config(data: Data, faces: Path) -> TrainConfig:
         taught = entry["teacher"] | {"weights": str(faces / entry["teacher"]["weights"])}
         settings["cakd"] = entry | {"teacher": taught}
     output = (faces / data.teacher["weights"]).parent
-    return _config(data, settings, faces, output)
+    taught_on = replace(data, folder=data.teacher_folder or data.folder)
+    return _config(taught_on, settings, faces, output)
 
 
 def teacher_entry(data: Data, faces: Path) -> dict[str, Any]:

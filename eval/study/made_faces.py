@@ -2,7 +2,7 @@
 
     python eval/study/made_faces.py study_faces/made
     python eval/study/made_faces.py study_faces/made_confirmation --seed 2
-    python eval/study/made_faces.py study_faces/made_5000 --identities 5000
+    python eval/study/made_faces.py study_faces/made_5000 --identities 5000 --seed 3
 
 As `arcface-cakd demo` makes them (300 people, 12 pictures of each), with 3,000 pairs a protocol,
 and <protocol>_people.tsv, the two people of every pair. The teacher is trained afterwards:

@@ -89,7 +89,7 @@ class Host:
         """
         settings = {"output": self.folder / "work_dirs" / name, **self.defaults, **settings}
         lines = [before, "from easydict import EasyDict as edict", "config = edict()"]
-        lines += [f"config.{key} = {_source(value)}" for key, value in settings.items()]
+        lines += [f"config.{key} = {as_source(value)}" for key, value in settings.items()]
         (self.folder / "configs" / f"{name}.py").write_text("\n".join(lines) + "\n")
         records = self.folder / "records" / name
         shutil.rmtree(records, ignore_errors=True)
@@ -98,7 +98,7 @@ class Host:
         if processes > 1:
             command = [
                 *("-m", "torch.distributed.run", "--nproc-per-node", str(processes)),
-                *("--master-port", str(_free_port()), *command),
+                *("--master-port", str(free_port()), *command),
             ]
         env = {"SCRIPT": str(RECORDER), "RECORD": str(records), **(env or {})}
         run = self._run(command, env)
@@ -127,7 +127,7 @@ class Host:
             env={
                 **kept,
                 "ARCFACE_TORCH": str(self.folder),
-                "PORT": str(_free_port()),
+                "PORT": str(free_port()),
                 "CUDA_VISIBLE_DEVICES": "",  # the runner emulates CUDA where there is none
                 "OMP_NUM_THREADS": "1",
                 "PYTHONPATH": os.pathsep.join(part for part in path if part),
@@ -171,16 +171,16 @@ def differences(left, right, where: str = "") -> list[str]:
     return [] if same else [where]
 
 
-def _source(value) -> str:
+def as_source(value) -> str:
     """``value`` as source text, dicts as ``edict(...)``."""
     if isinstance(value, dict):
-        return f"edict({', '.join(f'{k}={_source(v)}' for k, v in value.items())})"
+        return f"edict({', '.join(f'{k}={as_source(v)}' for k, v in value.items())})"
     if isinstance(value, list):
-        return f"[{', '.join(map(_source, value))}]"
+        return f"[{', '.join(map(as_source, value))}]"
     return repr(str(value) if isinstance(value, Path) else value)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
