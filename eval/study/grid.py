@@ -87,8 +87,8 @@ def _made(folder: str, choose: tuple[str, ...], report: tuple[str, ...]) -> Data
 WIDE = "made_5000"
 WIDE_TEACHER: dict[str, Any] = {
     **CPU_TEACHER,
-    "batch_size": 128,
-    "num_epoch": 20,
+    "batch_size": 256,
+    "num_epoch": 12,
     "warmup_epoch": 1.0,
     "bf16": True,
     "num_workers": 12,
