@@ -75,7 +75,7 @@ def measure_step(
         ConfigError: float16 on a CPU.
     """
     device = device or torch.device("cpu")
-    half = {} if precision == "fp32" else {precision: True}
+    half: dict[str, Any] = {} if precision == "fp32" else {precision: True}
     with tempfile.TemporaryDirectory() as folder:
         faces = make_faces(Path(folder), batch_size)
         weights = random_weights(Path(folder), teacher)
