@@ -5,6 +5,7 @@
 A mutant passes where it is read, or refused with an error that is documented, of one line; counted
 are crashes, hangs (5 s of CPU time on one file), files that took 1 GB, and errors that are not
 documented. Each is named by its number: ``--only bin 1234`` reads that one, with its traceback.
+``--more`` goes on after those that the JSON has, so that a million may be reached in several runs.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from helpers.mutants import TARGETS, Target, mutant  # noqa: E402
 
 SECONDS = 5
 MEMORY = 1 << 20  # KiB
+KINDS = ("read", "refused", "undocumented", "crashes", "hangs", "over_1_GB")
 _CHUNK = 5000
 _SHOWN = 20
 
@@ -38,6 +40,7 @@ def main() -> None:
     parser.add_argument("--mutants", type=int, default=1_000_000)
     parser.add_argument("--minutes", type=float, help="leave a parser after so many")
     parser.add_argument("--json", type=Path, help="write the counts there")
+    parser.add_argument("--more", action="store_true", help="add to what the JSON has")
     parser.add_argument("--only", nargs=2, metavar=("TARGET", "NUMBER"))
     args = parser.parse_args()
     if args.only:
@@ -49,34 +52,41 @@ def main() -> None:
             target.read(data, Path(folder))
         return
     for name in args.targets:
-        counts = run(name, args.mutants, args.minutes)
+        there = json.loads(args.json.read_text()) if args.json and args.json.exists() else {}
+        former = there.get(name, {}) if args.more else {}
+        counts = run(name, args.mutants, args.minutes, former)
         print(name, json.dumps(counts), flush=True)
         if args.json:
-            there = json.loads(args.json.read_text()) if args.json.exists() else {}
             args.json.write_text(json.dumps({**there, name: counts}, indent=1) + "\n")
 
 
-def run(name: str, number: int, minutes: float | None) -> dict:
-    """The counts of a parser."""
-    begun, total, shown = time.monotonic(), Counter(), []
+def run(name: str, number: int, minutes: float | None, former: dict) -> dict:
+    """The counts of a parser, with those of a former run."""
+    begun, total, shown = time.monotonic(), Counter(), list(former.get("shown", []))
+    total.update({kind: former.get(kind, 0) for kind in KINDS})
+    before = _cpu_seconds()
     # In memory, where there is such a disk: it is about reading, not about disks.
     place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=place) as folder:
-        start = 0
+        start = former.get("mutants", 0)
         while start < number:
             if minutes is not None and time.monotonic() - begun > 60 * minutes:
                 break
             start, counts, notes = _chunk(name, start, min(start + _CHUNK, number), Path(folder))
             total.update(counts)
             shown += notes
-    kinds = ("read", "refused", "undocumented", "crashes", "hangs", "over_1_GB")
-    cpu = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "mutants": start,
-        **{kind: total[kind] for kind in kinds},
+        **{kind: total[kind] for kind in KINDS},
         "shown": shown[:_SHOWN],
-        "cpu_seconds": round(cpu.ru_utime + cpu.ru_stime),
+        "cpu_seconds": round(former.get("cpu_seconds", 0) + _cpu_seconds() - before),
     }
+
+
+def _cpu_seconds() -> float:
+    """Of all children that have ended."""
+    cpu = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return cpu.ru_utime + cpu.ru_stime
 
 
 def _random(name: str, number: int) -> random.Random:

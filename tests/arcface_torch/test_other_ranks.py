@@ -2,10 +2,11 @@
 
 import os
 import shutil
+import signal
 
 import torch
 from helpers.engine_runs import assert_same_state
-from helpers.processes import run_ranks
+from helpers.processes import exit_codes, run_ranks
 
 from arcface_cakd.arcface_torch.other_ranks import divide_anew
 from arcface_cakd.engine.checkpoint_sets import checkpoint_path, former_folder
@@ -38,35 +39,32 @@ def centers(folder, ranks):
     return torch.cat([read(folder, r)["state_dict_softmax_fc"]["weight"] for r in range(ranks)])
 
 
-def killed_between_renames(output):
-    """Rank 1 is, and rank 0 goes on to its own; they try again; what they are left with."""
-    real, rank = os.replace, int(os.environ["RANK"])
+def killed_before_its_rename(output):
+    """Rank 1, when rank 0 may have done its own."""
+    real = os.replace
 
     def replace(source, target):
-        if rank == 1 and target == checkpoint_path(output, 1):
-            raise KeyboardInterrupt
+        if os.environ["RANK"] == "1" and target == checkpoint_path(output, 1):
+            os.kill(os.getpid(), signal.SIGKILL)
         real(source, target)
 
     os.replace = replace
-    try:
-        divide_anew(output, CLASSES)
-    except KeyboardInterrupt:
-        torch.distributed.barrier()  # rank 0 waits in its own, before it drops former sets
-    os.replace = real
-    torch.distributed.barrier()
-    left = [path.name for path in sorted(output.glob("checkpoint_gpu_*.pt"))]
-    torch.distributed.barrier()
+    divide_anew(output, CLASSES)
+
+
+def divided_twice(output):
     divide_anew(output, CLASSES)
     divide_anew(output, CLASSES)  # which they are already
-    return left
 
 
 def test_one_rank_two_after_a_kill_and_one_again(tmp_path):
     output = tmp_path / "out"
     output.mkdir()
     torch.save(made(), checkpoint_path(output))
-    left = run_ranks(killed_between_renames, 2, tmp_path, output)
-    assert left == [["checkpoint_gpu_0.pt"]] * 2  # half of the centres
+    # Rank 0 loses its peer in a collective, at once: it does not wait for the limit.
+    assert exit_codes(killed_before_its_rename, 2, tmp_path, output) == [1, -signal.SIGKILL]
+    assert len(centers(output, 1)) < CLASSES and not checkpoint_path(output, 1).exists()
+    run_ranks(divided_twice, 2, tmp_path, output)
     assert torch.equal(centers(output, 2), made()["state_dict_softmax_fc"]["weight"])
     assert len(read(output, 1)["state_dict_softmax_fc"]["weight"]) == CLASSES // 2
     assert_same_state(read(former_folder(output, 9)), made())
