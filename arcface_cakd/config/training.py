@@ -92,6 +92,9 @@ class TrainConfig:
         keep_best: keep also the one that does best on the first validation set.
         rank_timeout: seconds that a rank may give no sign of life, or not come to a step in which
             others wait, before the run ends.
+        non_finite: what becomes of a step whose loss or gradient is not finite: "stop" ends the
+            run, "skip" leaves it out.
+        non_finite_limit: steps that "skip" leaves out; the next one ends the run.
         val_targets: names of the .bin sets in ``rec`` to validate on.
         verbose: steps between validations.
         frequent: steps between log lines.
@@ -136,6 +139,8 @@ class TrainConfig:
     keep_checkpoints: Count = 2
     keep_best: bool = True
     rank_timeout: Annotated[float, Range(above=0)] = 600.0
+    non_finite: Literal["stop", "skip"] = "stop"
+    non_finite_limit: Count = 100
     val_targets: tuple[str, ...] = VAL_TARGETS
     verbose: Count = 2000
     frequent: Count = 10

@@ -1,5 +1,5 @@
 """The composition root: what a ``cakd`` entry asks for, as one module of a training loop."""
 
-from arcface_cakd.distiller.module import Distiller
+from arcface_cakd.distiller.module import THE_TEACHERS, Distiller
 
-__all__ = ["Distiller"]
+__all__ = ["THE_TEACHERS", "Distiller"]

@@ -22,6 +22,9 @@ from arcface_cakd.losses.base import PIXEL_FEATURES
 from arcface_cakd.partial_fc import FROM_DATA, MarginHead, PartialFC
 from arcface_cakd.prompting import AdaptablePrompts, Preservation
 
+THE_TEACHERS = "the teacher's "
+"""How the names of what the teacher says begin, where nothing that is learned has changed it."""
+
 
 @dataclass
 class _Forward:
@@ -42,6 +45,14 @@ class _Snapshot:
     prompted: Tensor
     unprompted: Tensor | None
     local: tuple[LocalFeatures, LocalFeatures] | None
+    soundness: dict[str, Tensor]
+
+
+@torch.no_grad()
+def _zero_if_finite(tensor: Tensor) -> Tensor:
+    """() float32: 0, or NaN where a value is not finite; nothing of the tensor's size is made."""
+    low, high = tensor.aminmax()
+    return 0.0 * low.float() + 0.0 * high.float()
 
 
 class Distiller(nn.Module):
@@ -312,8 +323,27 @@ class Distiller(nn.Module):
             local=None
             if now.alignment is None
             else (now.alignment.student.detach(), now.alignment.teacher.detach()),
+            soundness=self._soundness(now),
         )
         return terms
+
+    @property
+    def teacher_soundness(self) -> dict[str, Tensor]:
+        """Scalars (float32) by name, of the last step: 0 where what the teacher said is finite,
+        else NaN. Names begin with ``THE_TEACHERS`` where no prompts were in it."""
+        return {} if self._last is None else self._last.soundness
+
+    def _soundness(self, now: _Forward) -> dict[str, Tensor]:
+        found = {}
+        if now.unprompted is not None:
+            found[f"{THE_TEACHERS}embedding"] = _zero_if_finite(now.unprompted.embedding)
+        said, whose = now.teacher, THE_TEACHERS
+        if self.prompts is not None:
+            whose = "the prompted teacher's "
+            found[f"{whose}embedding"] = _zero_if_finite(said.embedding)
+        if said.tokens is not None:
+            found[f"{whose}pixel features"] = _zero_if_finite(said.tokens)
+        return found
 
     def all_terms(
         self,

@@ -1,11 +1,14 @@
 """Stops a run whose loss or gradient is no longer finite, and says why."""
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from arcface_cakd.config import TrainConfig
+from arcface_cakd.distiller import THE_TEACHERS
 from arcface_cakd.distributed import world_size
 from arcface_cakd.engine.errors import DivergenceError
 
@@ -20,10 +23,11 @@ class DivergenceGuard:
 
     Args:
         device: where the watched values are.
-        advice: settings of this run that its user may change, for the message.
+        advice: gives settings of this run that its user may change, for the message, by the
+            names of what was not finite.
     """
 
-    def __init__(self, device: torch.device, advice: str):
+    def __init__(self, device: torch.device, advice: Callable[[Sequence[str]], str]):
         self._device = device
         self._advice = advice
         self._first: dict[tuple[str, ...], Tensor] = {}
@@ -52,17 +56,54 @@ class DivergenceGuard:
         if min(steps) == _NEVER:
             return
         names = [name for kind in self._first for name in kind]
-        culprits = ", ".join(
-            name for name, step in zip(names, steps, strict=True) if step == min(steps)
-        )
-        self.stop(min(steps), f"not finite: {culprits}")
+        culprits = [name for name, step in zip(names, steps, strict=True) if step == min(steps)]
+        self.stop(min(steps), f"not finite: {', '.join(culprits)}", culprits)
 
-    def stop(self, step: int, problem: str) -> NoReturn:
+    def stop(self, step: int, problem: str, culprits: Sequence[str] = ()) -> NoReturn:
         """End the run.
+
+        Args:
+            step: where it happened.
+            problem: what is wrong.
+            culprits: the names of what was not finite.
 
         Raises:
             DivergenceError: always.
         """
         raise DivergenceError(
-            f"training diverged at step {step}: {problem}; nothing was saved since. {self._advice}"
+            f"training diverged at step {step}: {problem}; nothing was saved since. "
+            f"{self._advice(culprits)}"
         )
+
+
+def advice(config: TrainConfig, culprits: Iterable[str] = ()) -> str:
+    """What to change when a run of the built-in loop diverges."""
+    if config.cakd is not None and is_the_teachers(culprits):
+        return teachers_advice(config.fp16, config.cakd.teacher["cache"] is not None)
+    ways = [f"lower lr (now {config.lr:g}) or lengthen warmup_epoch (now {config.warmup_epoch:g})"]
+    if config.fp16:
+        ways.append("set bf16=True instead of fp16=True")
+    if config.clip_grad_norm is None:
+        ways.append("set clip_grad_norm=5.0")
+    if config.cakd is not None:
+        ways.append("lower the weight of the term named")
+    return "; ".join(ways)
+
+
+def is_the_teachers(culprits: Iterable[str]) -> bool:
+    """Whether the frozen teacher's own output was not finite, which no learning rate mends."""
+    return any(name.startswith(THE_TEACHERS) for name in culprits)
+
+
+def teachers_advice(fp16: bool, cached: bool) -> str:
+    """What to change where the teacher's own output is not finite.
+
+    Args:
+        fp16: whether it runs in float16.
+        cached: whether some of what it says is read from a cache.
+    """
+    overflows = "It is the teacher that overflows, whatever the student learns"
+    if fp16:
+        return f"{overflows}, as float16 ends at 65504: set bf16=True instead of fp16=True"
+    also = ", with a cache (cakd.teacher.cache) of theirs" if cached else ""
+    return f"{overflows}: take other weights (cakd.teacher.weights){also}"

@@ -24,8 +24,9 @@ class Journal:
     ``loss``, ``margin`` (unless ``cakd.margin_weight`` is 0) and, when distilling, the other
     ``terms`` by name, means over the steps since the last line and over the ranks; ``lr`` of
     the student in that step; ``images_per_second`` of all ranks, ``seconds`` of training since
-    the last line, ``seconds_left``; and where they exist ``grad_scale``, ``gradient_norms`` on
-    the student by term, and ``diagnostics``. A validation is a line with ``step``, ``epoch`` and
+    the last line, ``seconds_left``; and where they exist ``grad_scale``, ``left_out`` (steps
+    of the run so far that were not finite), ``gradient_norms`` on the student by term, and
+    ``diagnostics``. A validation is a line with ``step``, ``epoch`` and
     ``validation``, the accuracy by set. Resuming drops the lines after the checkpoint's step,
     which the run is about to write again.
 
@@ -161,6 +162,8 @@ def describe(line: dict[str, Any], total_steps: int) -> str:
     parts.append(f"lr {line['lr']:.2e}")
     if "grad_scale" in line:
         parts.append(f"grad scale {line['grad_scale']:g}")
+    if line.get("left_out"):
+        parts.append(f"{line['left_out']} left out")
     parts += [f"{k} {v:.3f}" for k, v in line.get("diagnostics", {}).items()]
     parts.append(f"{line['images_per_second']:.0f} img/s")
     minutes, seconds = divmod(round(line["seconds_left"]), 60)

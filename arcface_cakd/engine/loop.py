@@ -1,6 +1,7 @@
 """The training loop: plain margin softmax, or distillation where there is a ``cakd`` entry."""
 
 import contextlib
+import functools
 import itertools
 import logging
 from collections.abc import Iterator
@@ -29,13 +30,14 @@ from arcface_cakd.engine.builders import Run, build_run
 from arcface_cakd.engine.checkpoint import Position, load_checkpoint, save_checkpoint
 from arcface_cakd.engine.checkpoint_sets import set_aside_sets
 from arcface_cakd.engine.class_means import give_centers
-from arcface_cakd.engine.divergence import DivergenceGuard
+from arcface_cakd.engine.divergence import DivergenceGuard, advice
 from arcface_cakd.engine.due import due as what_is_due
 from arcface_cakd.engine.errors import RunStoppedError
 from arcface_cakd.engine.faults import said_in_one_line
 from arcface_cakd.engine.interrupts import Asked, Interrupts
 from arcface_cakd.engine.journal import Journal
 from arcface_cakd.engine.meters import Clock, Meter
+from arcface_cakd.engine.non_finite import NonFinitePolicy
 from arcface_cakd.engine.preflight import check_apart, check_output, held_output
 from arcface_cakd.engine.resuming import set_aside_model, with_resume_decided
 from arcface_cakd.engine.run_record import write_run_record
@@ -96,8 +98,9 @@ def train(config: TrainConfig, *, stop_after_step: int | None = None) -> TrainRe
 
     Raises:
         RunStoppedError: a signal ended the run, and a checkpoint has been written.
-        DivergenceError: a loss or gradient was not finite, or the state was found unsound (see
-            ``unsoundness``) when it was to be kept; nothing was saved after it.
+        DivergenceError: a loss or gradient was not finite (see ``NonFinitePolicy``), or the state
+            was found unsound (see ``unsoundness``) when it was to be kept; nothing was saved after
+            it.
         ArcfaceCakdError: the config does not fit the data, the device, the weights or the
             checkpoint, or ``config.output`` holds another run, or is another's that runs now.
             Nothing has been written then.
@@ -170,7 +173,8 @@ def _train(
         last_step = min(max(stop_after_step, start.step), total_steps)
     shares = config.cakd is not None and config.cakd.clipping == "shared"
     stepper = Stepper(run.optimizer, config.clip_grad_norm, run.scaler, shares)
-    guard = DivergenceGuard(device, _advice(config))
+    guard = DivergenceGuard(device, functools.partial(advice, config))
+    policy = NonFinitePolicy(run, config, guard, meter)
     position = start
     asked = Asked()
     with (
@@ -191,35 +195,38 @@ def _train(
             # Forward: the terms of the loss.
             images = images.to(device, non_blocking=True, memory_format=run.memory_format)
             others = [_on(device, item) for item in others]
+            policy.before_forward()
             terms = run.terms(images, *others)
             values = torch.stack([term.detach() for term in terms.values()])
-            guard.observe(step, tuple(terms), values)
-            if looks:
-                guard.check()
-            insight = _insight(run, terms) if due.log else {}
+            learns = policy.takes(step, tuple(terms), values, looks)
+            insight = _insight(run, terms) if due.log and learns else {}
 
             # Backward, and where the micro-steps of an optimiser step are complete, that step.
-            stepper.backward(total(terms.values()))
+            if learns:
+                stepper.backward(total(terms.values()))
             if step % config.gradient_acc == 0:
-                norms = stepper.prepare()
-                if norms and run.scaler is None:  # a scaler skips steps that overflow
-                    guard.observe(step, tuple(norms), torch.stack(list(norms.values())))
-                    if looks:
-                        guard.check()
-                stepper.apply()
+                norms = stepper.prepare(all_norms=policy.skips)
+                # A scaler skips steps that overflow.
+                if run.scaler is not None or policy.takes_gradient(step, norms, looks):
+                    stepper.apply()
+                else:
+                    stepper.drop()
             learning_rate = run.optimizer.param_groups[0]["lr"]
             run.schedule.step()
 
             # What the run says of itself.
-            meter.update(tuple(terms), values)
+            if learns:
+                meter.update(tuple(terms), values)
             clock.tick()
             journal.tick()
-            if due.log:
+            if due.log and not meter.empty:
                 line: dict[str, Any] = {"step": step, "epoch": position.epoch}
                 line |= _averages(meter, tuple(terms)) | {"lr": learning_rate}
                 line |= clock.read(steps_left=total_steps - step)
                 if run.scaler is not None:
                     line["grad_scale"] = run.scaler.get_scale()
+                if policy.skips:
+                    line["left_out"] = meter.left_out
                 journal.log(line | insight)
 
             # Validation, then what is kept, if it is worth it. The checkpoint comes last: what it
@@ -228,7 +235,8 @@ def _train(
             newest, best = due.checkpoint or asked.checkpoint, False
             with clock.paused():
                 if due.validate or due.model or newest:
-                    problem = unsoundness(run, (images, *others), float(values.sum()))
+                    batch = (images, *others) if learns else None
+                    problem = unsoundness(run, batch, float(values.sum()))
                     if problem is not None:
                         guard.stop(step, problem)
                 if due.validate:
@@ -308,15 +316,3 @@ def _insight(run: Run, terms: dict[str, Tensor]) -> dict[str, Any]:
         "gradient_norms": run.model.gradient_norms(terms, scale),
         "diagnostics": run.model.diagnostics(),
     }
-
-
-def _advice(config: TrainConfig) -> str:
-    """What to change when this run diverges."""
-    ways = [f"lower lr (now {config.lr:g}) or lengthen warmup_epoch (now {config.warmup_epoch:g})"]
-    if config.fp16:
-        ways.append("set bf16=True instead of fp16=True")
-    if config.clip_grad_norm is None:
-        ways.append("set clip_grad_norm=5.0")
-    if config.cakd is not None:
-        ways.append("lower the weight of the term named")
-    return "; ".join(ways)

@@ -11,12 +11,18 @@ from arcface_cakd.distributed import all_reduce_mean
 
 
 class Meter:
-    """Mean of each term since the last reading, summed on the device without waiting for it."""
+    """Mean of each term since the last reading, summed on the device without waiting for it.
+
+    Attributes:
+        left_out: steps of the run so far that were not finite and not learned from.
+    """
 
     def __init__(self, state: dict[str, Any] | None = None):
         self._names: tuple[str, ...] = tuple(state["names"]) if state else ()
         self._sum: Tensor | None = state["sum"] if state else None
         self._count: int = state["count"] if state else 0
+        # Checkpoints of before there was such a count have none.
+        self.left_out: int = state.get("left_out", 0) if state else 0
 
     def update(self, names: tuple[str, ...], values: Tensor) -> None:
         """Add one step's terms; starts over where a resumed run has other terms."""
@@ -25,6 +31,15 @@ class Meter:
             self._names, self._sum, self._count = names, None, 0
         self._sum = values if self._sum is None else self._sum.to(values.device) + values
         self._count += 1
+
+    def leave_out(self) -> None:
+        """Count a step that was left out; its terms join no mean."""
+        self.left_out += 1
+
+    @property
+    def empty(self) -> bool:
+        """Whether there was no ``update`` since the last reading."""
+        return self._sum is None
 
     def read(self) -> list[float]:
         """The means over the steps and the ranks; starts over. A collective."""
@@ -35,7 +50,12 @@ class Meter:
         return mean.tolist()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"names": list(self._names), "sum": self._sum, "count": self._count}
+        return {
+            "names": list(self._names),
+            "sum": self._sum,
+            "count": self._count,
+            "left_out": self.left_out,
+        }
 
 
 class Clock:

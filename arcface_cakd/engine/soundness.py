@@ -18,7 +18,7 @@ LEAP = 10.0
 _NAMED = 3  # tensors that a message names
 
 
-def unsoundness(run: Run, batch: tuple[Any, ...], loss: float) -> str | None:
+def unsoundness(run: Run, batch: tuple[Any, ...] | None, loss: float) -> str | None:
     """What is wrong with the state after a step, the same on every rank; a collective.
 
     Finite weights do not suffice: those of a learning rate of 1e6 may be finite, and what they
@@ -27,7 +27,8 @@ def unsoundness(run: Run, batch: tuple[Any, ...], loss: float) -> str | None:
 
     Args:
         run: after an optimiser step; what its latest forward pass left for its losses is replaced.
-        batch: what ``Run.terms`` takes, of that step.
+        batch: what ``Run.terms`` takes, of that step; None where it was left out, as what is
+            not finite in it would be again: then the tensors alone are looked at.
         loss: this rank's, before the step.
 
     Returns:
@@ -38,7 +39,9 @@ def unsoundness(run: Run, batch: tuple[Any, ...], loss: float) -> str | None:
     problem = f"not finite after it: {found}" if found else None
     # The forward pass is a collective: all ranks take it, or none does.
     problem = _first(problem)
-    return problem if problem is not None else _first(_next_problem(run, batch, loss))
+    if problem is not None or batch is None:
+        return problem
+    return _first(_next_problem(run, batch, loss))
 
 
 def _next_problem(run: Run, batch: tuple[Any, ...], loss: float) -> str | None:
@@ -58,11 +61,7 @@ def _next_problem(run: Run, batch: tuple[Any, ...], loss: float) -> str | None:
 def _left_as_it_was(run: Run) -> Iterator[None]:
     """Undo what a forward pass in training mode moves: all of it is in a checkpoint."""
     modules = [module for root in _modules(run) for module in root.modules()]
-    buffers = [
-        (module, name, buffer, buffer.clone())
-        for module in modules
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
+    buffers = KeptBuffers(run)
     counting = [m for m in modules if type(m).get_extra_state is not nn.Module.get_extra_state]
     counted = [module.get_extra_state() for module in counting]
     drawn = random_state(run.device)
@@ -70,14 +69,39 @@ def _left_as_it_was(run: Run) -> Iterator[None]:
     try:
         yield
     finally:
-        with torch.no_grad():
-            for module, name, buffer, value in buffers:
-                setattr(module, name, buffer.copy_(value))
+        buffers.give_back()
         for module, state in zip(counting, counted, strict=True):
             module.set_extra_state(state)
         restore_random_state(drawn, run.device)
         if run.partial_fc is not None and sampled is not None:
             run.partial_fc.set_rng_state(sampled)
+
+
+class KeptBuffers:
+    """The buffers of a run as they are now: a forward pass in training mode may move them.
+
+    Args:
+        run: what is trained.
+    """
+
+    def __init__(self, run: Run):
+        self._buffers = [
+            (module, name, buffer, buffer.clone())
+            for root in _modules(run)
+            for module in root.modules()
+            for name, buffer in module.named_buffers(recurse=False)
+        ]
+
+    @torch.no_grad()
+    def give_back(self) -> None:
+        """Let the run have them again, as the same tensors."""
+        for module, name, buffer, value in self._buffers:
+            setattr(module, name, buffer.copy_(value))
+
+
+def not_finite_buffers(run: Run) -> str:
+    """The names of buffers of a run that hold a value that is not finite; empty where none does."""
+    return _not_finite(_buffers(run))
 
 
 def _buffers(run: Run) -> Iterator[tuple[str, Tensor]]:

@@ -101,19 +101,48 @@ class Stepper:
         self._clip = clip_grad_norm
         groups = {group["name"]: group["params"] for group in optimizer.param_groups}
         self._replicated = [p for name in groups if name != "partial_fc" for p in groups[name]]
+        self._centers = groups.get("partial_fc", [])
         self._budgets = clipping_budgets(groups, shared_clipping)
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of ``loss`` to what has been summed since the last ``prepare``."""
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()
 
-    def prepare(self) -> dict[str, Tensor]:
+    def prepare(self, all_norms: bool = False) -> dict[str, Tensor]:
         """Average the summed gradients over the ranks and clip them.
 
+        Args:
+            all_norms: give those also of what is not clipped, this rank's class centres included.
+
         Returns:
-            the norm of each budget before clipping, by name; empty where nothing is clipped.
+            the norm of each budget before clipping, by name; empty where nothing is clipped, and
+            where every micro-step was left out.
         """
         average_gradients(self._replicated)
+        if not self._has_gradients:
+            return {}
+        norms = self._norms(self._unclipped()) if all_norms else {}
+        return norms | self._clipped()
+
+    @property
+    def _has_gradients(self) -> bool:
+        return any(p.grad is not None for p in self._replicated)
+
+    def _unclipped(self) -> dict[str, list[Tensor]]:
+        centers = {"class centres": self._centers}
+        return centers if self._clip is not None else self._budgets | centers
+
+    @staticmethod
+    def _norms(groups: Mapping[str, list[Tensor]]) -> dict[str, Tensor]:
+        found = {}
+        for name, parameters in groups.items():
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            if gradients:
+                norms = torch.stack([torch.linalg.vector_norm(g) for g in gradients])
+                found[f"gradient of the {name}"] = torch.linalg.vector_norm(norms)
+        return found
+
+    def _clipped(self) -> dict[str, Tensor]:
         if self._clip is None:
             return {}
         if self.scaler is not None:
@@ -130,7 +159,11 @@ class Stepper:
         """
         if self.scaler is None:
             self.optimizer.step()
-        else:
+        elif self._has_gradients:  # where every micro-step was left out it would have nothing
             self.scaler.step(self.optimizer)
             self.scaler.update()
+        self.drop()
+
+    def drop(self) -> None:
+        """Forget the gradients."""
         self.optimizer.zero_grad()

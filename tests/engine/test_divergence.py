@@ -6,7 +6,7 @@ from arcface_cakd.engine.errors import DivergenceError
 
 
 def make_guard():
-    return DivergenceGuard(torch.device("cpu"), "lower lr")
+    return DivergenceGuard(torch.device("cpu"), lambda culprits: "lower lr")
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])

@@ -302,8 +302,10 @@ def _landmarks(folder: Path) -> None:
 
 _CONFIG = """
 from easydict import EasyDict as edict
+losses = [dict(name="rkd", weight=1.0), dict(name="kd", weight=1.0)]
+teacher = dict(network="swin_mini", weights="random")
 config = edict(rec="r", margin_list=(1.0, 0.5, 0.0), cakd=dict(
-    teacher=dict(network="swin_mini", weights="random"), urfm=dict(dim=16), losses=[dict(name="rkd", weight=1.0), dict(name="kd", weight=1.0)]))
+    teacher=teacher, urfm=dict(dim=16), losses=losses))
 """
 _SETTINGS = [
     b"lr=0.1", b"cakd.losses.1.weight=2", b"cakd.urfm.dim=128", b"margin_list=(1, 0.5, 0)",
