@@ -69,7 +69,12 @@ setup(
     ],
     package_dir={"arcface_cakd.recipes": "recipes", "arcface_cakd.patches": "patches"},
     package_data={
-        "arcface_cakd": ["py.typed", "export/model_card.md.j2", "report/page.html.j2"],
+        "arcface_cakd": [
+            "py.typed",
+            "export/model_card.md.j2",
+            "export/web/*",
+            "report/page.html.j2",
+        ],
         "arcface_cakd.recipes": ["*.py", "*/*.py", "*.json", "*.md"],
         "arcface_cakd.patches": ["*.py", "*.toml", "*.md"],
     },

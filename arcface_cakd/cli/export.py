@@ -1,8 +1,8 @@
-"""``arcface-cakd export``: a model as a file for a runtime."""
+"""``arcface-cakd export``: a model as a file for a runtime, or in a folder for what loads it."""
 
 import argparse
 import shlex
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from arcface_cakd.cli.saved_model import SavedModel, load_model
 
 if TYPE_CHECKING:
     from arcface_cakd.export import ExportReport
+    from arcface_cakd.export.bundle import Bundle
     from arcface_cakd.export.judging import Judge
 
 HELP = "Write a model for ONNX, LiteRT, ncnn or OpenVINO, after comparing it with torch."
@@ -23,6 +24,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "examples:\n"
         "  arcface-cakd export model.pt --output mbf.onnx\n"
         "  arcface-cakd export model.pt --output mbf.ncnn.param\n"
+        "  arcface-cakd export model.pt --insightface-pack my_pack --detector det_10g.onnx\n"
+        "  npm install onnxruntime-web && arcface-cakd export model.pt --web page\n"
         "  arcface-cakd export model.pt --output mbf.int8.onnx --precision int8 \\\n"
         "      --calibrate faces/train.rec --data lfw.bin --max-loss 0.5"
     )
@@ -30,11 +33,32 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--network", metavar="NAME", help="network of weights that have no model.json beside them"
     )
-    parser.add_argument(
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument(
         "--output",
-        required=True,
         metavar="FILE",
         help="where to; .onnx, .tflite, .ncnn.param or .xml says the format",
+    )
+    target.add_argument(
+        "--insightface-pack",
+        metavar="DIR",
+        help="a new folder for insightface's FaceAnalysis: the model as .onnx, and --detector",
+    )
+    target.add_argument(
+        "--web",
+        metavar="DIR",
+        help="a new folder with a page that compares two faces in the browser, by onnxruntime-web",
+    )
+    parser.add_argument(
+        "--detector",
+        metavar="FILE.onnx",
+        help="of --insightface-pack: one that insightface loads, as det_10g.onnx of buffalo_l",
+    )
+    parser.add_argument(
+        "--onnxruntime-web",
+        default="node_modules/onnxruntime-web/dist",
+        metavar="DIR",
+        help="of --web: where npm put it; default: %(default)s",
     )
     parser.add_argument(
         "--embedding-size", type=positive, metavar="E", help="their width; default: as saved"
@@ -90,6 +114,7 @@ def run(args: argparse.Namespace) -> None:
 
     if args.max_loss is not None and not args.data:
         raise ExportError("--max-loss is judged on --data: give a .bin set")
+    bundle = _bundle(args)
     model = load_model(args)
     faces = calibration_faces(args.calibrate) if args.calibrate else None
     judge = None
@@ -102,19 +127,48 @@ def run(args: argparse.Namespace) -> None:
                 "says nothing of its accuracy"
             )
     about = _about(args, model)
-    report = export_model(
-        model.backbone,
-        args.output,
-        args.precision,
-        opset=args.opset,
-        faces=faces,
-        about=about,
-        judge=judge,
-    )
-    card = write_card(report, model.backbone, about, run_facts(args.model), judge)
-    print(_text(report, judge))
+
+    def write(path: str | Path) -> "tuple[ExportReport, Path]":
+        report = export_model(
+            model.backbone,
+            path,
+            args.precision,
+            opset=args.opset,
+            faces=faces,
+            about=about,
+            judge=judge,
+        )
+        return report, write_card(report, model.backbone, about, run_facts(args.model), judge)
+
+    if bundle is None:
+        report, card = write(args.output)
+        print(_text(report, judge))
+    else:
+        with bundle.filled() as folder:
+            report, card = write(folder / bundle.MODEL)
+            said = bundle.complete(folder, about)
+        report = replace(report, path=str(bundle.folder / bundle.MODEL))
+        card = bundle.folder / card.name
+        print(_text(report, judge))
+        print(said)
     print(f"model card: {card}; to publish both: {_upload(report, card)}")
     write_json(args.json, asdict(report) | _accuracy(judge))
+
+
+def _bundle(args: argparse.Namespace) -> "Bundle | None":
+    """The folder that is asked for in place of ``--output``."""
+    from arcface_cakd.export import ExportError, InsightFacePack, WebPage
+
+    if args.insightface_pack:
+        if not args.detector:
+            raise ExportError(
+                "--insightface-pack needs a --detector: an .onnx file that insightface loads, as "
+                "~/.insightface/models/buffalo_l/det_10g.onnx"
+            )
+        return InsightFacePack(args.insightface_pack, args.detector)
+    if args.detector:
+        raise ExportError("--detector is copied into --insightface-pack: give that too")
+    return WebPage(args.web, args.onnxruntime_web) if args.web else None
 
 
 def _accuracy(judge: "Judge | None") -> dict[str, Any]:

@@ -2,5 +2,14 @@
 
 from arcface_cakd.export.errors import ExportError
 from arcface_cakd.export.exporting import FORMATS, ExportReport, export_model
+from arcface_cakd.export.insightface_pack import InsightFacePack
+from arcface_cakd.export.web_page import WebPage
 
-__all__ = ["FORMATS", "ExportError", "ExportReport", "export_model"]
+__all__ = [
+    "FORMATS",
+    "ExportError",
+    "ExportReport",
+    "InsightFacePack",
+    "WebPage",
+    "export_model",
+]

@@ -26,6 +26,8 @@ from arcface_cakd.backbones import get_model
 from arcface_cakd.evaluation import Embedder
 from arcface_cakd.evaluation.protocols.ijb import FARS, TemplatePairs, embed_templates
 from arcface_cakd.evaluation.templates import pair_scores
+from arcface_cakd.export import export_model
+from arcface_cakd.runtimes import open_exported
 
 EVAL = Path(__file__).parents[2] / "eval"
 ON_CPU = Path(__file__).parents[1] / "helpers" / "arcface_torch_on_cpu.py"
@@ -187,6 +189,26 @@ def test_the_onnx_model_takes_any_batch_and_scores_ijbc(mended, net, ijbc, tmp_p
     run(mended, "onnx_ijbc.py", "--model-root", tmp_path, "--image-path", ijbc)
     scores = np.load(tmp_path / "IJBC_result" / "IJBC.npy")
     np.testing.assert_allclose(scores, wanted_scores(net), atol=1e-5)
+
+
+def test_onnx_ijbc_takes_an_exported_file(mended, net, tmp_path):
+    """The scores and the table of the host on our .onnx are ours of the student."""
+    folder = make_templates(tmp_path / "set", people=5, probes=2).folder
+    model = tmp_path / "student"
+    export_model(net, model / "student.onnx")
+    printed = run(mended, "onnx_ijbc.py", "--model-root", model, "--image-path", folder)
+    scores = scores_of_ours(folder, net)
+    assert scores.std() > 0.05  # else any would do
+    # It aligns in float32: some pixels come out one level apart.
+    np.testing.assert_allclose(
+        scores, np.load(model / "IJBC_result" / "IJBC.npy"), rtol=0, atol=2e-3
+    )
+    tars = re.search(r"IJBC.npy-IJBC *\|(.*)\|", printed).group(1).split("|")
+    exported = Embedder(open_exported(model / "student.onnx"))
+    result = TemplatePairs([folder]).judge(exported, draws=0)["ijbc"]
+    wanted = [100 * result.nearest_tar[far] for far in FARS]
+    assert [float(tar) for tar in tars] == pytest.approx(wanted, abs=0.006)
+    assert min(wanted) > 0
 
 
 def test_inference_prints_the_embedding(mended, net, tmp_path):
