@@ -124,19 +124,21 @@ def _tensors(run: Run) -> Iterator[tuple[str, Tensor]]:
 
 
 def _not_finite(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """The names of those that hold a value that is not finite; the device is waited for once."""
-    names, verdicts = [], []
+    """The names of those that hold a value that is not finite; each device is waited for once."""
+    # AdamW, for one, counts its steps on the CPU whatever device its moments are on.
+    names: dict[torch.device, list[str]] = {}
+    verdicts: dict[torch.device, list[Tensor]] = {}
     for name, tensor in tensors:
         if tensor.is_floating_point() and tensor.numel():
-            names.append(name)
             # The largest and the smallest value are finite where all are, and so is their sum of
             # halves; nothing of the tensor's size is made.
             low, high = tensor.aminmax()
-            verdicts.append(torch.isfinite(low.double() + high.double()))
-    if not verdicts:
-        return ""
-    fine = torch.stack(verdicts).tolist()
-    bad = list(dict.fromkeys(name for name, ok in zip(names, fine, strict=True) if not ok))
+            names.setdefault(tensor.device, []).append(name)
+            verdict = torch.isfinite(low.double() + high.double())
+            verdicts.setdefault(tensor.device, []).append(verdict)
+    fine = {device: torch.stack(found).tolist() for device, found in verdicts.items()}
+    checked = [pair for device in fine for pair in zip(names[device], fine[device], strict=True)]
+    bad = list(dict.fromkeys(name for name, ok in checked if not ok))
     return ", ".join(bad[:_NAMED]) + ", ..." * (len(bad) > _NAMED)
 
 

@@ -31,7 +31,7 @@ def host(tmp_path_factory) -> Path:
     shutil.copytree(os.environ["ARCFACE_TORCH"], folder)
     patching.revert(folder)
     patching.patch(folder, None, recipes=[])
-    make_faces(folder / "faces", identities=8, images=8)
+    make_faces(folder / "faces", identities=8, images=8, pairs=20)
     save_teacher(folder / "teacher.pt", seed=7)
     return folder
 

@@ -75,18 +75,23 @@ def test_a_run_in_float32_is_that_of_the_cpu(tmp_path, faces, teacher, method, m
 def test_half_precision_stays_near_float32(tmp_path, faces, teacher, method, precision):
     settings = {} if method == "plain" else {"cakd": small_cakd(teacher=teacher)}
     settings |= {"lr": 0.01, "frequent": 1}
-    full = train(small_config(faces, tmp_path / "full", **settings))
-    half = train(small_config(faces, tmp_path / "half", **settings, **{precision: True}))
-    assert all(math.isfinite(value) for value in losses(half))
-    np.testing.assert_allclose(losses(half)[:4], losses(full)[:4], rtol=0.05)
-    if precision == "fp16":
-        assert half.history[0]["grad_scale"] > 1
+    full = losses(train(small_config(faces, tmp_path / "full", **settings)))
+    result = train(small_config(faces, tmp_path / "half", **settings, **{precision: True}))
+    half = losses(result)
+    np.testing.assert_allclose(half[0], full[0], rtol=0.02)
+    assert all(math.isfinite(value) for value in half)
+    if precision == "bf16":
+        np.testing.assert_allclose(half[:4], full[:4], rtol=0.05)
+    else:  # its first steps overflow, are left out, and halve the scale
+        scales = [line["grad_scale"] for line in result.history if "loss" in line]
+        assert 1 <= scales[-1] <= scales[0]
+        assert half[-1] < half[0]
 
 
-@pytest.mark.parametrize("precision", [None, "fp16"])
-def test_a_run_that_was_stopped_goes_on_as_one_that_was_not(tmp_path, faces, teacher, precision):
+@pytest.mark.parametrize("more", [{}, {"fp16": True}, {"optimizer": "adamw", "lr": 1e-3}])
+def test_a_run_that_was_stopped_goes_on_as_one_that_was_not(tmp_path, faces, teacher, more):
     settings = dict(cakd=small_cakd(teacher=teacher), network="test_tiny_dropout", frequent=1)
-    settings |= {} if precision is None else {precision: True}
+    settings |= more
     settings["checkpoint_every"] = 7
     straight = train(small_config(faces, tmp_path / "straight", **settings))
     parts = small_config(faces, tmp_path / "parts", **settings)
@@ -124,7 +129,8 @@ def test_partial_fc_gives_the_gradients_of_the_cpu(num_classes):
         loss.backward()
         grads.append([loss, features.grad, layer.weight.grad])
     for here, there in zip(*grads, strict=True):
-        torch.testing.assert_close(there.cpu(), here, rtol=1e-4, atol=1e-6)
+        near = 1e-5 * float(here.detach().abs().max())
+        torch.testing.assert_close(there.cpu(), here, rtol=1e-4, atol=near)
 
 
 def test_the_prompted_teacher_is_that_of_the_cpu():
