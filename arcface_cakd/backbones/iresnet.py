@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from arcface_cakd.backbones.base import FaceBackbone
+from arcface_cakd.backbones.prelu import PReLU
 from arcface_cakd.registry import BACKBONES
 
 
@@ -25,7 +26,7 @@ class ResidualUnit(nn.Module):
         self.bn1 = nn.BatchNorm2d(in_channels)
         self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.prelu = nn.PReLU(channels)
+        self.prelu = PReLU(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False)
         self.bn3 = nn.BatchNorm2d(channels)
         self.downsample = None
@@ -82,7 +83,7 @@ class IResNet(FaceBackbone):
         stem, *of_stages = strides
         self.conv1 = nn.Conv2d(3, width, 3, stem, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.prelu = nn.PReLU(width)
+        self.prelu = PReLU(width)
         self.layer1 = _stage(width, self.stage_dims[0], units[0], of_stages[0])
         self.layer2 = _stage(self.stage_dims[0], self.stage_dims[1], units[1], of_stages[1])
         self.layer3 = _stage(self.stage_dims[1], self.stage_dims[2], units[2], of_stages[2])

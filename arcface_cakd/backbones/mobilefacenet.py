@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from arcface_cakd.backbones.base import BackboneError, FaceBackbone
+from arcface_cakd.backbones.prelu import PReLU
 from arcface_cakd.precision import at_least_float32, autocast
 from arcface_cakd.registry import BACKBONES
 
@@ -44,7 +45,7 @@ def conv_norm(
     )
     layers = [convolution, nn.BatchNorm2d(out_channels)]
     if activation:
-        layers.append(nn.PReLU(out_channels))
+        layers.append(PReLU(out_channels))
     return Chain(*layers)
 
 

@@ -26,6 +26,7 @@ from arcface_cakd.distributed import (
     rank,
     world_size,
 )
+from arcface_cakd.engine.allocator import keep_freed_memory
 from arcface_cakd.engine.builders import Run, build_run
 from arcface_cakd.engine.checkpoint import Position, load_checkpoint, save_checkpoint
 from arcface_cakd.engine.checkpoint_sets import set_aside_sets
@@ -123,6 +124,7 @@ def _train(
         torch.backends.cudnn.benchmark = True
     else:
         settle_threads()
+        keep_freed_memory()
     with failing_together():
         if is_main():
             check_output(config.folder, resume=bool(config.resume), force=config.force)

@@ -25,6 +25,7 @@ TRAINING = (
     "backbones/base.py",
     "backbones/factory.py",
     "backbones/heads.py",
+    "backbones/prelu.py",
     "backbones/weights/*.py",
     "config/*.py",
     "data/*.py",
