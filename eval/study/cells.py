@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import platform
 import re
@@ -143,10 +144,14 @@ def judged(cell: Cell, faces: Path, work: Path, names: Sequence[str], runs: Path
     """The figures and scores of a cell's network on the sets of these names."""
     results = {}
     for name in names:
-        pairs = PairSet.read(faces / cell.of.folder, name, cell.of.negatives)
+        pairs = _pairs(faces / cell.of.folder, name, cell.of.negatives)
         write_people(runs, cell.data, name, pairs)
         results[name] = scored(pairs, pairs.cosines(embeddings_of(cell, faces, work, pairs.images)))
     return results
+
+
+# Decoding takes longer than a small network, and a runner judges many.
+_pairs = functools.lru_cache(maxsize=3)(PairSet.read)
 
 
 def embeddings_of(cell: Cell, faces: Path, work: Path, images: np.ndarray) -> np.ndarray:

@@ -27,14 +27,10 @@ def embedding(weight: float) -> Entry:
 
 def with_urfm(feature: float, attention: float, alone: float = 64.0) -> Entry:
     """The embedding, and URFM as it is by default, at the demo's rate (5 times 0.1)."""
-    return distilled(
-        embedding(alone),
-        {"name": "urfm_feature", "weight": feature},
-        {"name": "urfm_attention", "weight": attention},
-        urfm={},
-        anchoring={},
-        lr_scale={"urfm": 5.0},
-    )
+    losses = [embedding(alone), {"name": "urfm_feature", "weight": feature}]
+    if attention:
+        losses.append({"name": "urfm_attention", "weight": attention})
+    return distilled(*losses, urfm={}, anchoring={}, lr_scale={"urfm": 5.0})
 
 
 # A rival's loss: its middle weight, and its settings where they are not its own defaults. Those
@@ -125,6 +121,34 @@ def _designs() -> dict[str, Entry]:
     }
 
 
+def _weights() -> dict[str, Entry]:
+    """The embedding and URFM at other weights; those that ``_methods`` has are not among them."""
+    return {
+        f"embedding_{alone:g}_urfm_{feature:g}_{attention:g}": with_urfm(feature, attention, alone)
+        for alone in (64.0, 256.0)
+        for feature in (12.5, 50.0, 200.0, 800.0)
+        for attention in (0.0, 1.0)
+        if (alone, feature, attention)
+        not in {(64.0, 50.0, 1.0), (64.0, 200.0, 1.0), (256.0, 200.0, 1.0)}
+    }
+
+
+def _apt() -> dict[str, Entry]:
+    """Prompts beside URFM; for teachers that take them, the Swins."""
+    method = {**with_urfm(50.0, 1.0), "prompts": {"num_tokens": 4}, "preservation": {}}
+    variants: dict[str, Entry] = {
+        "": {},
+        "_16": {"prompts": {"num_tokens": 16}},
+        "_feedback": {"prompts": {"num_tokens": 4, "feedback": True}},
+        "_free": {"preservation": None},
+        "_lightly": {"preservation": {"weight": 4.0}},
+        "_pulled": {"urfm": {"stop_gradient": False}},
+        "_prompted_target": {"output_target": "prompted"},
+        "_tokens": {"urfm": {"prompt_tokens": "detached"}},
+    }
+    return {f"{URFM}_apt{name}": {**method, **parts} for name, parts in variants.items()}
+
+
 def _methods() -> dict[str, Entry | None]:
     methods: dict[str, Entry | None] = {"plain": None}
     for alone in (10.0, 64.0, 256.0):
@@ -135,13 +159,7 @@ def _methods() -> dict[str, Entry | None]:
     methods[URFM] = with_urfm(50.0, 1.0)
     methods["embedding_64_urfm_200_1"] = with_urfm(200.0, 1.0)
     methods["embedding_256_urfm_200_1"] = with_urfm(200.0, 1.0, alone=256.0)
-    # For teachers that take prompts: the Swins.
-    methods[f"{URFM}_apt"] = {
-        **with_urfm(50.0, 1.0),
-        "prompts": {"num_tokens": 4},
-        "preservation": {},
-    }
-    return {**methods, **_beside(), **_designs()}
+    return {**methods, **_weights(), **_apt(), **_beside(), **_designs()}
 
 
 METHODS: Mapping[str, Entry | None] = _methods()
@@ -155,7 +173,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "rivals": tuple(name for factor in (1.0, 0.2, 3.0) for name in _rivals(factor)),
     "beside": tuple(_beside()),
     "designs": tuple(_designs()),
-    "apt": (f"{URFM}_apt",),
+    "weights": tuple(_weights()),
+    "apt": tuple(_apt()),
     "urfm": (
         URFM,
         "embedding_64_urfm_5_100",
