@@ -24,7 +24,7 @@ def load_model(args: argparse.Namespace) -> SavedModel:
 
     Args:
         args: ``model``, and the options ``network``, ``embedding_size`` and ``json``, None where
-            not given.
+            not given; ``json`` may be missing.
 
     Raises:
         ArcfaceCakdError: nobody says the network, an option says another one or another width
@@ -41,9 +41,10 @@ def load_model(args: argparse.Namespace) -> SavedModel:
             f"--network is needed for {args.model}: say which network it is of (no {beside.name}, "
             "which would, is beside it)"
         )
-    if said is not None and args.json and Path(args.json).absolute() == beside.absolute():
+    figures = getattr(args, "json", None)
+    if said is not None and figures and Path(figures).absolute() == beside.absolute():
         raise ArcfaceCakdError(
-            f"--json {args.json}: this file says what {args.model} is of: name another"
+            f"--json {figures}: this file says what {args.model} is of: name another"
         )
     for option in ("network", "embedding_size"):
         given, found = getattr(args, option), getattr(said, option, None)

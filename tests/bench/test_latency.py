@@ -9,7 +9,13 @@ import torch
 from helpers.small_networks import SmallNetwork
 
 from arcface_cakd import cli
-from arcface_cakd.backbones import get_model, save_weights
+from arcface_cakd.backbones import (
+    ModelDescription,
+    TrainingSet,
+    get_model,
+    save_model,
+    save_weights,
+)
 from arcface_cakd.backbones.cost import multiply_adds
 from arcface_cakd.bench import BenchError, Report
 from arcface_cakd.bench.latency import Timed, measure_latency, of_file, of_network
@@ -79,6 +85,14 @@ def test_the_command_exports_a_model_for_every_runtime_there_is(tmp_path, monkey
     assert "writing .tflite files needs the package litert_torch: pip install" in printed
     assert len(json.loads(figures.read_text())["amounts"]) == 2
     assert sorted(file.name for file in tmp_path.iterdir()) == ["figures.json", "model.pt"]
+
+    # A model.json beside it says the network.
+    said = ModelDescription("r10_mini", 8, TrainingSet("faces", 36, 6))
+    save_model(get_model("r10_mini", num_features=8), tmp_path / "said.pt", said)
+    monkeypatch.setattr("arcface_cakd.bench.latency.exports_of", lambda *_: [])
+    words = ["bench", "latency", str(tmp_path / "said.pt"), "--rounds", "1", "--threads", "1"]
+    assert cli.main(words) == 0
+    assert "said.pt (torch)" in capsys.readouterr().out
 
     assert cli.main(["bench", "latency", "no.onnx"]) == 1
     (line,) = capsys.readouterr().err.splitlines()

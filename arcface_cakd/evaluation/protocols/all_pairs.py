@@ -1,5 +1,6 @@
 """All pairs of a set's images, at very low false accept rates: as MFR (insightface) judges."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -75,7 +76,8 @@ class AllPairs(Protocol):
             if max(counts) < 2:
                 raise EvaluationError(f"{path}: nobody has two images: there is no pair of one")
             files = [image for _, images in found.identities for image in images]
-            name = path.name if path.name not in self.sets else str(path)
+            name = Path(os.path.abspath(path)).name
+            name = name if name not in self.sets else str(path)
             self.sets[name] = (FaceFiles(files), np.repeat(np.arange(len(counts)), counts))
 
     def judge(self, embedder: Embedder, draws: int = DRAWS) -> dict[str, AllPairsVerification]:

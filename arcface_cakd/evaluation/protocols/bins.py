@@ -112,7 +112,7 @@ def find_sets(paths: Sequence[Path], targets: Sequence[str] | None = None) -> di
     folders: dict[Path, dict[str, Path]] = {}
     files: dict[Path, Path] = {}
     for path in paths:
-        named = path.with_name(f"{path.name}.bin")
+        named = Path(f"{path}.bin")
         if path.is_dir():
             folders[path] = {file.stem: file for file in sorted(path.glob("*.bin"))}
             if not folders[path]:

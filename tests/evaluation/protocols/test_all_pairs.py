@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -96,7 +97,7 @@ def test_the_threshold_is_what_a_pair_must_exceed():
     assert result.tar[0.01] == pytest.approx(np.mean(scores[same] > threshold), abs=1e-12)
 
 
-def test_folders_of_people_are_sets_of_their_own(tmp_path):
+def test_folders_of_people_are_sets_of_their_own(tmp_path, monkeypatch):
     for group, first in (("a", 0), ("b", 20)):
         for person in range(5):
             for k in range(3):
@@ -112,6 +113,8 @@ def test_folders_of_people_are_sets_of_their_own(tmp_path):
     assert (results["b"].images, results["b"].positives) == (15, 15)
     assert protocol.table(results).splitlines()[3].split()[:4] == ["b", "5", "15", "105"]
     json.dumps(results["a"].to_dict())
+    monkeypatch.chdir(tmp_path / "a" / "p0")
+    assert list(AllPairs([Path("..")]).sets) == ["a"]
     for person in range(5):
         for k in (1, 2):
             (tmp_path / "a" / f"p{person}" / f"{k}.png").unlink()

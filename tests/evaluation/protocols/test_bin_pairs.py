@@ -1,11 +1,13 @@
 """Who is on the pairs of a .bin set. Its figures: tests/evaluation/test_verification.py."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from arcface_cakd.data import DataError
 from arcface_cakd.evaluation import EvaluationError, Pairs, People
-from arcface_cakd.evaluation.protocols.bins import judged, people_of
+from arcface_cakd.evaluation.protocols.bins import find_sets, judged, people_of
 
 ISSAME = np.arange(40) % 2 == 0
 LINES = [f"p{k}\tp{k if same else k + 1}" for k, same in enumerate(ISSAME)]
@@ -27,6 +29,15 @@ def test_people_are_those_of_the_file_beside(tmp_path):
     assert len(np.unique(who.persons)) == len({n for line in LINES for n in line.split("\t")})
     assert judged(embeddings(), ISSAME, 50, who).accuracy_interval.drawn == "people"
     assert judged(embeddings(), ISSAME, 50).accuracy_interval.drawn == "pairs"
+
+
+def test_the_folder_one_is_in_is_one_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.bin").write_bytes(b"")
+    for data in (".", "own", "own.bin", tmp_path):
+        assert find_sets([Path(data)]).keys() == {"own"}
+    with pytest.raises(EvaluationError, match="no such file or folder"):
+        find_sets([Path("other")])
 
 
 def test_names_may_hold_any_break_but_newlines(tmp_path):
