@@ -15,8 +15,8 @@ EXTRAS = {
     "completion": ["argcomplete"],
     "demo": ["matplotlib", "tensorboard"],
     "lmdb": ["lmdb", "msgpack"],  # for `data import`
-    # What `export` writes for phones with, and runs again: LiteRT, ncnn, OpenVINO.
-    "mobile": ["litert-torch", "ai-edge-litert", "pnnx", "ncnn", "openvino"],
+    # What `export` writes for phones with, and but for Core ML runs again: LiteRT, ncnn, OpenVINO.
+    "mobile": ["litert-torch", "ai-edge-litert", "pnnx", "ncnn", "openvino", "coremltools"],
     "parquet": ["pyarrow"],  # for `data import`, of Arrow files too
     "report": ["matplotlib", "jinja2"],
     "tensorboard": ["tensorboard"],

@@ -78,7 +78,7 @@ def of_network(label: str, network: nn.Module) -> Timed:
 def exports_of(label: str, network: nn.Module, folder: Path, report: Report) -> list[Timed]:
     """The network in float32 for every runtime that is installed; what is not, is noted."""
     found = []
-    for form in FORMATS:
+    for form in [form for form in FORMATS if form.runs_here]:
         path = folder / f"{label}{form.ending}"
         try:
             export_model(network, path)

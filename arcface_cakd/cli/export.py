@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from arcface_cakd.export.bundle import Bundle
     from arcface_cakd.export.judging import Judge
 
-HELP = "Write a model for ONNX, LiteRT, ncnn or OpenVINO, after comparing it with torch."
+HELP = "Write a model for ONNX, LiteRT, ncnn, OpenVINO or Core ML, compared with torch."
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     target.add_argument(
         "--output",
         metavar="FILE",
-        help="where to; .onnx, .tflite, .ncnn.param or .xml says the format",
+        help="where to; .onnx, .tflite, .ncnn.param, .xml or .mlpackage says the format",
     )
     target.add_argument(
         "--insightface-pack",
@@ -190,7 +190,11 @@ def _upload(report: "ExportReport", card: Path) -> str:
     """The user's own command, which uploads to the Hugging Face Hub."""
     from arcface_cakd.runtimes import files_of
 
-    commands = [f"hf upload OWNER/NAME {shlex.quote(str(file))}" for file in files_of(report.path)]
+    if report.runtime is None:  # a folder, which keeps its name there
+        place = Path(report.path)
+        commands = [shlex.join(["hf", "upload", "OWNER/NAME", str(place), place.name])]
+    else:
+        commands = [f"hf upload OWNER/NAME {shlex.quote(str(f))}" for f in files_of(report.path)]
     commands.append(f"hf upload OWNER/NAME {shlex.quote(str(card))} README.md")
     return " && ".join(commands)
 
@@ -224,11 +228,14 @@ def _text(report: "ExportReport", judge: "Judge | None") -> str:
         head.append(f"BatchNorm folded but for {report.batch_norms_left} before padding")
     if report.float_layers:
         head.append(f"in float: {', '.join(report.float_layers)}")
-    lines = [
-        ", ".join(head),
-        f"against torch, in {report.runtime}, on {sum(report.batches)} pictures: cosine at least "
-        f"{report.cosine:.9f}, elements within {report.max_abs_diff:.1e}",
-    ]
+    if report.runtime is None:
+        compared = "not run, and not compared with torch: what runs it is on Apple's systems alone"
+    else:
+        compared = (
+            f"against torch, in {report.runtime}, on {sum(report.batches)} pictures: cosine at "
+            f"least {report.cosine:.9f}, elements within {report.max_abs_diff:.1e}"
+        )
+    lines = [", ".join(head), compared]
     if judge is not None:
         for name, loss in judge.losses().items():
             lines.append(

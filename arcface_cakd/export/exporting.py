@@ -1,6 +1,7 @@
 """A backbone as a file that is known to compute the same."""
 
 import copy
+import errno
 import os
 import shutil
 import tempfile
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from arcface_cakd.backbones import FaceBackbone
 from arcface_cakd.export.calibration import check_faces
+from arcface_cakd.export.coreml import COREML
 from arcface_cakd.export.errors import ExportError
 from arcface_cakd.export.formats import Format, Request, format_of
 from arcface_cakd.export.litert import LITERT
@@ -22,10 +24,10 @@ from arcface_cakd.export.ncnn import NCNN
 from arcface_cakd.export.onnx_file import ONNX
 from arcface_cakd.export.openvino import OPENVINO
 from arcface_cakd.export.parity import compare, references
-from arcface_cakd.files import atomic_path
+from arcface_cakd.files import atomic_path, scratch_folder, sync
 from arcface_cakd.runtimes import files_of, open_exported
 
-FORMATS: tuple[Format, ...] = (ONNX, LITERT, NCNN, OPENVINO)
+FORMATS: tuple[Format, ...] = (ONNX, LITERT, NCNN, OPENVINO, COREML)
 # The largest |file - torch| / |torch| of an embedding. At int8 it only finds what is broken: how
 # near the embeddings come is asked for by ``int8.quantised``, and accuracy by ``judge``.
 TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.5}
@@ -40,7 +42,8 @@ class ExportReport:
         path: the file, or that of several which names the model.
         size: in bytes, of all of its files.
         precision: "fp32", "fp16" or "int8".
-        runtime: what ran it.
+        runtime: what ran it; None: nothing, for what runs such files is not to be had here.
+            Then the figures of the comparison are None, too.
         batches: batch sizes at which it was compared.
         compared_on_faces: whether that was on faces, or on random pictures.
         cosine: the lowest cosine between an embedding of the file's and torch's.
@@ -56,13 +59,13 @@ class ExportReport:
     path: str
     size: int
     precision: str
-    runtime: str
+    runtime: str | None
     batches: tuple[int, ...]
     compared_on_faces: bool
-    cosine: float
-    mean_cosine: float
-    max_abs_diff: float
-    relative_error: float
+    cosine: float | None = None
+    mean_cosine: float | None = None
+    max_abs_diff: float | None = None
+    relative_error: float | None = None
     opset: int | None = None
     exporter: str | None = None
     batch_norms_left: int | None = None
@@ -81,12 +84,12 @@ def export_model(
     batch_check: Sequence[int] = (1, 3),
     tolerance: float | None = None,
 ) -> ExportReport:
-    """Write a backbone as a file for a runtime, after comparing the two.
+    """Write a backbone as a file for a runtime, after comparing the two where the runtime is here.
 
     Whatever the format, the file takes float32 (N, 3, 112, 112) in [-1, 1], RGB, and gives
     float32 (N, E), not normalised. An ``.onnx`` file calls them "data" and "embedding", takes any
     N, and is what ``insightface.model_zoo.get_model`` expects, whose own preprocessing then leads
-    to the same embeddings; ``.tflite`` and ``.ncnn.param`` take one face. The file holds the
+    to the same embeddings; the others but ``.xml`` take one face. The file holds the
     backbone in eval mode, whatever its precision in training. The backbone itself is left as it
     is, and so is what stood at ``path`` if the export fails.
 
@@ -115,6 +118,11 @@ def export_model(
     path = Path(path)
     form = format_of(path, FORMATS)
     form.check(precision)
+    if judge is not None and not form.runs_here:
+        raise ExportError(
+            f"{form.ending} files do not run here and cannot be judged: judge an .onnx file of the "
+            "same weights"
+        )
     model = prepared(backbone)
     shown = ranges = None
     if faces is not None:
@@ -132,26 +140,27 @@ def export_model(
         file = Path(folder) / path.name
         try:
             facts = form.write(model, file, request)
-            # Not as many as there are cores: runtimes that wait for each other spin.
-            exported = open_exported(file, threads=torch.get_num_threads())
-            parity = compare(exported, expected, request.tolerance)
+            exported = parity = None
+            if form.runs_here:
+                # Not as many as there are cores: runtimes that wait for each other spin.
+                exported = open_exported(file, threads=torch.get_num_threads())
+                parity = compare(exported, expected, request.tolerance)
         except Exception as error:  # the converters raise nearly anything
             reason = " ".join(str(error).split())
             raise ExportError(
                 f"{type(backbone).__name__} cannot be exported to {path}: {reason[:400]}"
             ) from error
-        if judge is not None:
+        if judge is not None and exported is not None:
             judge(exported)
-        size = sum(part.stat().st_size for part in files_of(file))
-        _place(files_of(file), files_of(path), path)
+        size = _place(file, path)
     return ExportReport(
         path=str(path),
         size=size,
         precision=precision,
-        runtime=exported.RUNTIME,
+        runtime=None if exported is None else exported.RUNTIME,
         batches=tuple(batch_check),
         compared_on_faces=faces is not None,
-        **vars(parity),
+        **({} if parity is None else vars(parity)),
         **facts,
     )
 
@@ -185,11 +194,29 @@ def _split(
     return batch_check, faces[:compared], faces[compared:]
 
 
-def _place(sources: Sequence[Path], targets: Sequence[Path], path: Path) -> None:
-    """Put files in their places, once all of them are on that disk."""
+def _place(written: Path, path: Path) -> int:
+    """Put what was written in its place, once all of it is on that disk; its bytes."""
     try:
+        if written.is_dir():
+            _place_folder(written, path)
+            return sum(part.stat().st_size for part in path.rglob("*") if part.is_file())
         with ExitStack() as writing:
-            for source, target in zip(sources, targets, strict=True):
+            for source, target in zip(files_of(written), files_of(path), strict=True):
                 shutil.copyfile(source, writing.enter_context(atomic_path(target)))
+        return sum(part.stat().st_size for part in files_of(path))
     except OSError as error:
         raise ExportError(f"output {path} cannot be written: {error.strerror}") from error
+
+
+def _place_folder(written: Path, path: Path) -> None:
+    """Of a format whose model is a folder; a former one there goes with the scratch folder."""
+    with scratch_folder(path) as scratch:
+        copy = shutil.copytree(written, scratch / "new")
+        for part in copy.rglob("*"):
+            if part.is_file():
+                sync(part)
+        if path.is_symlink() or path.is_file():
+            raise NotADirectoryError(errno.ENOTDIR, "a file is there", str(path))
+        if path.exists():
+            path.rename(scratch / "former")
+        copy.rename(path)

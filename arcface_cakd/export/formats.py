@@ -49,12 +49,14 @@ class Format:
         converter: the package that writes it, by its import name.
         write: writes a model (in eval mode, float32, on the CPU) to a path, and returns what
             there is to say of it, by name: fields of ``ExportReport``.
+        runs_here: whether there is a runtime for it here, by which it is compared with torch.
     """
 
     ending: str
     precisions: tuple[str, ...]
     converter: str
     write: Callable[[nn.Module, Path, Request], dict[str, Any]]
+    runs_here: bool = True
 
     def check(self, precision: str) -> None:
         """See that a file of this precision can be written here.

@@ -115,7 +115,7 @@ def model_card(
     license_ = about.get("license")
     data = ModelCardData(
         license="other" if license_ is None else license_.lower(),
-        library_name=_LIBRARIES.get(report.runtime, report.runtime.lower()),
+        library_name=_library(report),
         pipeline_tag="image-feature-extraction",
         tags=["face-recognition", "arcface", "knowledge-distillation", about["network"]],
         model_name=Path(report.path).name,
@@ -129,11 +129,11 @@ def model_card(
         version=__version__,
         **{key: about[key] for key in ("network", "embedding_size")},
         **{key: about[key] for key in ("input", "normalisation", "output")},
-        files=", ".join(f"`{file.name}`" for file in files_of(report.path)),
+        files=", ".join(f"`{name}`" for name in _names(report)),
         megabytes=f"{report.size / 1e6:.1f}",
         precision=report.precision,
         float_layers=", ".join(report.float_layers),
-        cosine=f"{report.cosine:.6f}",
+        cosine=None if report.cosine is None else f"{report.cosine:.6f}",
         runtime=report.runtime,
         compared=sum(report.batches),
         pictures="faces" if report.compared_on_faces else "random pictures",
@@ -149,6 +149,19 @@ def model_card(
         data_license=about.get("data_license", UNSAID),
         teacher_license=about.get("teacher_license", UNSAID),
     )
+
+
+def _library(report: ExportReport) -> str:
+    """Its name on the Hugging Face Hub."""
+    if report.runtime is None:
+        return "coreml"
+    return _LIBRARIES.get(report.runtime, report.runtime.lower())
+
+
+def _names(report: ExportReport) -> list[str]:
+    if report.runtime is None:  # a folder
+        return [Path(report.path).name]
+    return [file.name for file in files_of(report.path)]
 
 
 def _row(name: str, found: VerificationResult, judge: Any) -> list[str]:

@@ -28,10 +28,13 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _silent_streams() -> Iterator[None]:
-    """Nothing on the process's stdout and stderr: C++ writes past ``sys.stdout``."""
-    with contextlib.ExitStack() as stack:
+    """Nothing on the process's stdout and stderr, past ``sys.stdout`` (C++) and through it."""
+    with contextlib.ExitStack() as stack, open(os.devnull, "w", encoding="utf-8") as nowhere:
         for stream, number in ((sys.stdout, 1), (sys.stderr, 2)):
             stack.enter_context(_silent(stream, number))
+        # Which need not lead there: in notebooks, say.
+        stack.enter_context(contextlib.redirect_stdout(nowhere))
+        stack.enter_context(contextlib.redirect_stderr(nowhere))
         yield
 
 

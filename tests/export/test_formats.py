@@ -28,9 +28,10 @@ def by_torch(model, batch):
         return model.double()(batch.double()).numpy()
 
 
+RUN_HERE = [form for form in FORMATS if form.runs_here]
 FLOATS = [
     (form.ending, precision, 1e-4 if precision == "fp32" else 1e-2)
-    for form in FORMATS
+    for form in RUN_HERE
     for precision in form.precisions
     if precision != "int8"
 ]
@@ -64,7 +65,7 @@ def test_a_file_gives_torchs_embeddings(tmp_path, capfd, ending, precision, tole
         assert 1.8 * parameters < files[-1].stat().st_size < 3 * parameters + 8000
 
 
-@pytest.mark.parametrize("ending", [form.ending for form in FORMATS])
+@pytest.mark.parametrize("ending", [form.ending for form in RUN_HERE])
 def test_a_converter_that_fails_leaves_what_was_there(tmp_path, monkeypatch, ending):
     needs(ending)
     (form,) = [form for form in FORMATS if form.ending == ending]
