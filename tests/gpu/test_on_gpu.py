@@ -217,7 +217,10 @@ def test_no_step_waits_for_the_gpu_but_where_it_looks(tmp_path, faces, teacher):
             result = train(config)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    ours = str(PACKAGE / "arcface_cakd")  # torch itself waits where weights are moved, once each
     waits = collections.Counter(
-        f"{w.filename}:{w.lineno}" for w in said if "synchroniz" in str(w.message)
+        f"{w.filename}:{w.lineno}"
+        for w in said
+        if "synchroniz" in str(w.message) and w.filename.startswith(ours)
     )
     assert all(count < result.global_step for count in waits.values()), waits
