@@ -1,8 +1,16 @@
 """A whole training loop, whoever wrote it, that goes on by one step at a time."""
 
-import threading
+import multiprocessing
+import pickle
+import sys
+import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from typing import Any
+
+import torch
+
+from arcface_cakd.bench.errors import BenchError
 
 
 class _Left(Exception):
@@ -10,66 +18,102 @@ class _Left(Exception):
 
 
 class HeldLoop:
-    """Runs a training loop as it is, in a thread that waits before each step to be let on.
+    """Runs a training loop as it is, in a process of its own that waits before each step.
 
-    So loops that know nothing of each other can take turns. What the loop does once, before its
-    first batch, is done when the constructor returns.
+    So loops that know nothing of each other can take turns, and nothing that one of them sets for
+    its process (threads, allocator, random state) is set for another. What the loop does once,
+    before its first batch, is done when the constructor returns.
 
     Args:
-        loop: ``loop(batches)``, which trains on what the iterator ``batches`` yields, without
-            end. A step lasts until the next batch is asked for.
-        batch: makes the batch of each step.
+        loop: ``loop(turns, *args)`` of a module, which takes a step for each ``next(turns)``, and
+            does so without end. A step lasts until the next turn is asked for.
+        args: what pickles.
+        start_method: of ``multiprocessing``.
+
+    Attributes:
+        seconds: of CPU time that the steps took so far, of all threads of the loop's process.
 
     Raises:
         Exception: what the loop raised, from whichever call it was let on by.
+        BenchError: its process is gone.
     """
 
-    def __init__(self, loop: Callable[[Iterator[Any]], object], batch: Callable[[], Any]):
-        self._loop, self._batch = loop, batch
-        self._goes, self._waits = threading.Semaphore(0), threading.Semaphore(0)
-        self._ends = False
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+    def __init__(
+        self, loop: Callable[..., object], *args: Any, start_method: str = "spawn"
+    ) -> None:
+        context: Any = multiprocessing.get_context(start_method)
+        self.seconds = 0.0
+        self._name = loop.__name__
+        self._ended = False
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_hold, args=(theirs, torch.get_num_threads(), loop, args), daemon=True
+        )
+        self._process.start()
+        theirs.close()
         self._wait()
 
     def step(self) -> None:
         """Let the loop take one step."""
-        if not self._thread.is_alive():
+        if self._ended:
             raise RuntimeError("the loop has ended")
-        self._goes.release()
+        self._pipe.send(True)
         self._wait()
 
     def close(self) -> None:
         """Leave the loop where it is, in the middle of its training."""
-        self._ends = True
-        self._goes.release()
-        self._thread.join()
-        self._raise()
+        if not self._ended:
+            self._pipe.send(False)
+            self._wait()
+        self._process.join()
 
     def _wait(self) -> None:
-        self._waits.acquire()
-        self._raise()
-
-    def _raise(self) -> None:
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
-
-    def _batches(self) -> Iterator[Any]:
-        while True:
-            self._waits.release()
-            self._goes.acquire()
-            if self._ends:
-                raise _Left
-            yield self._batch()
-
-    def _run(self) -> None:
         try:
-            self._loop(self._batches())
-        except _Left:
-            pass
-        except BaseException as error:
-            self._error = error
-        finally:
-            self._waits.release()
+            found = self._pipe.recv()
+        except EOFError:
+            self._process.join()
+            found = BenchError(
+                f"{self._name}: its process ended with {self._process.exitcode}: is there enough "
+                "memory for every loop at once?"
+            )
+        if isinstance(found, float):
+            self.seconds += found
+            return
+        self._ended = True
+        if found is not None:
+            raise found
+
+
+def _hold(
+    pipe: Connection, threads: int, loop: Callable[..., object], args: tuple[Any, ...]
+) -> None:
+    """The loop's process: after each step its seconds; at the end None, or what was raised."""
+    torch.set_num_threads(threads)
+    sys.stdout = sys.stderr  # what loops say of themselves is no figure
+
+    def turns() -> Iterator[None]:
+        took = 0.0
+        while True:
+            pipe.send(took)
+            if not pipe.recv():
+                raise _Left
+            begin = time.process_time()
+            yield
+            took = time.process_time() - begin
+
+    try:
+        loop(turns(), *args)
+    except _Left:
+        pipe.send(None)
+    except BaseException as error:
+        pipe.send(_that_pickles(error))
+    else:
+        pipe.send(None)
+
+
+def _that_pickles(error: BaseException) -> BaseException:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -2,7 +2,6 @@
 
 import contextlib
 import importlib
-import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from arcface_cakd.bench.on_cpu import cuda_calls_on_cpu
 from arcface_cakd.bench.report import Report
 from arcface_cakd.bench.timing import take_turns
 from arcface_cakd.config import CakdConfig, TrainConfig
+from arcface_cakd.data import FaceLoader
 from arcface_cakd.engine import loop
 from arcface_cakd.engine.checkpoint import Position
 from arcface_cakd.patching import patch
@@ -43,10 +43,9 @@ def compare_with_arcface_torch(
     Reading the data is left out of both: see ``bench data``. arcface_torch runs from a copy, with
     what current versions of its dependencies need (``patch --only current-stack``).
     """
-    with _folder() as folder, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         faces = make_faces(folder, 2 * batch_size)
-        ours = _ours(_plain_config(faces, folder, network, batch_size))
-        batch = _batch(batch_size)
         host = folder / "arcface_torch"
         shutil.copytree(checkout, host, ignore=shutil.ignore_patterns(".git", "__pycache__"))
         patch(host, "current-stack")
@@ -59,15 +58,11 @@ def compare_with_arcface_torch(
                 images=STEPS * batch_size,
             )
         )
-        stack.enter_context(importable(host))
-        stack.enter_context(cuda_calls_on_cpu())
-        script = _imported("train_v2")
-
-        def theirs(batches: Iterator[Any]) -> None:
-            with mock.patch.object(script, "get_dataloader", lambda *args: batches):
-                script.main(SimpleNamespace(config="configs/bench_loop.py"))
-
-        _compare(report, "arcface_torch's loop", theirs, ours, batch, rounds)
+        sides = {
+            "arcface_torch's loop": (arcface_torchs, host, batch_size),
+            "built-in loop": (built_in, _plain_config(faces, folder, network, batch_size)),
+        }
+        _compare(report, sides, rounds)
 
 
 def compare_with_adadistill(
@@ -79,80 +74,96 @@ def compare_with_adadistill(
     That script has no CPU run: its calls for a GPU are made to land on the CPU. And as published
     it stops at once, for it calls a setting of its loss by another name than the loss does.
     """
-    with _folder() as folder, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         faces = make_faces(folder, 2 * batch_size)
         weights = random_weights(folder, "r50")
-        ours = _ours(_adadistill_config(faces, folder, batch_size, weights))
-        cached = _ours(
-            _adadistill_config(faces, folder, batch_size, weights, cache=str(folder / "cache"))
-        )
-        batch = _batch(batch_size)
-        stack.enter_context(importable(checkout, mxnet=mxnet))
-        stack.enter_context(cuda_calls_on_cpu())
-        script = _imported("train.train_AdaDistill")
-        script.cfg.update(
-            network="iresnet18",
-            teacher="iresnet50",
-            pretrained_teacher_path=str(weights),
-            output=str(folder / "theirs"),
-            batch_size=batch_size,
-            num_classes=CLASSES,
-            val_targets=[],
-        )
-
-        losses = SimpleNamespace(AdaptiveAArcFace=_renaming(script.losses.AdaptiveAArcFace))
-
-        def theirs(batches: Iterator[Any]) -> None:
-            with (
-                mock.patch.object(script, "losses", losses),
-                mock.patch.object(script, "MXFaceDataset", lambda **_: range(STEPS)),
-                mock.patch.object(script, "DataLoaderX", lambda **_: batches),
-            ):
-                script.main(SimpleNamespace(local_rank=0))
-
-        _compare(report, "AdaDistill's loop", theirs, ours, batch, rounds, cached)
+        cache = {"cache": str(folder / "cache")}
+        sides = {
+            "AdaDistill's loop": (adadistills, checkout, folder / "theirs", weights, batch_size),
+            "built-in loop": (built_in, _adadistill_config(faces, folder, batch_size, weights)),
+            "built-in loop, from cache": (
+                built_in,
+                _adadistill_config(faces, folder, batch_size, weights, **cache),
+            ),
+        }
+        _compare(report, sides, rounds)
     report.notes.append(
         "AdaDistill has no CPU run: its calls for a GPU and nccl landed on the CPU and gloo; and "
         "its loss was told adaptive_weighted_alpha, which the script calls adaptive_alpha"
     )
 
 
-def _compare(
-    report: Report,
-    name: str,
-    theirs: Callable[[Iterator[Any]], object],
-    ours: Callable[[Iterator[Any]], object],
-    batch: Callable[[], Any],
-    rounds: int,
-    cached: Callable[[Iterator[Any]], object] | None = None,
-) -> None:
-    loops = {name: theirs, "built-in loop": ours}
-    if cached is not None:
-        loops["built-in loop, from cache"] = cached
+def _compare(report: Report, sides: dict[str, tuple[Any, ...]], rounds: int) -> None:
+    """Steps of each side's loop by turns; ratios of the first side to the others."""
     with contextlib.ExitStack() as stack:
         held = {}
-        for label, one in loops.items():
-            held[label] = HeldLoop(one, batch)
-            stack.callback(held[label].close)
-        times = take_turns({label: one.step for label, one in held.items()}, rounds, warm_up=2)
+        for name, told in sides.items():
+            held[name] = HeldLoop(*told)
+            stack.callback(held[name].close)
+        times = take_turns(
+            {name: one.step for name, one in held.items()},
+            rounds,
+            warm_up=2,
+            clock=lambda: sum(one.seconds for one in held.values()),
+        )
     report.add_times(times)
-    for label in list(loops)[1:]:
-        report.ratios[f"{name} / {label}"] = times.ratio(name, label)
+    theirs, *ours = sides
+    for name in ours:
+        report.ratios[f"{theirs} / {name}"] = times.ratio(theirs, name)
 
 
-def _ours(config: TrainConfig) -> Callable[[Iterator[Any]], object]:
+def arcface_torchs(turns: Iterator[None], host: Path, batch_size: int) -> None:
+    """arcface_torch's loop, by the config that stands in its checkout."""
+    with importable(host), cuda_calls_on_cpu():
+        script = _imported("train_v2")
+        batches = _batches(turns, batch_size)
+        with mock.patch.object(script, "get_dataloader", lambda *args: batches):
+            script.main(SimpleNamespace(config="configs/bench_loop.py"))
+
+
+def adadistills(
+    turns: Iterator[None], checkout: Path, output: Path, weights: Path, batch_size: int
+) -> None:
+    """AdaDistill's loop."""
+    with importable(checkout, mxnet=mxnet), cuda_calls_on_cpu():
+        script = _imported("train.train_AdaDistill")
+        script.cfg.update(
+            network="iresnet18",
+            teacher="iresnet50",
+            pretrained_teacher_path=str(weights),
+            output=str(output),
+            batch_size=batch_size,
+            num_classes=CLASSES,
+            val_targets=[],
+        )
+        losses = SimpleNamespace(AdaptiveAArcFace=_renaming(script.losses.AdaptiveAArcFace))
+        batches = _batches(turns, batch_size)
+        with (
+            mock.patch.object(script, "losses", losses),
+            mock.patch.object(script, "MXFaceDataset", lambda **_: range(STEPS)),
+            mock.patch.object(script, "DataLoaderX", lambda **_: batches),
+        ):
+            script.main(SimpleNamespace(local_rank=0))
+
+
+def built_in(turns: Iterator[None], config: TrainConfig) -> None:
     """The built-in loop; every batch is the first that its loader reads."""
 
-    def run(batches: Iterator[Any]) -> None:
-        def placed(loader, *_):
-            read = next(iter(loader))
-            for number, _ in enumerate(batches, 1):
-                yield Position(0, 1, number), read
+    def placed(loader: FaceLoader, *_: Any) -> Iterator[tuple[Position, Any]]:
+        batch = next(iter(loader))
+        for number, _ in enumerate(turns, 1):
+            yield Position(0, 1, number), batch
 
-        with mock.patch.object(loop, "_batches", placed):
-            loop.train(config)
+    with mock.patch.object(loop, "_batches", placed):
+        loop.train(config)
 
-    return run
+
+def _batches(turns: Iterator[None], batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The same batch each time; labels as a copy, for there are loops that write to them."""
+    images, labels = images_and_labels(batch_size)
+    for _ in turns:
+        yield images, labels.clone()
 
 
 def _plain_config(faces: Path, folder: Path, network: str, batch_size: int) -> TrainConfig:
@@ -178,12 +189,6 @@ def _config(faces: Path, network: str, batch_size: int, **settings: Any) -> Trai
     return train_config(faces, network, batch_size, **ends, **settings)
 
 
-def _batch(batch_size: int) -> Callable[[], tuple[torch.Tensor, torch.Tensor]]:
-    """The same batch each time; labels as a copy, for there are loops that write to them."""
-    images, labels = images_and_labels(batch_size)
-    return lambda: (images, labels.clone())
-
-
 def _renaming(head: Callable[..., Any]) -> Callable[..., Any]:
     """AdaDistill's loss, taking its setting by the name that its script has for it."""
     return lambda adaptive_alpha, **settings: head(
@@ -198,18 +203,6 @@ def _imported(name: str) -> Any:
         raise BenchError(
             f"{name} does not import ({error}): install what it needs, pip install {error.name}"
         ) from error
-
-
-@contextlib.contextmanager
-def _folder() -> Iterator[Path]:
-    """A temporary folder; and the log is as it was at the end, whatever other code did to it."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder)
-    finally:
-        root.handlers[:], root.level = handlers, level
 
 
 _HOST_CONFIG = """from easydict import EasyDict as edict

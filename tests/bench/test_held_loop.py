@@ -1,63 +1,119 @@
-"""Loops that know nothing of each other go on by turns."""
+"""Loops that know nothing of each other go on by turns, each in a process of its own."""
 
+import os
 import threading
+import time
 
 import pytest
+import torch
 
+from arcface_cakd.bench import BenchError
 from arcface_cakd.bench.held_loop import HeldLoop
 
-
-def loop_of(name, seen, finished):
-    def loop(batches):
-        seen.append(f"{name} begins")
-        for number, batch in enumerate(batches):
-            seen.append(f"{name}{number} {batch}")
-        finished.append(name)  # unreachable: there is no end
-
-    return loop
+# Forked here, so that no process has to import torch; nothing of torch is called in them.
 
 
-def test_two_loops_by_turns_and_nothing_before_it_is_let_on():
-    seen, finished = [], []
-    one, two = (HeldLoop(loop_of(name, seen, finished), lambda: "x") for name in "ab")
-    assert seen == ["a begins", "b begins"]
+def loop_of(turns, name, file):
+    def say(text):
+        with open(file, "a", encoding="utf-8") as lines:
+            lines.write(f"{name} {text}\n")
+
+    say("begins")
+    for number, _ in enumerate(turns):
+        say(number)
+    say("ends")  # unreachable: there is no end
+
+
+def test_two_loops_by_turns_and_nothing_before_it_is_let_on(tmp_path):
+    file = tmp_path / "lines"
+    one, two = (HeldLoop(loop_of, name, file, start_method="fork") for name in "ab")
+    assert file.read_text().splitlines() == ["a begins", "b begins"]
     for held in (one, two, two, one):
         held.step()
-    assert seen[2:] == ["a0 x", "b0 x", "b1 x", "a1 x"]
+    assert file.read_text().splitlines()[2:] == ["a 0", "b 0", "b 1", "a 1"]
     one.close()
     two.close()
-    assert not finished
+    assert "ends" not in file.read_text()
     with pytest.raises(RuntimeError, match="ended"):
         one.step()
+    one.close()
+
+
+def raising_at_the_second(turns):
+    next(turns)
+    next(turns)
+    raise ValueError("the loss is not finite")
+
+
+class TwoPart(Exception):
+    def __init__(self, one, two):  # does not pickle
+        super().__init__(f"{one}, {two}")
+
+
+def raising_at_once(turns, error):
+    raise TwoPart("no such", "network") if error is None else error
+
+
+def dying(turns):
+    next(turns)
+    os._exit(3)
 
 
 def test_what_a_loop_raises_reaches_whoever_let_it_on():
-    def at_the_second(batches):
-        next(batches)
-        next(batches)
-        raise ValueError("the loss is not finite")
-
-    held = HeldLoop(at_the_second, lambda: None)
+    held = HeldLoop(raising_at_the_second, start_method="fork")
     held.step()
     with pytest.raises(ValueError, match="not finite"):
         held.step()
-
-    def at_once(batches):
-        raise KeyError("no such network")
-
-    with pytest.raises(KeyError, match="no such network"):
-        HeldLoop(at_once, lambda: None)
-
-
-def test_a_step_is_over_when_the_next_batch_is_asked_for():
-    done = []
-
-    def loop(batches):
-        for _ in batches:
-            done.append(threading.current_thread())
-
-    held = HeldLoop(loop, lambda: None)
-    held.step()
-    assert len(done) == 1
     held.close()
-    assert not done[0].is_alive()
+    with pytest.raises(KeyError, match="no such network"):
+        HeldLoop(raising_at_once, KeyError("no such network"), start_method="fork")
+    with pytest.raises(RuntimeError, match="TwoPart: no such, network"):
+        HeldLoop(raising_at_once, None, start_method="fork")
+
+
+def test_a_process_that_is_gone():
+    held = HeldLoop(dying, start_method="fork")
+    with pytest.raises(BenchError, match="dying: its process ended with 3"):
+        held.step()
+    held.close()
+
+
+def in_two_threads(turns, busy):
+    def work():
+        begin = time.thread_time()
+        while time.thread_time() - begin < busy:
+            pass
+
+    for _ in turns:
+        both = [threading.Thread(target=work) for _ in range(2)]
+        for thread in both:
+            thread.start()
+        for thread in both:
+            thread.join()
+
+
+def test_the_seconds_are_those_of_the_steps_in_all_threads():
+    held = HeldLoop(in_two_threads, 0.1, start_method="fork")
+    assert held.seconds == 0.0
+    held.step()
+    assert held.seconds >= 0.2
+    time.sleep(0.01)
+    first = held.seconds
+    held.step()
+    assert held.seconds >= first + 0.2
+    held.close()
+
+
+def saying_threads(turns, file):
+    file.write_text(str(torch.get_num_threads()))
+    print("of no use to whoever reads figures")
+    next(turns)
+
+
+def test_its_process_has_the_threads_of_this_one_and_says_nothing(tmp_path, capfd):
+    held = HeldLoop(saying_threads, tmp_path / "threads", start_method="fork")
+    held.close()
+    assert (tmp_path / "threads").read_text() == str(torch.get_num_threads())
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert "of no use" in said.err
