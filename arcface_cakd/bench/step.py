@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from arcface_cakd.backbones import FaceBackbone
 from arcface_cakd.bench.faces import (
     EMBEDDING_ONLY,
     distilling_config,
@@ -24,6 +25,7 @@ from arcface_cakd.distiller import Distiller
 from arcface_cakd.engine.builders import Run, build_run
 from arcface_cakd.engine.stepping import Stepper
 from arcface_cakd.losses.base import total
+from arcface_cakd.prompting import AdaptablePrompts
 from arcface_cakd.teacher_cache import open_cache
 
 # What of the cakd entry each method says.
@@ -91,7 +93,7 @@ def measure_step(
             sides[method] = distilling[method].without
             sides[f"{method}, from cache"] = distilling[method].with_cache
         times = take_turns(
-            sides | teacher_parts(distilling["URFM and prompts"]), rounds, clock=clock_of(device)
+            sides | _parts_of(distilling["URFM and prompts"]), rounds, clock=clock_of(device)
         )
     report.add_times(times)
     for name in sides:
@@ -146,11 +148,16 @@ class Steps:
         self._stepper.apply()
 
 
-def teacher_parts(steps: Steps) -> dict[str, Callable[[], None]]:
-    """What the teacher of a run with prompts costs by itself."""
-    model, images = steps.run.model, steps.images
+def _parts_of(steps: Steps) -> dict[str, Callable[[], None]]:
+    model = steps.run.model
     assert isinstance(model, Distiller) and model.prompts is not None
-    teacher, prompts = model.teacher, model.prompts
+    return teacher_parts(model.teacher, model.prompts, steps.images)
+
+
+def teacher_parts(
+    teacher: FaceBackbone, prompts: AdaptablePrompts, images: Tensor
+) -> dict[str, Callable[[], None]]:
+    """What a teacher of images (B, 3, 112, 112), and prompts in it, cost by themselves."""
 
     @torch.no_grad()
     def forward() -> None:

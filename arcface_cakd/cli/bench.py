@@ -67,6 +67,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     classes.add_argument("--batch-size", type=positive, default=128, metavar="B", help="[128]")
     _add_arcface_torch(classes)
 
+    memory = _action(
+        actions,
+        "memory",
+        "the memory of a distilling step at most, against the parts that it is made of",
+        "arcface-cakd bench memory --student mbf --teacher swin_t",
+        rounds=1,
+    )
+    memory.add_argument("--student", default="mbf", metavar="NAME", help="[mbf]")
+    memory.add_argument(
+        "--teacher", default="swin_t", metavar="NAME", help="one that prompts go into [swin_t]"
+    )
+    memory.add_argument("--batch-size", type=positive, default=4, metavar="B", help="[4]")
+
     latency = _action(
         actions,
         "latency",
@@ -154,6 +167,13 @@ def _step(args: argparse.Namespace, report) -> None:
     )
 
 
+def _memory(args: argparse.Namespace, report) -> None:
+    from arcface_cakd.bench.step_memory import measure_memory
+
+    sizes = {"batch_size": args.batch_size, "rounds": args.rounds}
+    measure_memory(report, args.student, args.teacher, **sizes)
+
+
 def _loops(args: argparse.Namespace, report) -> None:
     from arcface_cakd.bench.checkouts import find_checkout
     from arcface_cakd.bench.loops import compare_with_adadistill, compare_with_arcface_torch
@@ -198,6 +218,7 @@ _ACTIONS = {
     "loops": _loops,
     "data": _data,
     "classes": _classes,
+    "memory": _memory,
     "latency": _latency,
 }
 
