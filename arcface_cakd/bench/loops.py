@@ -150,7 +150,7 @@ def adadistills(
 def built_in(turns: Iterator[None], config: TrainConfig) -> None:
     """The built-in loop; every batch is the first that its loader reads."""
 
-    def placed(loader: FaceLoader, *_: Any) -> Iterator[tuple[Position, Any]]:
+    def placed(loader: FaceLoader, *others: Any) -> Iterator[tuple[Position, Any]]:
         batch = next(iter(loader))
         for number, _ in enumerate(turns, 1):
             yield Position(0, 1, number), batch
