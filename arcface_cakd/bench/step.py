@@ -122,7 +122,7 @@ class Steps:
         self._stepper = Stepper(self.run.optimizer, config.clip_grad_norm, self.run.scaler)
         images, labels = next(iter(self.run.loader))
         self.images = images.to(device, memory_format=self.run.memory_format)
-        self._labels = labels.to(device)
+        self.labels = labels.to(device)
         self._device = device
         if isinstance(self.run.model, Distiller):
             views = self.run.loader.views
@@ -142,7 +142,7 @@ class Steps:
         self._step({name: torch.from_numpy(row).to(self._device) for name, row in rows.items()})
 
     def _step(self, known: dict[str, Tensor] | None) -> None:
-        terms = self.run.terms(self.images, self._labels, None, known)
+        terms = self.run.terms(self.images, self.labels, None, known)
         self._stepper.backward(total(terms.values()))
         self._stepper.prepare()
         self._stepper.apply()

@@ -80,6 +80,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     memory.add_argument("--batch-size", type=positive, default=4, metavar="B", help="[4]")
 
+    scaling = _action(
+        actions,
+        "scaling",
+        "a step on 1, 2 and 3 ranks and 2 nodes of this machine: bytes and time of what they "
+        "exchange",
+        "arcface-cakd bench scaling --network mbf",
+        rounds=5,
+    )
+    scaling.add_argument("--network", default="mbf", metavar="NAME", help="[mbf]")
+    scaling.add_argument(
+        "--batch-size", type=positive, default=4, metavar="B", help="of each rank [4]"
+    )
+    scaling.add_argument(
+        "--num-classes", type=positive, default=1000, metavar="C", help="of all ranks [1000]"
+    )
+
     latency = _action(
         actions,
         "latency",
@@ -174,6 +190,18 @@ def _memory(args: argparse.Namespace, report) -> None:
     measure_memory(report, args.student, args.teacher, **sizes)
 
 
+def _scaling(args: argparse.Namespace, report) -> None:
+    from arcface_cakd.bench.scaling import measure_scaling
+
+    measure_scaling(
+        report,
+        args.network,
+        batch_size=args.batch_size,
+        num_classes=args.num_classes,
+        rounds=args.rounds,
+    )
+
+
 def _loops(args: argparse.Namespace, report) -> None:
     from arcface_cakd.bench.checkouts import find_checkout
     from arcface_cakd.bench.loops import compare_with_adadistill, compare_with_arcface_torch
@@ -219,6 +247,7 @@ _ACTIONS = {
     "data": _data,
     "classes": _classes,
     "memory": _memory,
+    "scaling": _scaling,
     "latency": _latency,
 }
 

@@ -1,0 +1,110 @@
+"""One rank of ``bench scaling``: torchrun starts ``-m arcface_cakd.bench.scaling_rank FILE``.
+
+What rank 0 measured goes to the file that ``FILE``'s ``output`` names: ``seconds`` by side and
+round, ``sent`` (bytes by round), ``parameters`` of the student and its ``embedding_size``.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from arcface_cakd.bench.faces import train_config
+from arcface_cakd.bench.scaling import EXCHANGE, OURS, WRAPPED
+from arcface_cakd.bench.step import Steps
+from arcface_cakd.distributed import barrier, is_main, process_group, world_size
+from arcface_cakd.engine import stepping
+
+_WARM_UP = 2
+
+
+def main(file: str) -> None:
+    """Measure what the settings in a file say, on every rank of this launch."""
+    settings = json.loads(Path(file).read_text(encoding="utf-8"))
+    torch.set_num_threads(1)
+    with process_group("gloo") as device:
+        found = measure(settings, device)
+        if is_main():
+            Path(settings["output"]).write_text(json.dumps(found), encoding="utf-8")
+
+
+def measure(settings: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Both sides by turns; a collective."""
+    config = train_config(
+        Path(settings["faces"]),
+        settings["network"],
+        settings["batch_size"],
+        num_classes=settings["num_classes"],
+    )
+    ours, theirs = Steps(config, device), Steps(config, device)
+    sides: dict[str, Callable[[], None]] = {OURS: ours.without}
+    if world_size() > 1:
+        wrapped = Wrapped(theirs)
+        sides[WRAPPED] = wrapped.step
+    seconds: dict[str, list[float]] = {name: [] for name in (*sides, EXCHANGE)}
+    sent: list[int] = []
+    average = stepping.average_gradients
+
+    def timed(parameters: Any) -> None:
+        begin = time.perf_counter()
+        average(parameters)
+        seconds[EXCHANGE].append(time.perf_counter() - begin)
+
+    with mock.patch.object(stepping, "average_gradients", timed):
+        for number in range(_WARM_UP + settings["rounds"]):
+            for name in list(sides)[:: 1 if number % 2 == 0 else -1]:
+                barrier()
+                before, begin = bytes_sent(), time.perf_counter()
+                sides[name]()
+                seconds[name].append(time.perf_counter() - begin)
+                if name == OURS:
+                    sent.append(bytes_sent() - before)
+    return {
+        "seconds": {name: rounds[_WARM_UP:] for name, rounds in seconds.items()},
+        "sent": sent[_WARM_UP:],
+        "parameters": sum(p.numel() for p in ours.run.student.parameters()),
+        "embedding_size": config.embedding_size,
+    }
+
+
+class Wrapped:
+    """Steps of a plain student in DistributedDataParallel, which exchanges while it goes back.
+
+    Args:
+        steps: of the student; its run is taken over.
+    """
+
+    def __init__(self, steps: Steps):
+        self._steps = steps
+        self.run = steps.run
+        self._model = DistributedDataParallel(steps.run.model, broadcast_buffers=False)
+        assert steps.run.partial_fc is not None
+        self._partial_fc: nn.Module = steps.run.partial_fc
+
+    def step(self) -> None:
+        """Forward, backward with the exchange in it, clipping, the optimiser."""
+        optimizer = self.run.optimizer
+        self._partial_fc(self._model(self._steps.images), self._steps.labels).backward()
+        nn.utils.clip_grad_norm_(self._model.parameters(), 5.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def bytes_sent() -> int:
+    """Bytes that this process has written so far, to sockets and files; 0 where nobody tells."""
+    try:
+        lines = Path("/proc/self/io").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return 0
+    return next(int(line.split()[1]) for line in lines if line.startswith("wchar:"))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
