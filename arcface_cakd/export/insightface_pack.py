@@ -42,7 +42,7 @@ class InsightFacePack(Bundle):
             with quiet():
                 models = FaceAnalysis(str(filled), providers=["CPUExecutionProvider"]).models
         except Exception as error:  # of onnxruntime, of protobuf; an assertion where it has none
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            reason = " ".join(str(error).split())[:200] or "it finds none in it"
             raise ExportError(
                 f"insightface does not take {self._detector} for a detector ({reason}): give that "
                 "of one of its packs, as det_10g.onnx of buffalo_l"

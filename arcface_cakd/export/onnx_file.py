@@ -22,7 +22,7 @@ def _write(model: nn.Module, file: Path, request: Request) -> dict[str, Any]:
         graph = _half(graph)
     elif request.precision == "int8":
         if request.calibration is None:
-            raise ExportError("int8 needs faces to calibrate with")
+            raise ExportError("int8 needs faces to calibrate with: give some by --calibrate")
         graph, facts["float_layers"] = quantised(graph, request.calibration)
     del graph.metadata_props[:]
     for key, value in request.about.items():

@@ -67,6 +67,9 @@ class TinyFace(Protocol):
         folder = one_folder(paths, ", ".join(_PARTS))
         inner = folder / "Testing_Set"
         self.folder = inner if inner.is_dir() else folder
+        for part in _PARTS:
+            if not (self.folder / part).is_dir():
+                raise DataError(f"{self.folder}: no {part}/ in it, as TinyFace's Testing_Set has")
         files = {part: image_tree(self.folder / part)[0] for part in _PARTS}
         self.probe_people = _people(files["Probe"])
         self.match_people = _people(files["Gallery_Match"])

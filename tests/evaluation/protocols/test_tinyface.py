@@ -66,7 +66,7 @@ def test_people_are_drawn_with_all_their_probes():
 
 
 def test_what_is_wrong_with_a_set_is_one_line(tmp_path):
-    with pytest.raises(DataError, match="Probe: no such folder"):
+    with pytest.raises(DataError, match="no Probe/ in it, as TinyFace"):
         TinyFace([tmp_path])
     save(tmp_path / "Probe/3_1.jpg", crop(0, 0))
     save(tmp_path / "Gallery_Match/4_1.jpg", crop(0, 1))
