@@ -7,6 +7,7 @@ callers need no second path. With a group all ranks must call them in the same o
 import contextlib
 import os
 import time
+import uuid
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from arcface_cakd.errors import ArcfaceCakdError
 
 _LAUNCH_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-
+_START = "arcface_cakd/start"
 
 # How gloo's and nccl's errors begin or go on when a peer is gone; they have no class of their own.
 _LOST_PEER = ("gloo/transport", "ncclRemoteError")
@@ -90,11 +91,49 @@ def init_from_env(backend: str | None = None) -> torch.device:
     if not dist.is_initialized():
         dist.init_process_group(
             "nccl" if on_gpu else "gloo",
+            store=_store_of_this_start(ranks["RANK"], ranks["WORLD_SIZE"]),
             rank=ranks["RANK"],
             world_size=ranks["WORLD_SIZE"],
             device_id=device if on_gpu else None,
         )
     return device
+
+
+def _store_of_this_start(rank: int, ranks: int) -> "dist.Store | None":
+    """Where the ranks that torchrun has started meet; None: where torch lets them.
+
+    The store is one of torchrun's own and stays where it starts all ranks anew
+    (``--max-restarts``), with the addresses of those that are dead: whoever comes before rank 0
+    would connect to its former address (pytorch/pytorch#135712; seen with torch 2.14). So each
+    start has names of its own there. How often a machine was restarted would not do: machines
+    count for themselves. Rank 0 draws a name, and tells it to whoever asks with one of its own,
+    until each has said that it knows.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or ranks == 1:
+        return None
+    store, _, _ = next(dist.rendezvous("env://", rank, ranks))
+    own = uuid.uuid4().hex
+    if rank > 0:
+        store.set(f"{_START}/asks/{rank}", own)
+        name = store.get(f"{_START}/told/{own}").decode()  # waits
+        store.set(f"{_START}/knows/{name}/{rank}", "")
+        return dist.PrefixStore(name, store)
+    missing, told = set(range(1, ranks)), set()
+    deadline = time.monotonic() + store.timeout.total_seconds()
+    while missing:
+        for number in sorted(missing):
+            if store.check([f"{_START}/knows/{own}/{number}"]):
+                missing.discard(number)
+            elif store.check([f"{_START}/asks/{number}"]):
+                # It may be of a former start: then nobody waits for the answer.
+                asks = store.get(f"{_START}/asks/{number}").decode()
+                if asks not in told:
+                    store.set(f"{_START}/told/{asks}", own)
+                    told.add(asks)
+        if missing and time.monotonic() > deadline:
+            raise DistributedError(f"rank {min(missing)} was started and did not come: see its log")
+        time.sleep(0.01)
+    return dist.PrefixStore(own, store)
 
 
 def _read_launch() -> dict[str, int]:

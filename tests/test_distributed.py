@@ -1,10 +1,12 @@
 import os
+import signal
 import sys
+import time
 
 import pytest
 import torch
 import torch.distributed as dist
-from helpers.processes import RankFailed, run_ranks
+from helpers.processes import RankFailed, run_ranks, started
 from torch import nn
 
 from arcface_cakd import distributed
@@ -150,6 +152,44 @@ def lose_a_rank():
 def test_a_lost_peer_is_a_mistake_in_one_line(tmp_path):
     with pytest.raises(RankFailed, match="DistributedError: rank 0 lost its connection"):
         run_ranks(lose_a_rank, 2, tmp_path)
+
+
+def meet(rank, port, late, folder):
+    """As torchrun starts it; the one that is late comes when the others are waiting."""
+    os.environ.update(
+        RANK=str(rank),
+        WORLD_SIZE="2",
+        LOCAL_RANK=str(rank),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+        TORCHELASTIC_USE_AGENT_STORE="True",
+    )
+    if rank == late:
+        time.sleep(1)
+    distributed.init_from_env("gloo")
+    found = str(distributed.gather_objects(rank))
+    (folder / f"{rank}.partial").write_text(found)
+    os.replace(folder / f"{rank}.partial", folder / f"{rank}.txt")
+    signal.pause()  # until it is killed
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_ranks_that_are_started_anew_do_not_look_for_the_dead(tmp_path, late):
+    """``torchrun --max-restarts`` keeps its store, and in it the former addresses."""
+    agent = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    for start in range(2):
+        folder = tmp_path / str(start)
+        folder.mkdir()
+        context = started(meet, 2, agent.port, None if start == 0 else late, folder)
+        deadline = time.monotonic() + 60
+        # One that cannot connect ends.
+        while len(found := sorted(folder.glob("*.txt"))) < 2 and time.monotonic() < deadline:
+            if not all(process.is_alive() for process in context.processes):
+                break
+            time.sleep(0.05)
+        for process in context.processes:
+            process.kill()
+        assert [path.read_text() for path in found] == ["[0, 1]"] * 2
 
 
 def leave_at_once(folder, times):

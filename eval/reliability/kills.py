@@ -92,8 +92,8 @@ class Study:
         )
         train(dataclasses.replace(self.config, output=str(folder / "warm")))  # imports what it does
         self.events = events_of(lambda: train(self.config), folder / "events")
-        self.expected = outcome(self.config)
-        self.steps = self.expected["checkpoint"]["global_step"]
+        self.expected = what_is_left(self.config.folder)
+        self.steps = self.expected["checkpoints"][0]["global_step"]
 
     def trial(self, kind: str) -> dict:
         """One run with a fault of that kind, and whether it came out equal."""
@@ -119,7 +119,7 @@ class Study:
         log = self.folder / "said"
         log.unlink(missing_ok=True)
         code = forked(lambda: train(config), log)
-        found["equal"] = code == 0 and same(outcome(config), self.expected)
+        found["equal"] = code == 0 and same(what_is_left(config.folder), self.expected)
         if code != 0:
             found["said"] = log.read_text().splitlines()[-1:]
         return found
@@ -150,13 +150,12 @@ class Study:
         return {"signal": number.name, "step": step, "kept": kept, "saved": saved}
 
 
-def outcome(config: TrainConfig) -> dict:
+def what_is_left(output: Path, ranks: int = 1) -> dict:
     """What a run left, but for times."""
-    output = Path(config.output)
-    checkpoint = torch.load(checkpoint_path(output), weights_only=True)
+    paths = [checkpoint_path(output, number) for number in range(ranks)]
     lines = [{k: v for k, v in line.items() if k not in TIMES} for line in read_history(output)]
     return {
-        "checkpoint": checkpoint,
+        "checkpoints": [torch.load(path, weights_only=True) for path in paths],
         "model": torch.load(output / "model.pt", weights_only=True),
         "history": lines,
     }

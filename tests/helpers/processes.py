@@ -65,18 +65,16 @@ def exit_codes(function, world_size, tmp_path, *args, timeout=120):
 def _started(function, world_size, tmp_path, args, timeout):
     """The processes of the ranks, and the folder that they write to."""
     folder = Path(tempfile.mkdtemp(dir=tmp_path, prefix="ranks_"))
+    return started(_run_rank, world_size, function, world_size, folder, timeout, args), folder
+
+
+def started(function, number, *args):
+    """Processes that run ``function(rank, *args)``, and no group yet."""
     # The server imports torch once and its children start from there. Not torch._dynamo, though
     # it takes seconds in the first DistributedDataParallel of a process: under torch 2.6 the
     # children of a server that has imported it hang.
     mp.get_context("forkserver").set_forkserver_preload(["torch"])
-    context = mp.start_processes(
-        _run_rank,
-        (function, world_size, folder, timeout, args),
-        nprocs=world_size,
-        join=False,
-        start_method="forkserver",
-    )
-    return context, folder
+    return mp.start_processes(function, args, nprocs=number, join=False, start_method="forkserver")
 
 
 def _kill_all(context):
