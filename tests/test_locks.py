@@ -1,12 +1,17 @@
 """One run at a time in a folder; what is dead holds nothing."""
 
+import contextlib
+import io
 import os
 import signal
 import subprocess
 import sys
 
 import pytest
+from helpers.engine_runs import make_faces
+from helpers.processes import as_torchrun, run_ranks
 
+from arcface_cakd.cli import main
 from arcface_cakd.locks import LOCK, FolderInUseError, FolderLock
 
 HOLDER = """
@@ -56,6 +61,37 @@ def test_a_killed_process_holds_nothing_even_where_its_worker_lives_on(tmp_path)
         os.kill(worker, signal.SIGKILL)
         process.communicate()
     assert os.listdir(tmp_path) == []
+
+
+def commanded(config):
+    """The command's exit code, and what this rank says."""
+    as_torchrun()
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        code = main(["train", str(config)])
+    return code, said.getvalue().splitlines()
+
+
+def test_ranks_in_an_output_of_another_run_end_with_one_line(tmp_path):
+    """As torchrun starts them: all end, one speaks, and what is there stays."""
+    faces, output = make_faces(tmp_path / "faces"), tmp_path / "out"
+    config = tmp_path / "tiny.py"
+    config.write_text(
+        "import helpers.engine_runs\nfrom easydict import EasyDict as edict\n"
+        f"config = edict(rec={str(faces)!r}, output={str(output)!r}, network='test_tiny',\n"
+        "              embedding_size=16, batch_size=4, num_workers=0, val_targets=[])\n"
+    )
+    first = FolderLock(output)
+    (output / "metrics.jsonl").write_text("the first's")
+    (code, said), (other_code, other_said) = run_ranks(commanded, 2, tmp_path, config)
+    assert code == other_code == 1
+    (line,) = [text for text in said if text.startswith("arcface-cakd")]
+    holder = f"arcface-cakd train: error: output {output}: process {os.getpid()} on"
+    assert line.startswith(holder) and "wait until it ends, or name another output" in line
+    assert not [text for text in other_said if "error" in text]
+    assert sorted(os.listdir(output)) == [LOCK, "metrics.jsonl"]
+    assert (output / "metrics.jsonl").read_text() == "the first's"
+    first.release()
 
 
 def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path):

@@ -13,7 +13,8 @@ from arcface_cakd.arcface_torch.host_distiller import distiller_of
 from arcface_cakd.arcface_torch.other_ranks import divide_anew
 from arcface_cakd.arcface_torch.user_errors import exiting_on_user_error
 from arcface_cakd.distributed import failing_together, is_main
-from arcface_cakd.engine.checkpoint_sets import checkpoint_path
+from arcface_cakd.distributed import rank as own_rank
+from arcface_cakd.engine.checkpoint_sets import checkpoint_path, replace_newest
 from arcface_cakd.engine.checkpoint_state import (
     check_shapes,
     pending_gradients,
@@ -45,6 +46,8 @@ def run_state(
     """
     gradients = pending_gradients(_parameters(backbone, partial_fc))
     distiller = distiller_of(backbone)
+    if distiller is not None:
+        distiller.check()  # before what cannot go on replaces what can
     return {
         "cakd": {
             "rng": random_state(_device(partial_fc)),
@@ -62,7 +65,8 @@ def check_checkpoint(
     """End the program with one line where ``cfg.resume`` asks for a checkpoint that does not fit.
 
     Called before the host loads it, whose own error would be a page of keys. One of another number
-    of ranks is divided anew first. Nothing where ``cfg.resume`` is false; else a collective.
+    of ranks is divided anew first, and in the place of a damaged one comes the set before. Nothing
+    where ``cfg.resume`` is false; else a collective.
 
     Args:
         cfg: the host's config.
@@ -133,7 +137,19 @@ def resume(cfg: Any, rank: int, backbone: nn.Module, partial_fc: nn.Module, amp:
 
 
 def save(content: Any, path: str | os.PathLike) -> None:
-    """``torch.save``, written beside and renamed: a run that is killed keeps its former file."""
+    """``torch.save``, written beside and renamed: a run that is killed keeps its former file.
+
+    This rank's checkpoint is a collective: the set before, of all ranks, stays in
+    ``checkpoints/step_<n>``, where ``check_checkpoint`` finds it if the newest is damaged. A disk
+    that is full ends the program with one line.
+    """
+    folder = Path(path).parent
+    if Path(path) == checkpoint_path(folder, own_rank()) and "global_step" in content:
+        with exiting_on_user_error():
+            replace_newest(
+                folder, lambda partial: write_tensors(partial, content), content["global_step"]
+            )
+        return
     with atomic_path(path) as partial:
         write_tensors(partial, content)
 

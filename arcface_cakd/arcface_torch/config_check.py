@@ -17,6 +17,7 @@ from arcface_cakd.data.folder import FaceFolder
 from arcface_cakd.data.image_tree import ImageTree
 from arcface_cakd.data.loader import open_images
 from arcface_cakd.distributed import failing_together, is_main, world_size
+from arcface_cakd.engine.checkpoint_sets import former_steps, set_aside_sets
 from arcface_cakd.engine.preflight import (
     check_apart,
     check_num_classes,
@@ -78,6 +79,8 @@ def check_config(cfg: Any) -> None:
             _hold_output(cfg, distills=config is not None)
             if begins:
                 set_aside_model(cfg.output)
+    if not cfg.resume and former_steps(cfg.output):
+        set_aside_sets(cfg.output)  # of a run that this one writes over
 
 
 def check_precision(cfg: Any) -> None:

@@ -1,6 +1,6 @@
 """A distiller inside arcface_torch's training step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch.nn.utils import clip_grad_norm_
 from arcface_cakd.arcface_torch.user_errors import exiting_on_user_error
 from arcface_cakd.config import ConfigError
 from arcface_cakd.distiller import Distiller
+from arcface_cakd.engine.divergence import DivergenceGuard, is_the_teachers, teachers_advice
 from arcface_cakd.engine.meters import Meter
 from arcface_cakd.engine.stepping import clipping_budgets
 from arcface_cakd.features import FaceFeatures
@@ -38,6 +39,7 @@ class HostDistiller(Distiller):
     def __init__(self, *args: Any, frequent: int, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.frequent = frequent
+        self._guard: DivergenceGuard | None = None
         groups = {g["name"]: g["params"] for g in self.parameter_groups(0.0, 0.0)}
         self._budgets = clipping_budgets(groups, self.config.clipping == "shared")
         self.figures: dict[str, float] = {}
@@ -100,7 +102,14 @@ class HostDistiller(Distiller):
         else:
             terms = self.all_terms(None, labels)
         step = self.losses.steps_done
-        self._meter.update(tuple(terms), torch.stack([t.detach() for t in terms.values()]))
+        values = torch.stack([t.detach() for t in terms.values()])
+        self._meter.update(tuple(terms), values)
+        said = self.teacher_soundness
+        if self._guard is None:
+            self._guard = DivergenceGuard(values.device, self._advice)
+        self._guard.observe(
+            step, (*said, *terms), torch.cat([torch.stack(list(said.values())), values])
+        )
         if step % self.frequent == 0:
             self.figures = dict(zip(terms, self._meter.read(), strict=True)) | self.diagnostics()
             if step % (self.frequent * LINES_PER_NORMS) == 0:
@@ -111,6 +120,27 @@ class HostDistiller(Distiller):
                 norms = self.gradient_norms(own, scale)
                 self.figures |= {f"gradient_norm/{name}": norm for name, norm in norms.items()}
         return total(terms.values())
+
+    def check(self, together: bool = True) -> None:
+        """End the program with one line where a term of a step so far, or what the teacher said,
+        was not finite on any rank; a collective.
+
+        The host has waited for the step when this is called: at the begin of the next one, and
+        before anything is saved.
+
+        Args:
+            together: False: look at this rank alone, no collective.
+        """
+        if self._guard is not None:
+            with exiting_on_user_error():
+                self._guard.check(together)
+
+    def _advice(self, culprits: Sequence[str]) -> str:
+        fp16 = self.amp_dtype is torch.float16
+        if is_the_teachers(culprits):
+            return teachers_advice(fp16, self.config.teacher["cache"] is not None)
+        way = "lower config.lr or lengthen warmup_epoch; lower the weight of the term named"
+        return f"{way}; set config.bf16 instead of fp16" if fp16 else way
 
     def clip(self, max_norm: float) -> Tensor:
         """Clip the gradients of each of ``clipping_budgets``; the norm of all before, a scalar."""
@@ -127,15 +157,19 @@ def distiller_of(backbone: nn.Module) -> HostDistiller | None:
 def labels(backbone: nn.Module, batch_labels: Tensor) -> Tensor:
     """The labels of a batch, (B,) int64; what rides with them goes to the distiller.
 
+    In distillation a loss of the step before that was not finite ends the program here.
+
     Args:
         backbone: the host's, in DistributedDataParallel or not.
         batch_labels: what the host's loader gave: one for each image, or (B, 1 + 10 + 2) or less
             as ``FaceItems`` has it.
     """
+    distiller = distiller_of(backbone)
+    if distiller is not None:
+        distiller.check()
     width = batch_labels.shape[1] if batch_labels.ndim == 2 else 1
     if width not in (3, 11, 13):
         return batch_labels
-    distiller = distiller_of(backbone)
     if distiller is not None:
         distiller.take(
             batch_labels[:, 1:11].unflatten(1, (5, 2)) if width > 3 else None,

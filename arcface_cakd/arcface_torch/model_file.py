@@ -25,7 +25,9 @@ def save_model(backbone: nn.Module, cfg: Any, train_loader: Any, path: str | os.
     """
     distiller = distiller_of(backbone)
     classes = cfg.num_classes
-    if distiller is not None:  # cfg's may stand for a Partial FC that nobody needs
+    if distiller is not None:
+        distiller.check(together=False)
+        # cfg's may stand for a Partial FC that nobody needs.
         classes = distiller.num_classes if distiller.config.needs_labels else None
     dataset = getattr(train_loader, "dataset", None)
     images = None if dataset is None else len(dataset)

@@ -1,4 +1,4 @@
-"""Files of another number of ranks, divided anew before the host loads its own."""
+"""Files of another number of ranks, or damaged ones, mended before the host loads its own."""
 
 import logging
 from functools import partial
@@ -28,12 +28,12 @@ logger = logging.getLogger("arcface_cakd")
 
 
 def divide_anew(output: str | Path, num_classes: int) -> None:
-    """Let the checkpoints in ``output`` be of the ranks that there are, if they are not.
+    """Let the checkpoints in ``output`` be a whole set of the ranks that there are.
 
     Every rank must see the files of all. They are told to be a set where they are of one step and
     hold ``num_classes`` class centres together; what is none is left alone, for whoever loads it
     to say so. The former set stays in ``checkpoints/step_<n>``, and is looked for there where a
-    kill in the middle of this left files of both. A collective.
+    file is damaged, or a kill left files of two steps or two numbers of ranks. A collective.
 
     Args:
         output: of the run.
@@ -52,14 +52,21 @@ def divide_anew(output: str | Path, num_classes: int) -> None:
         if not all(gather_objects(contents is not None)):
             continue
         assert contents is not None
-        step = contents[0]["global_step"]
-        share = _share(contents)
+        step, same = contents[0]["global_step"], len(contents) == world_size()
+        share = contents[rank()] if same else _share(contents)
         with failing_together():
             for number in range(len(contents) if is_main() else 0):
                 source = checkpoint_path(folder, number)
                 link_or_copy(source, checkpoint_path(former_folder(output, step), number))
         replace_newest(output, partial(_write, share), step)
-        if is_main():
+        if is_main() and same:
+            logger.warning(
+                "%s: a checkpoint there is damaged, missing or of another step than the others: "
+                "going on from that of step %d",
+                output,
+                step,
+            )
+        elif is_main():
             logger.warning(
                 "%s: the checkpoint of step %d is of %d rank(s), now %d: class centres are divided "
                 "anew; BatchNorm and random numbers make it another run from here",

@@ -41,8 +41,11 @@ class DivergenceGuard:
             fine, self._first[names], self._first[names].clamp(max=step)
         )
 
-    def check(self) -> None:
+    def check(self, together: bool = True) -> None:
         """Stop if anything observed so far was not finite, on any rank.
+
+        Args:
+            together: False: look at this rank alone, no collective.
 
         Raises:
             DivergenceError: naming the first such step and what was not finite then.
@@ -50,7 +53,7 @@ class DivergenceGuard:
         if not self._first:
             return
         first = torch.cat(list(self._first.values()))
-        if world_size() > 1:
+        if together and world_size() > 1:
             dist.all_reduce(first, op=dist.ReduceOp.MIN)
         steps = first.tolist()
         if min(steps) == _NEVER:

@@ -137,6 +137,19 @@ def test_resume_auto_is_decided_by_what_is_there(look, tmp_path):
     assert (line, warnings, cfg.resume) == (None, [], True)
 
 
+def test_former_sets_of_a_run_that_is_written_over_are_set_aside(look, tmp_path):
+    """Else they would pass for the new run's."""
+    output = tmp_path / "out"
+    for folder in (output, output / "checkpoints" / "step_9"):
+        folder.mkdir(parents=True)
+        (folder / "checkpoint_gpu_0.pt").write_text("of before")
+    assert look(cakd=CAKD, resume=True)[0] is None
+    assert (output / "checkpoints").is_dir()
+    assert look(cakd=CAKD, force=True)[0] is None
+    left = sorted(path.name for path in output.iterdir())
+    assert left == [".lock", "checkpoint_gpu_0.pt.old", "checkpoints.old"]
+
+
 @pytest.mark.parametrize("name", ["work_dirs", ".work_dirs"])
 def test_an_output_in_a_folder_of_people_is_refused_in_distillation(look, tmp_path, name):
     """torchvision's ImageFolder, by which the host reads, takes hidden folders for people too."""

@@ -1,13 +1,18 @@
 """Checkpoints of arcface_torch on another number of ranks: divided, joined, and after kills."""
 
 import os
+import random
 import shutil
 import signal
 
+import pytest
 import torch
 from helpers.engine_runs import assert_same_state
+from helpers.faults import flip, truncate
+from helpers.full_disk import full_disk
 from helpers.processes import exit_codes, run_ranks
 
+from arcface_cakd.arcface_torch import save
 from arcface_cakd.arcface_torch.other_ranks import divide_anew
 from arcface_cakd.engine.checkpoint_sets import checkpoint_path, former_folder
 
@@ -77,6 +82,35 @@ def test_one_rank_two_after_a_kill_and_one_again(tmp_path):
     shutil.copy(tmp_path / "stale.pt", checkpoint_path(output, 1))
     run_ranks(divide_anew, 2, tmp_path, output, CLASSES)
     assert torch.equal(centers(output, 2), made()["state_dict_softmax_fc"]["weight"])
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "missing"])
+def test_the_set_before_takes_the_place_of_a_damaged_one(tmp_path, caplog, damage):
+    """What the host saves at the end of each epoch: the last two stay."""
+    path = checkpoint_path(tmp_path)
+    sets = {step: {**made(), "global_step": step, "epoch": step // 9} for step in (9, 18, 27)}
+    for content in sets.values():
+        save(content, path)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step_18"]
+    divide_anew(tmp_path, CLASSES)  # nothing is wrong
+    assert_same_state(read(tmp_path), sets[27])
+    assert not caplog.text
+    if damage == "missing":
+        path.unlink()
+    else:
+        (flip if damage == "flipped" else truncate)(path, random.Random(1))
+    divide_anew(tmp_path, CLASSES)
+    assert_same_state(read(tmp_path), sets[18])
+    assert "going on from that of step 18" in caplog.text
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_line(tmp_path, capsys):
+    save(made(), checkpoint_path(tmp_path))
+    with full_disk(500), pytest.raises(SystemExit):
+        save({**made(), "global_step": 18}, checkpoint_path(tmp_path))
+    said = capsys.readouterr().err
+    assert said.startswith("arcface-cakd: error: ") and said.count("\n") == 1
+    assert_same_state(read(tmp_path), made())
 
 
 def test_what_is_of_other_people_is_left_alone(tmp_path):

@@ -283,6 +283,42 @@ def test_the_teacher_is_checked_on_the_host_s_sets(faces, distiller, caplog, cap
         assert stop.value.code == 1 and line.count("\n") == 1 and said in line
 
 
+@pytest.mark.parametrize("step", ["the next step", "a checkpoint", "model.pt"])
+@pytest.mark.parametrize("whose", ["the student's", "the teacher's"])
+def test_what_is_not_finite_ends_the_program_with_one_line(tmp_path, capsys, step, whose):
+    """Before anything is saved: the host itself would train on."""
+    distiller = cakd.distill(HostNetwork(), make_cfg()).train()
+    images, labels = torch.rand(BATCH, 3, 112, 112), torch.arange(BATCH)
+    margin = torch.tensor(1.0)
+    for number in (1, 2):
+        assert cakd.labels(distiller, labels) is labels
+        distiller(images)
+        if number == 2 and whose == "the student's":
+            margin = torch.tensor(float("inf"))
+        elif number == 2:
+            with torch.no_grad():
+                next(iter(distiller.teacher.parameters())).fill_(float("nan"))
+            distiller(images)
+        cakd.total_loss(margin, distiller, labels, None)
+    partial_fc = PartialFC(ArcFace(), E, CLASSES)
+    cfg = make_cfg(rec="synthetic", output=str(tmp_path))
+    with pytest.raises(SystemExit) as stop:
+        if step == "the next step":
+            cakd.labels(distiller, labels)
+        elif step == "a checkpoint":
+            cakd.run_state(distiller, partial_fc, _amp(2.0))
+        else:
+            cakd.save_model(distiller, cfg, None, tmp_path / "model.pt")
+    said = capsys.readouterr().err
+    assert stop.value.code == 1 and said.count("\n") == 1
+    assert said.startswith("arcface-cakd: error: training diverged at step 2: not finite: ")
+    if whose == "the teacher's":
+        assert "the teacher's embedding" in said and "cakd.teacher.weights" in said
+    else:
+        assert "not finite: margin;" in said and "lower config.lr" in said
+    assert not list(tmp_path.iterdir())
+
+
 def _amp(scale):
     return torch.amp.GradScaler("cpu", init_scale=scale)
 
