@@ -62,7 +62,7 @@ def both_ways(faces):
 
 def test_two_ranks_in_both_ways(tmp_path):
     faces = make_faces(tmp_path, 4)
-    (ours, theirs, found), other = run_ranks(both_ways, 2, tmp_path, faces)
+    (ours, theirs, found), other = run_ranks(both_ways, 2, tmp_path, faces, timeout=300)
     start = Steps(train_config(faces, "r10_narrow", 2, num_classes=10), CPU).run.student
     moved = 0.0
     for name, before in start.named_parameters():
