@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from helpers.engine_runs import make_faces
@@ -38,7 +39,7 @@ kill({kills})
 config = edict(
     rec={faces!r}, output={output!r}, network="test_tiny_dropout", embedding_size=16,
     sample_rate=0.5, batch_size=4, num_epoch=2, lr=0.05, margin_list=(1.0, 0.0, 0.2),
-    num_workers=0, val_targets=[], frequent=2, checkpoint_every=3, rank_timeout=2.0,
+    num_workers=0, val_targets=[], frequent=2, checkpoint_every=3, rank_timeout=60.0,
 )
 """
 
@@ -50,7 +51,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     draw = random.Random(args.seed)
-    figures: dict = {"torch": torch.__version__, "tried": 0, "restarts": 0, "equal": 0, "runs": []}
+    figures: dict[str, Any] = {
+        "torch": torch.__version__,
+        "tried": 0,
+        "restarts": 0,
+        "equal": 0,
+        "runs": [],
+    }
     with tempfile.TemporaryDirectory() as folder:
         faces = make_faces(Path(folder) / "faces", identities=4, images=8)
         straight = Path(folder) / "straight"
@@ -66,7 +73,11 @@ def main() -> None:
             figures["tried"] += 1
             figures["restarts"] += len(kills)
             figures["equal"] += equal
-            figures["runs"].append({"rank and step": kills, "exit code": code, "equal": equal})
+            run = {"rank and step": kills, "exit code": code, "equal": equal}
+            if code:
+                lines = output.with_name("run.log").read_text().splitlines()
+                run["said"] = [line for line in lines if "rror" in line or "the run ends" in line]
+            figures["runs"].append(run)
             write_text(args.target, json.dumps(figures, indent=1) + "\n")
 
 
