@@ -5,7 +5,7 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from arcface_cakd.backbones import FaceBackbone, get_model, load_weights
 from arcface_cakd.config import TrainConfig, load_config
 from arcface_cakd.data import VerificationSet, as_batch, read_bin
-from arcface_cakd.engine import load_distiller, read_history, train
+from arcface_cakd.engine import load_distiller, read_history, read_run_record, train
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.evaluation import VerificationResult, evaluate_set, format_table, plot_roc
 from arcface_cakd.export import export_model
@@ -56,7 +56,7 @@ RUNS = (
     Run("teacher", "teacher (Swin, plain)"),
     Run("student", "student, plain"),
     Run("embedding", "student, embedding only"),
-    Run("cakd", "student, full CAKD"),
+    Run("cakd", "student, embedding + URFM"),
 )
 
 
@@ -101,7 +101,7 @@ def run_demo(
         config = _config(run, out, overrides)
         outcomes[run.name] = _train_and_evaluate(run, config, sets)
     onnx_file = out / "student_cakd.onnx"
-    student = _trained(config)  # the last run's, the full CAKD's
+    student = _trained(config)  # the last run's
     export_model(student, onnx_file)
     cosine = _insightface_cosine(onnx_file, student, sets["lfw"].images[:8])
 
@@ -161,8 +161,22 @@ def _config(run: Run, out: Path, overrides: Sequence[str]) -> TrainConfig:
         own.append(f"cakd.teacher.weights={out / 'teacher' / 'model.pt'}")
     config = load_config(find_recipe(f"demo_{run.name}"), [*own, *overrides])
     config.resume = (config.folder / "checkpoint_gpu_0.pt").is_file()
+    if config.resume and not _distilled_alike(config):
+        shutil.rmtree(config.folder)
+        config.resume = False
     config.force = True  # the folder is the demo's own
     return config
+
+
+def _distilled_alike(config: TrainConfig) -> bool:
+    """Whether the run in the folder, of any version, learned from its teacher as this one does."""
+
+    def said(entry: dict[str, Any] | None) -> dict[str, Any] | None:
+        """The entry as JSON has it; the path to the teacher hangs on where the demo is called."""
+        return entry and {**json.loads(json.dumps(entry)), "teacher": None}
+
+    record = read_run_record(config.folder)
+    return record is not None and said(record["config"]["cakd"]) == said(asdict(config)["cakd"])
 
 
 def _trained(config: TrainConfig) -> FaceBackbone:

@@ -18,7 +18,6 @@ import argparse
 import contextlib
 import json
 import math
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -31,7 +30,7 @@ from arcface_cakd.backbones import FaceBackbone, get_model
 from arcface_cakd.config import TrainConfig, load_config
 from arcface_cakd.distiller import Distiller
 from arcface_cakd.files import write_text
-from arcface_cakd.partial_fc import CombinedMarginLoss, PartialFC, sharded
+from arcface_cakd.partial_fc import FROM_DATA, CombinedMarginLoss, PartialFC, sharded
 from arcface_cakd.resources import recipe_files, set_lines
 
 RESULTS = Path(__file__).parent / "results" / "recipe_cost.json"
@@ -121,17 +120,15 @@ def build(config: TrainConfig, classes: int) -> FaceBackbone | Distiller:
     student = meta_model(config.network, config.embedding_size)
     if config.cakd is None:
         return student
-    with tempfile.TemporaryDirectory() as folder:
-        centers = Path(folder) / "checkpoint_gpu_0.pt"
-        weight = torch.zeros(1, config.embedding_size).expand(classes, -1)
-        torch.save({"state_dict_softmax_fc": {"weight": weight}, "global_step": 0}, centers)
-        cakd = replace(config.cakd, teacher={**config.cakd.teacher, "centers": str(centers)})
-        teacher = meta_model(cakd.teacher["network"], config.embedding_size)
-        model = Distiller(student, teacher, cakd, classes)
-        counters = integer_scalars(model)
-        model.to("meta")
-        for module, name, value in counters:  # what a loss does may depend on them
-            module.register_buffer(name, value)
+    cakd = replace(config.cakd, teacher={**config.cakd.teacher, "centers": FROM_DATA})
+    teacher = meta_model(cakd.teacher["network"], config.embedding_size)
+    model = Distiller(student, teacher, cakd, classes)
+    if model.awaits_centers:
+        model.take_centers(torch.zeros(classes, config.embedding_size))
+    counters = integer_scalars(model)
+    model.to("meta")
+    for module, name, value in counters:  # what a loss does may depend on them
+        module.register_buffer(name, value)
     return model
 
 

@@ -1,10 +1,9 @@
-"""The whole method but for its teacher, written out."""
+"""The method by default, embedding and URFM, but for its teacher, written out."""
 
 from easydict import EasyDict as edict
 
 cakd = edict(
     teacher=edict(),  # each recipe names its own
-    prompts=edict(num_tokens=8),
     urfm=edict(num_centers=49, face_distance="relative"),
     losses=[
         edict(name="embedding_cosine", weight=64.0),
@@ -13,6 +12,6 @@ cakd = edict(
     ],
     anchoring=edict(weight=1.0),
     margin_weight=1.0,
-    lr_scale=edict(prompts=1.0, urfm=1.0),
-    weight_decay=edict(prompts=0.0, urfm=5e-4),
+    lr_scale=edict(urfm=1.0),
+    weight_decay=edict(urfm=5e-4),
 )

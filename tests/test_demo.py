@@ -1,9 +1,11 @@
 import json
 
 import pytest
+import torch
 
 from arcface_cakd import demo
 from arcface_cakd.backbones import get_model
+from arcface_cakd.engine.run_record import write_run_record
 
 MADE = {"identities": 6, "images_per_identity": 4, "seed": 3, "difficulty": 0.5, "pairs": 20}
 SMALL = ("batch_size=8", "num_epoch=1", "checkpoint_every=2", "frequent=1")
@@ -66,6 +68,21 @@ def test_called_again_it_goes_on_where_it_was(finished, capsys):
             assert path.read_text() == text, path
     shown = capsys.readouterr().out
     assert all(run.label in shown for run in demo.RUNS) and "colour histogram" in shown
+
+
+@pytest.mark.parametrize(
+    "former", [[], ["cakd.prompts.num_tokens=4"], ["cakd.losses.0.weight=10"], None], ids=str
+)
+def test_a_run_that_distilled_in_another_way_starts_anew(tmp_path, former):
+    """As one of a former version did; None: one of a version that kept no record."""
+    run = demo.RUNS[-1]
+    then = demo._config(run, tmp_path, former or [])
+    then.folder.mkdir(parents=True)
+    (then.folder / "checkpoint_gpu_0.pt").write_bytes(b"of that run")
+    if former is not None:
+        write_run_record(then, torch.device("cpu"), {})
+    now = demo._config(run, tmp_path, [])
+    assert now.resume == now.folder.exists() == (former == [])
 
 
 def test_half_made_data_is_made_anew(tmp_path):

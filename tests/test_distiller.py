@@ -276,6 +276,11 @@ def test_figures_tell_how_l_feat_compares_with_a_constant_and_how_large_prompts_
             {"prompts": None, "output_target": "prompted"},
             ['output_target="prompted" has no effect'],
         ),
+        (
+            {"prompts": None, "urfm": {**SMALL_URFM, "prompt_tokens": "detached"}},
+            ["cakd.urfm.prompt_tokens='detached' has no effect"],
+        ),
+        ({"urfm": {**SMALL_URFM, "prompt_tokens": "detached"}}, []),
         ({"urfm": {**SMALL_URFM, "anchor": "center"}}, ["cakd.urfm.anchor='center' has no effect"]),
         ({"losses": [], "urfm": None, "prompts": None}, ["the teacher teaches nothing"]),
         (
@@ -344,9 +349,9 @@ def test_a_cnn_teacher_teaches_through_urfm_and_takes_no_prompts(images, tmp_pat
     entry = {"teacher": {"network": "r18", "weights": "random"}, "urfm": SMALL_URFM}
     student = get_model("r10_narrow", num_features=32)
     with pytest.raises(PromptingError, match=r"IResNet is neither.*cakd\.prompts=None") as error:
-        Distiller(student, teacher, entry)
+        Distiller(student, teacher, {**entry, "prompts": {}})
     assert "\n" not in str(error.value)
-    distiller = Distiller(student, teacher, {**entry, "prompts": None}).train()
+    distiller = Distiller(student, teacher, entry).train()
     statistics = copy.deepcopy(teacher.state_dict())
     distiller(images)
     terms = distiller.terms(LABELS)
@@ -417,6 +422,10 @@ class TestEmbeddingsOnly:
         [
             (
                 {},
+                "set cakd.urfm=None, leave out of cakd.losses 'urfm_feature', 'urfm_attention', or",
+            ),
+            (
+                {"prompts": {}},
                 "set cakd.prompts=None and cakd.urfm=None, leave out of cakd.losses "
                 "'urfm_feature', 'urfm_attention', or",
             ),

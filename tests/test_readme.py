@@ -22,7 +22,8 @@ def test_the_configs_load(tmp_path):
         (tmp_path / "example.py").write_text(source)
         loaded = load_config(tmp_path / "example.py")
         assert loaded.network == "r10_mini" and (loaded.cakd is None) == (source == whole)
-    assert loaded.cakd.teacher["network"] == "swin_s" and loaded.cakd.prompts is not None
+    assert loaded.cakd.teacher["network"] == "swin_s"
+    assert loaded.cakd.urfm is not None and loaded.cakd.prompts is None
 
 
 def test_the_loss_of_its_own_works_as_an_installed_package(tmp_path):

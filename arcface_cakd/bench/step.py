@@ -31,8 +31,8 @@ from arcface_cakd.teacher_cache import open_cache
 # What of the cakd entry each method says.
 METHODS: dict[str, dict[str, Any]] = {
     "embedding": EMBEDDING_ONLY,
-    "URFM": {"prompts": None},
-    "URFM and prompts": {},
+    "URFM": {"urfm": {}, "prompts": None},
+    "URFM and prompts": {"urfm": {}, "prompts": {}, "preservation": {}},
 }
 
 # step: the parts of its floor.

@@ -79,10 +79,11 @@ class CakdConfig:
 
     Attributes:
         teacher: settings of the teacher (``network``, ``weights``, ...).
-        prompts: settings of APT, or None where the teacher goes unprompted. Unsaid: on where a
-            loss compares local features, so that another publication's loss has the teacher that
-            it was made for.
-        urfm: settings of URFM, or None. Unsaid: on where a loss compares local features.
+        prompts: settings of APT, or None where the teacher goes unprompted, as it does where
+            nothing is said: they cost a pass through the teacher with its gradients, and were not
+            seen to pay for it (``eval/study/LOG.md``).
+        urfm: settings of URFM, or None. Unsaid: on where a loss compares local features, so that
+            another publication's loss has the teacher that it was made for.
         losses: the losses. Unsaid, or None: those of ``METHOD_LOSSES``; without URFM the first
             of them alone.
         anchoring: settings of the teacher-side anchoring, or None; on where URFM is on and the
@@ -154,7 +155,8 @@ class CakdConfig:
             raise ConfigError(f"{where}.anchoring ties URFM's teacher side, but cakd.urfm is None")
         if config.prompts is None and config.preservation is not None:
             raise ConfigError(
-                f"{where}.preservation keeps a prompted teacher, but cakd.prompts is None"
+                f"{where}.preservation keeps a prompted teacher, but cakd.prompts is None: set "
+                "cakd.prompts=edict(), or drop it"
             )
         if config.margin_weight == 0 and not any(loss.weight > 0 for loss in config.losses):
             raise ConfigError(
@@ -194,10 +196,10 @@ def _with_sections(entry: Mapping) -> dict:
     if entry.get("losses") is None:
         entry["losses"] = unsaid_losses(entry)
     compared = _compares_local_features(entry["losses"])
-    entry = {"urfm": {} if compared else None, "prompts": {} if compared else None, **entry}
+    entry = {"urfm": {} if compared else None, **entry}
     if entry["urfm"] is not None:
         entry = {"anchoring": {}, **entry}
-    if entry["prompts"] is not None:
+    if entry.get("prompts") is not None:
         entry = {"preservation": {}, **entry}
     return entry
 

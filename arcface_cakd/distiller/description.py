@@ -50,7 +50,16 @@ def without_effect(distiller: Distiller) -> list[str]:
             "cakd.prompts=None"
         )
     if distiller.prompts is None and config.output_target == "prompted":
-        lines.append('cakd.output_target="prompted" has no effect: cakd.prompts is None')
+        lines.append(
+            'cakd.output_target="prompted" has no effect, as cakd.prompts is None: set '
+            "cakd.prompts=edict(), or drop it"
+        )
+    tokens = None if config.urfm is None else config.urfm["prompt_tokens"]
+    if distiller.prompts is None and tokens in ("detached", "learned"):
+        lines.append(
+            f"cakd.urfm.prompt_tokens={tokens!r} has no effect, as cakd.prompts is None: set "
+            "cakd.prompts=edict(), or drop it"
+        )
     if config.teacher["cache"] is not None and not distiller.known_parts:
         lines.append("cakd.teacher.cache has no effect: nothing looks at the unprompted teacher")
     return lines

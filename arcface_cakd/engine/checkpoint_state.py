@@ -11,6 +11,7 @@ from arcface_cakd.engine.errors import START_ANEW, CheckpointError, UnreadableCh
 from arcface_cakd.tensor_files import DamagedFile, load_tensors
 
 FORMAT = 1  # of what is written; 0 had no former sets and did not say its format
+_PROMPTS = "prompts.prompts."  # how a distiller's state dict names APT's prompts
 
 
 def read_checkpoint(
@@ -84,6 +85,12 @@ def check_shapes(module: nn.Module, state: dict[str, Tensor], path: Path) -> Non
     """
     here = {name: tensor.shape for name, tensor in module.state_dict().items()}
     there = {name: tensor.shape for name, tensor in state.items()}
+    prompts = [shape[0] for name, shape in there.items() if name.startswith(_PROMPTS)]
+    if prompts and not any(name.startswith(_PROMPTS) for name in here):
+        raise CheckpointError(
+            f"checkpoint {path} is of a run with prompts, and cakd.prompts is None, as it now is "
+            f"by default: set cakd.prompts=edict(num_tokens={prompts[0]}), or {START_ANEW}"
+        )
     for name in sorted(here.keys() | there.keys()):
         if here.get(name) != there.get(name):
             raise CheckpointError(

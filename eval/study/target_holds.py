@@ -1,4 +1,4 @@
-"""Whether URFM's target stays worth learning: 300 steps of `demo_cakd`, three seeds.
+"""Whether URFM's target stays worth learning beside prompts: 300 steps of `demo_cakd`, three seeds.
 
     arcface-cakd demo
     python eval/study/target_holds.py cakd_demo --json eval/study/target_holds.json
@@ -31,6 +31,8 @@ from arcface_cakd.losses.urfm_feature_loss import urfm_feature_loss
 from arcface_cakd.resources import find_recipe
 
 STEPS, SEEDS, FACES, EPOCHS = 300, (1, 2, 3), 64, 3
+# The recipe has no prompts, through which losses could reach the target.
+PROMPTED = ["cakd.prompts.num_tokens=4", "cakd.preservation={}", "cakd.lr_scale.prompts=10.0"]
 
 
 @torch.no_grad()
@@ -65,7 +67,8 @@ def main() -> int:
     args = parser.parse_args()
     target = None if args.json is None else Path(args.json).absolute()
     os.chdir(args.demo.absolute().parent)  # the recipe names its files from there
-    config = load_config(find_recipe("demo_cakd"), [f"num_epoch={EPOCHS}", "val_targets=()"])
+    settings = [f"num_epoch={EPOCHS}", "val_targets=()", *PROMPTED]
+    config = load_config(find_recipe("demo_cakd"), settings)
     images = as_batch(read_bin(f"{config.rec}/lfw.bin").images[:FACES])
     runs = {}
     for seed in SEEDS:
@@ -81,7 +84,8 @@ def main() -> int:
         runs[str(seed)] = {"after_step": found, "held": held(found["1"], found[str(STEPS)])}
         print(seed, json.dumps(runs[str(seed)]), flush=True)
     if target is not None:
-        write_text(target, json.dumps({"recipe": "demo_cakd", "runs": runs}, indent=2) + "\n")
+        content = {"recipe": "demo_cakd", "settings": PROMPTED, "runs": runs}
+        write_text(target, json.dumps(content, indent=2) + "\n")
     return 0 if all(all(run["held"].values()) for run in runs.values()) else 1
 
 

@@ -1,5 +1,6 @@
 """Demo: the student distilled through the embedding alone (1 - cosine)."""
 
+from _cakd import cakd
 from demo_student import config
 from easydict import EasyDict as edict
 
@@ -8,5 +9,5 @@ config.cakd = edict(
     teacher=edict(network="swin_mini", weights="cakd_demo/teacher/model.pt"),
     prompts=None,
     urfm=None,
-    losses=[edict(name="embedding_cosine", weight=64.0)],
+    losses=cakd.losses[:1],
 )

@@ -1,4 +1,4 @@
-"""MS1MV3: MobileFaceNet distilled from the released LVFace-B by the whole method, on 8 GPUs.
+"""MS1MV3: MobileFaceNet distilled from the released LVFace-B through embedding and URFM, on 8 GPUs.
 
 As ms1mv3_mbf_cakd_vit_b, but that the teacher is not ours: LVFace-B (You et al., ICCV 2025), which
 learned on Glint360K and is an arcface_torch ViT-B for large data; its authors give 97.70 on IJB-C

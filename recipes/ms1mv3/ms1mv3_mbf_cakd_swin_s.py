@@ -1,12 +1,13 @@
-"""MS1MV3: MobileFaceNet distilled from ms1mv3_swin_s by the whole method, on 8 GPUs.
+"""MS1MV3: MobileFaceNet distilled from ms1mv3_swin_s through embedding and URFM, on 8 GPUs.
 
 The student's own settings (ArcFace, SGD, lr 0.1, weight decay 1e-4, 40 epochs, 8 x 128 images)
 are those of arcface_torch's ms1mv3_mbf, the baseline to compare with.
 
-The method (URFM, APT, alignment in attention and feature space) is the paper's; the weights of
-the terms, the embedding term, the number of prompts and the anchoring are our choice, untested
-on real data. Gradients pass through the teacher to its prompts: a step needs about the memory of
-training the teacher (not measured; meant for GPUs of 80 GB).
+URFM and alignment in attention and feature space are the paper's; the weights of the terms, the
+embedding term and the anchoring are our choice, untested on real data. The paper's prompts (APT)
+are in ms1mv3_mbf_cakd_swin_s_apt. Without them the teacher runs forward alone and keeps nothing for
+gradients: a step needs about the memory of training the student, and that of the teacher's weights
+and of one of its blocks at work (not measured).
 """
 
 from _cakd import cakd

@@ -1,4 +1,4 @@
-"""MS1MV3: IResNet-18 distilled from ms1mv3_swin_s by the whole method, on 8 GPUs.
+"""MS1MV3: IResNet-18 distilled from ms1mv3_swin_s through embedding and URFM, on 8 GPUs.
 
 As ms1mv3_r18, the baseline to compare with, and a teacher.
 

@@ -1,7 +1,6 @@
-"""MS1MV3: IResNet-18 distilled from ms1mv3_vit_s by the whole method, on 8 GPUs.
+"""MS1MV3: IResNet-18 distilled from ms1mv3_vit_s through embedding and URFM, on 8 GPUs.
 
-As ms1mv3_r18, the baseline to compare with, and a teacher. Prompts enter at each of the teacher's
-12 blocks.
+As ms1mv3_r18, the baseline to compare with, and a teacher.
 
 The weights and sizes of the method are our choice, untested on real data: see
 ms1mv3_r50_cakd_swin_s.

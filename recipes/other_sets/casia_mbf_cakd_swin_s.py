@@ -1,4 +1,4 @@
-"""CASIA-WebFace: MobileFaceNet distilled from casia_swin_s by the whole method, on 8 GPUs.
+"""CASIA-WebFace: MobileFaceNet distilled from casia_swin_s through embedding and URFM, on 8 GPUs.
 
 As casia_mbf, the baseline to compare with, and a teacher.
 

@@ -1,4 +1,4 @@
-"""Glint360K: MobileFaceNet distilled from glint360k_swin_s by the whole method, on 8 GPUs.
+"""Glint360K: MobileFaceNet distilled from glint360k_swin_s through embedding and URFM, on 8 GPUs.
 
 As glint360k_mbf, the baseline to compare with, and a teacher.
 

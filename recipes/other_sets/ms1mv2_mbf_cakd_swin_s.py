@@ -1,4 +1,4 @@
-"""MS1MV2: MobileFaceNet distilled from ms1mv2_swin_s by the whole method, on 8 GPUs.
+"""MS1MV2: MobileFaceNet distilled from ms1mv2_swin_s through embedding and URFM, on 8 GPUs.
 
 As ms1mv2_mbf, the baseline to compare with, and a teacher.
 

@@ -1,4 +1,4 @@
-"""WebFace42M: MobileFaceNet distilled from wf42m_swin_s by the whole method, on 8 GPUs.
+"""WebFace42M: MobileFaceNet distilled from wf42m_swin_s through embedding and URFM, on 8 GPUs.
 
 As wf42m_mbf, the baseline to compare with, and a teacher.
 

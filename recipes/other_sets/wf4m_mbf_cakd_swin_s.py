@@ -1,4 +1,4 @@
-"""WebFace4M: MobileFaceNet distilled from wf4m_swin_s by the whole method, on 8 GPUs.
+"""WebFace4M: MobileFaceNet distilled from wf4m_swin_s through embedding and URFM, on 8 GPUs.
 
 As wf4m_mbf, the baseline to compare with, and a teacher.
 

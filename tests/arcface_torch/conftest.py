@@ -128,7 +128,8 @@ class StoppedAndResumed:
 
 @pytest.fixture(scope="session")
 def distil(host, teacher):
-    """``distil(processes, **settings)``: both ways of two epochs of distillation, run once."""
+    """``distil(processes, **settings)``: both ways of two epochs of distillation, with prompts too,
+    run once."""
     done = {}
 
     def both_ways(processes: int, **settings) -> StoppedAndResumed:
@@ -139,7 +140,7 @@ def distil(host, teacher):
                 "processes": processes,
                 "num_epoch": 2,
                 "batch_size": 8 // processes,
-                "cakd": {"teacher": {"network": "swin_mini", "weights": teacher}},
+                "cakd": {"teacher": {"network": "swin_mini", "weights": teacher}, "prompts": {}},
                 **settings,
             }
 

@@ -1,5 +1,7 @@
 """A checkpoint of a patched arcface_torch goes on with the teacher that it learned from."""
 
+import re
+
 import pytest
 import torch
 from easydict import EasyDict as edict
@@ -88,6 +90,18 @@ def test_a_teacher_of_other_weights_is_refused(stopped, capsys):
 def test_other_settings_of_urfm_are_refused(stopped, capsys):
     line = refused(capsys, stopped, face_distance="saliency")
     assert "urfm.face_distance 'relative', the config 'saliency'" in line
+
+
+def test_prompts_that_the_config_says_nothing_of_any_more_are_asked_for(stopped, capsys):
+    cfg = make_cfg(stopped, stopped / "teacher.pt", URFM, resume=True)
+    cfg.cakd.pop("prompts")
+    with pytest.raises(SystemExit):
+        cakd.check_checkpoint(cfg, 0, *built(cfg))
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and "checkpoint_gpu_0.pt is of a run with prompts" in line
+    (advice,) = re.findall(r"set cakd\.prompts=(edict\(.*?\))", line)
+    cfg.cakd.prompts = eval(advice)
+    cakd.check_checkpoint(cfg, 0, *built(cfg))
 
 
 def test_settings_that_differ_are_said_on_one_line(stopped, caplog):

@@ -24,7 +24,7 @@ TERMS = ["embedding_cosine", "urfm_feature", "urfm_attention", "anchoring", "pre
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["1 process", "2 processes"])
 def run(request, distil):
-    """14 steps of r10_narrow from swin_mini, everything else as it is by default."""
+    """14 steps of r10_narrow from swin_mini with prompts, all else as it is by default."""
     return distil(request.param).straight
 
 
@@ -117,7 +117,7 @@ def mbf_and_plain(host, few_records):
         "batch_size": 4,
         "embedding_size": 512,
     }
-    entry = {"teacher": {"network": "swin_mini", "weights": "random"}}
+    entry = {"teacher": {"network": "swin_mini", "weights": "random"}, "prompts": {}}
     return side_by_side(
         lambda: host.train("mbf", cakd=entry, **settings),
         lambda: host.train("mbf_plain", **settings),
@@ -142,7 +142,7 @@ def test_the_built_in_loop_computes_the_same_first_step(
 ):
     run = mbf if network == "mbf" else distil(1).straight
     first = run.records[0]["first"]
-    weights = "random" if network == "mbf" else str(teacher)
+    told = {"network": "swin_mini", "weights": "random" if network == "mbf" else str(teacher)}
     config = TrainConfig(
         rec=str(records),
         output=str(tmp_path),
@@ -151,7 +151,7 @@ def test_the_built_in_loop_computes_the_same_first_step(
         num_classes=8,
         batch_size=8,
         num_workers=0,
-        cakd=CakdConfig.from_entry({"teacher": {"network": "swin_mini", "weights": weights}}),
+        cakd=CakdConfig.from_entry({"teacher": told, "prompts": {}}),
     )
     built = build_run(config, torch.device("cpu"))
     built.model.load_state_dict(first["state"])

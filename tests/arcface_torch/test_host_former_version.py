@@ -30,7 +30,7 @@ def former(checkout, host, tmp_path_factory) -> Host:
 
 
 def test_it_distils_and_trains_plainly_as_one_of_today(former, host, teacher):
-    cakd = {"teacher": {"network": "swin_mini", "weights": teacher}}
+    cakd = {"teacher": {"network": "swin_mini", "weights": teacher}, "prompts": {}}
     for name, settings in (("distilled", {"cakd": cakd}), ("plain", {})):
         then = former.train(name, **settings)
         now = host.train(f"former_{name}", **settings)

@@ -55,10 +55,11 @@ def write_module(folder, name, source):
 
 @pytest.fixture(scope="module")
 def few(few_records, teacher):
-    """Settings of three micro-steps of 4 images."""
+    """Settings of three micro-steps of 4 images, with prompts."""
 
     def settings(**cakd):
-        entry = {"teacher": {"network": "swin_mini", "weights": teacher}, **cakd}
+        teacher_entry = {"network": "swin_mini", "weights": teacher}
+        entry = {"teacher": teacher_entry, "prompts": {}, **cakd}
         return {
             "rec": few_records,
             "num_classes": 3,
@@ -94,8 +95,8 @@ def runs(host, few, tmp_path_factory):
             optimizer="adamw",
             lr=0.001,
             gradient_acc=2,
-            # Of these losses neither follows, and their parameters have steps to take.
-            **few(teacher=entry, losses=losses, prompts={}, urfm={}),
+            # Of these losses it does not follow, and its parameters have steps to take.
+            **few(teacher=entry, losses=losses, urfm={}),
         )
 
     (teacher, adamw), logged = side_by_side(

@@ -55,7 +55,7 @@ def test_another_teacher_ends_the_run_in_one_line(host, distil, tmp_path):
         output=distil(**CASES["1 process"]).first.output,
         resume=True,
         num_epoch=2,
-        cakd={"teacher": {"network": "swin_mini", "weights": other}},
+        cakd={"teacher": {"network": "swin_mini", "weights": other}, "prompts": {}},
     )
     lines = [line for line in run.err.splitlines() if line.startswith("arcface-cakd: error: ")]
     assert run.code == 1 and len(lines) == 1 and "teacher had other weights" in lines[0]
@@ -70,7 +70,7 @@ def test_the_scaler_goes_on_where_it_was(host, few_records, teacher):
         "num_image": 12,
         "num_epoch": 2,
         "fp16": True,
-        "cakd": {"teacher": {"network": "swin_mini", "weights": teacher}},
+        "cakd": {"teacher": {"network": "swin_mini", "weights": teacher}, "prompts": {}},
     }
     env = {"CPU_SCALER": "1"}
     run = host.train("scaler", env={**env, "STOP_BEFORE_EPOCH": "1"}, **settings)

@@ -10,7 +10,7 @@ import torch
 from arcface_cakd.bench import Report, step
 from arcface_cakd.bench.faces import distilling_config, make_faces, random_weights, train_config
 from arcface_cakd.bench.loops import compare_with_arcface_torch
-from arcface_cakd.bench.step import FLOORS, Steps, measure_step
+from arcface_cakd.bench.step import FLOORS, METHODS, Steps, measure_step
 from arcface_cakd.engine.loop import train
 
 CPU = torch.device("cpu")
@@ -55,6 +55,15 @@ def test_a_step_from_the_cache_is_one_that_runs_no_teacher(faces, tmp_path):
     assert not torch.equal(before, weights_of(steps.run.student))
     steps.without()
     assert ran
+
+
+def test_each_method_has_what_its_name_says(faces, tmp_path):
+    weights = random_weights(tmp_path, "swin_mini")
+    for method, entry in METHODS.items():
+        config = distilling_config(faces, "r10_narrow", 2, "swin_mini", weights, **entry)
+        on = {part for part in ("urfm", "prompts", "preservation") if getattr(config.cakd, part)}
+        assert ("urfm" in on) == ("URFM" in method)
+        assert on - {"urfm"} == ({"prompts", "preservation"} if "prompts" in method else set())
 
 
 def test_every_floor_is_of_sides_that_were_timed(monkeypatch):

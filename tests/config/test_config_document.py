@@ -133,7 +133,16 @@ def test_every_key_of_the_entry_is_in_its_table():
     # Each by itself, for a default may hang on another key.
     for key, default in defaults.items():
         assert CakdConfig.from_entry({"teacher": TEACHER, key: default}) == unsaid, key
-    assert {key for key, default in defaults.items() if default is None} == {"student_weights"}
+    off = {"prompts", "preservation", "student_weights"}
+    assert {key for key, default in defaults.items() if default is None} == off
+
+
+def test_with_prompts_preservation_is_on_with_the_defaults_of_its_table():
+    (row,) = [r for r in table(DOCUMENT, "## The `cakd` entry") if key_of(r) == "preservation"]
+    assert "unsaid it is on where prompts are" in row["meaning"]
+    config = CakdConfig.from_entry({"teacher": TEACHER, "prompts": {}})
+    rows = table(DOCUMENT, SECTION_TABLES["preservation"])
+    assert config.preservation == {key_of(row): default_of(row) for row in rows}
 
 
 def test_without_urfm_the_first_loss_is_left():

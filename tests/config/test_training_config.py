@@ -1,6 +1,7 @@
 import re
 import textwrap
 import warnings
+from dataclasses import replace
 
 import pytest
 
@@ -71,13 +72,13 @@ def test_set_reaches_into_entries(write):
             "cakd.teacher.weights=random",
             "cakd.losses.0.weight=3",
             "cakd.urfm.dim=128",
-            "cakd.prompts=None",
+            "cakd.prompts.num_tokens=2",
         ],
     )
     assert config.rec == "/elsewhere" and config.lr == 0.5
     assert config.cakd.teacher["weights"] == "random"
     assert config.cakd.losses[0].weight == 3.0
-    assert config.cakd.urfm["dim"] == 128 and config.cakd.prompts is None
+    assert config.cakd.urfm["dim"] == 128 and config.cakd.prompts["num_tokens"] == 2
 
 
 @pytest.mark.parametrize(
@@ -177,6 +178,7 @@ def test_a_mistake_in_set_is_one_line(write, override, message):
         (TEACHER + ", urfm=edict(dims=3)", "cakd.urfm has no setting 'dims'; did you mean 'dim'?"),
         (TEACHER + ", urfm=None, anchoring=edict()", "but cakd.urfm is None"),
         (TEACHER + ", prompts=None, preservation=edict()", "but cakd.prompts is None"),
+        (TEACHER + ", preservation=edict()", "is None: set cakd.prompts=edict(), or drop it"),
         (
             TEACHER + ", lr_scale=edict(prompt=1)",
             "cakd.lr_scale has no setting 'prompt'; did you mean 'prompts'?",
@@ -192,7 +194,7 @@ def test_a_mistake_in_the_cakd_entry_is_one_line(write, entry, message):
     fails_with(message, write(REC + f"config.cakd = edict({entry})"))
 
 
-def test_the_whole_method_is_the_default(write):
+def test_embedding_and_urfm_are_the_default(write):
     cakd = load_config(write(REC + f"config.cakd = edict({TEACHER})")).cakd
     assert [loss.name for loss in cakd.losses] == [
         "embedding_cosine",
@@ -200,12 +202,19 @@ def test_the_whole_method_is_the_default(write):
         "urfm_attention",
     ]
     assert [loss.weight for loss in cakd.losses] == [64.0, 50.0, 1.0]
-    assert cakd.prompts["num_tokens"] == 8 and cakd.output_target == "unprompted"
-    assert cakd.preservation == {"kind": "embedding", "weight": 64.0}
+    assert cakd.prompts is None and cakd.preservation is None
     assert cakd.urfm["num_centers"] == 49 and cakd.urfm["face_distance"] == "relative"
     assert cakd.urfm["position"] == "query_key" and cakd.anchoring["weight"] == 1.0
     assert (cakd.weight_decay.prompts, cakd.weight_decay.urfm) == (0.0, 5e-4)
     assert cakd.clipping == "separate"
+
+
+def test_prompts_that_are_asked_for_bring_preservation(write):
+    without = load_config(write(REC + f"config.cakd = edict({TEACHER})")).cakd
+    cakd = load_config(write(REC + f"config.cakd = edict({TEACHER}, prompts=edict())")).cakd
+    assert cakd.prompts["num_tokens"] == 8 and cakd.output_target == "unprompted"
+    assert cakd.preservation == {"kind": "embedding", "weight": 64.0}
+    assert replace(cakd, prompts=None, preservation=None) == without
 
 
 def test_without_urfm_only_the_embedding_is_aligned(write):
@@ -215,25 +224,28 @@ def test_without_urfm_only_the_embedding_is_aligned(write):
 
 
 # What the entry says, and whether prompts, URFM, anchoring and preservation are on.
-ON, OFF = (True,) * 4, (False,) * 4
+PROMPTS, URFM, OFF = (True, False, False, True), (False, True, True, False), (False,) * 4
+ON = (True,) * 4
 
 
 @pytest.mark.parametrize(
     ("entry", "on"),
     [
-        ("", ON),
-        ("losses=None", ON),
+        ("", URFM),
+        ("losses=None", URFM),
+        ("prompts=edict()", ON),
+        ("prompts=edict(), preservation=None", (True, True, True, False)),
         ("losses=[edict(name='rkd')]", OFF),
         ("losses=[edict(name='fitnet'), edict(name='embedding_cosine')]", OFF),
-        ("losses=[edict(name='urfm_feature')]", ON),
-        ("losses=[edict(name='rkd'), edict(name='urfm_attention')]", ON),
-        ("losses=[edict(name='rkd')], prompts=edict()", (True, False, False, True)),
-        ("losses=[edict(name='rkd')], urfm=edict()", (False, True, True, False)),
+        ("losses=[edict(name='urfm_feature')]", URFM),
+        ("losses=[edict(name='rkd'), edict(name='urfm_attention')]", URFM),
+        ("losses=[edict(name='rkd')], prompts=edict()", PROMPTS),
+        ("losses=[edict(name='rkd')], urfm=edict()", URFM),
         ("losses=[edict(name='rkd')], urfm=edict(), anchoring=None", (False, True, False, False)),
         ("losses=[edict(name='rkd')], prompts=edict(), preservation=None", (True, *OFF[1:])),
-        ("prompts=None", (False, True, True, False)),
+        ("prompts=None", URFM),
         ("urfm=None", OFF),
-        ("urfm=None, prompts=edict()", (True, False, False, True)),
+        ("urfm=None, prompts=edict()", PROMPTS),
         ("losses=[]", OFF),
     ],
 )

@@ -25,7 +25,7 @@ def centers(tmp_path_factory):
 
 @pytest.mark.parametrize("name", LOSSES.names())
 def test_a_dozen_steps_in_bfloat16_stay_finite(name, faces, centers, tmp_path):
-    # As without a word: prompts and URFM where a loss reaches them. Only those need a Transformer.
+    # Prompts and URFM where a loss reaches both. Only those need a Transformer.
     aligns = "alignment" in LOSSES.get(name).needs
     teacher = "swin_mini" if aligns else "test_tiny"
     cakd = small_cakd(

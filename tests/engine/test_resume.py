@@ -346,12 +346,13 @@ def test_a_teacher_of_other_weights_is_refused(distilled, tmp_path, look):
             "urfm.face_distance 'relative', the config 'saliency'",
         ),
         (dict(urfm=None), "urfm True, the config False"),
+        (dict(prompts=None), "as it now is by default: set cakd.prompts=edict(num_tokens=2), or"),
         (
             dict(teacher=dict(network="vit_mini", weights="random")),
             "teacher.network 'swin_mini', the config 'vit_mini'",
         ),
     ],
-    ids=["urfm", "no urfm", "teacher"],
+    ids=["urfm", "no urfm", "no prompts", "teacher"],
 )
 def test_what_gives_tensors_their_meaning_must_be_the_same(distilled, tmp_path, look, entry, said):
     config, _ = distilled

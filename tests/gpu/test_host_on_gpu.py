@@ -54,7 +54,10 @@ def trained(host: Path, name: str, **settings) -> list[float]:
         "verbose": 4,
         "val_targets": ["lfw"],
         "save_all_states": True,
-        "cakd": {"teacher": {"network": "swin_mini", "weights": host / "teacher.pt"}},
+        "cakd": {
+            "teacher": {"network": "swin_mini", "weights": host / "teacher.pt"},
+            "prompts": {},
+        },
         **settings,
     }
     lines = ["from easydict import EasyDict as edict", "config = edict()"]

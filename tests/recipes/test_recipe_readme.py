@@ -15,6 +15,7 @@ from arcface_cakd.resources import recipe_files, resource_dir, set_lines
 
 README = (resource_dir("recipes") / "README.md").read_text(encoding="utf-8")
 BASELINE = "ms1mv3_mbf_cakd_swin_s"
+WITH_PROMPTS = f"{BASELINE}_apt"
 ABLATIONS = [name for name in set_lines() if name.startswith(f"{BASELINE}_")]
 
 cost_script = Path(__file__).parents[2] / "eval" / "recipe_cost.py"
@@ -73,7 +74,10 @@ def test_it_counts_the_steps(name):
 def test_an_ablations_row_has_its_settings(name):
     recipe, settings = set_lines()[name]
     _, shown, hypothesis, _ = row_of(name)
-    assert recipe == BASELINE and shown == f"`{' '.join(settings[:-1])}`"
+    assert shown == f"`{' '.join(settings[:-1])}`"
+    above = README[: README.index(f"\n| `{name.removeprefix(f'{BASELINE}_')}` |")]
+    assert re.findall(r"arcface-cakd train (\S+) --set\s+SETTINGS", above)[-1] == recipe
+    assert recipe in (BASELINE, WITH_PROMPTS)
     assert settings[-1] == f"output=work_dirs/{name}"
     assert re.match("worse|no worse|better|no better", hypothesis)
     number = re.search(r"(?:prompts|centers)(\d+)$", name)

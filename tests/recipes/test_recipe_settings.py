@@ -67,10 +67,17 @@ def test_the_method_is_the_same_wherever_it_is_whole():
     assert weights["embedding_cosine"] == RIVALS["embedding_cosine"][0]
     assert method == CakdConfig.from_entry({"teacher": method.teacher})
     assert method.anchoring["weight"] == method.margin_weight == 1
-    assert method.preservation == {"kind": "embedding", "weight": 64.0}
-    assert method.prompts["num_tokens"] == 8 and method.prompts["places"] is None
+    assert method.prompts is None and method.preservation is None
     assert (method.urfm["num_centers"], method.urfm["dim"]) == (49, None)
     assert (method.urfm["face_distance"], method.urfm["position"]) == ("relative", "query_key")
+
+
+def test_the_recipe_with_prompts_has_them_and_preservation_as_they_are_by_default():
+    prompted = loaded("ms1mv3_mbf_cakd_swin_s_apt").cakd
+    asked = {"teacher": prompted.teacher, "prompts": {}}
+    assert prompted == CakdConfig.from_entry(asked)
+    assert prompted.preservation == {"kind": "embedding", "weight": 64.0}
+    assert prompted.prompts["num_tokens"] == 8 and prompted.prompts["places"] is None
 
 
 # Weight and settings, where those are not the loss's defaults. The weights of the first block are

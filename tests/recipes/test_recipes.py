@@ -23,6 +23,7 @@ from arcface_cakd.resources import recipe_files
 REAL = [name for name in RUNS if not name.startswith("demo_")]
 METHOD = ("embedding_cosine", "urfm_feature", "urfm_attention")
 BASELINE = "ms1mv3_mbf_cakd_swin_s"
+WITH_PROMPTS = f"{BASELINE}_apt"
 # Identities and images, from arcface_torch's configs; for CASIA-WebFace see other_sets/_casia.py.
 SETS = {
     "ms1mv2": (85742, 5822653),
@@ -129,12 +130,11 @@ def test_every_rival_has_a_recipe_on_the_baseline():
         assert recipe_of(cakd.teacher["weights"]) == "ms1mv3_swin_s"
 
 
-def test_every_ablation_differs_from_the_method_in_one_thing():
-    method = loaded(BASELINE).cakd
+def test_every_ablation_differs_in_one_thing_from_the_method_or_from_that_with_prompts():
     names = [n for n in RUNS if n.startswith(f"{BASELINE}_") and not n.endswith("_onegpu")]
     entries = {n.removeprefix(f"{BASELINE}_"): loaded(n).cakd for n in names}
 
-    def changed(entry):
+    def changed(entry, method):
         sections = ("teacher", "prompts", "urfm", "anchoring", "preservation")
         parts = {}
         for section in sections:
@@ -154,14 +154,9 @@ def test_every_ablation_differs_from_the_method_in_one_thing():
         return parts
 
     centers = "work_dirs/ms1mv3_swin_s/checkpoint_gpu_*.pt"
-    assert {name: changed(entry) for name, entry in entries.items()} == {
-        "no_urfm": {
-            "urfm": None,
-            "anchoring": None,
-            "losses": METHOD[:1],
-            "output_target": "prompted",
-        },
-        "no_apt": {"prompts": None, "preservation": None},
+    preservation = {"kind": "embedding", "weight": 64.0}
+    of_the_method = {
+        "apt": {"prompts": loaded(WITH_PROMPTS).cakd.prompts, "preservation": preservation},
         "no_embedding": {"losses": METHOD[1:]},
         "only_feature": {"losses": METHOD[1:2]},
         "only_attention": {"losses": METHOD[2:]},
@@ -169,16 +164,25 @@ def test_every_ablation_differs_from_the_method_in_one_thing():
         "saliency": {"urfm.face_distance": "saliency"},
         "image_landmarks": {"urfm.landmarks": "image"},
         "query": {"urfm.lookup": "content", "urfm.position": "query"},
-        "learned": {f"urfm.{name}": value for name, value in LEARNED.items()},
         "centers16": {"urfm.num_centers": 16},
         "centers100": {"urfm.num_centers": 100},
-        **{f"prompts{n}": {"prompts.num_tokens": n} for n in (1, 4, 16, 32)},
-        "prompts_last2": {"prompts.places": (2, 3)},
-        "prompts_last": {"prompts.places": (3,)},
         "separate_msa": {"urfm.shared_msa": False},
         "no_stop_gradient": {"urfm.stop_gradient": False},
         "no_anchoring": {"anchoring": None},
         "unanchored": {"urfm.stop_gradient": False, "anchoring": None},
+    }
+    of_prompts = {
+        "no_apt": {"prompts": None, "preservation": None},
+        "no_urfm": {
+            "urfm": None,
+            "anchoring": None,
+            "losses": METHOD[:1],
+            "output_target": "prompted",
+        },
+        "learned": {f"urfm.{name}": value for name, value in LEARNED.items()},
+        **{f"prompts{n}": {"prompts.num_tokens": n} for n in (1, 4, 16, 32)},
+        "prompts_last2": {"prompts.places": (2, 3)},
+        "prompts_last": {"prompts.places": (3,)},
         "preservation": {"preservation.weight": 1.0},
         "no_preservation": {"preservation": None},
         "preservation_margin": {
@@ -187,6 +191,13 @@ def test_every_ablation_differs_from_the_method_in_one_thing():
             "teacher.centers": centers,
         },
     }
+    assert entries.keys() == of_the_method.keys() | of_prompts.keys()
+    for recipe, expected in ((BASELINE, of_the_method), (WITH_PROMPTS, of_prompts)):
+        assert {name: changed(entries[name], loaded(recipe).cakd) for name in expected} == expected
+
+
+def test_without_apt_it_is_the_method():
+    assert loaded(f"{BASELINE}_no_apt").cakd == loaded(BASELINE).cakd
 
 
 def made_centers(folder: Path, classes: int, width: int) -> str:
