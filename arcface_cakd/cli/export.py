@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "examples:\n"
         "  arcface-cakd export model.pt --output mbf.onnx\n"
         "  arcface-cakd export model.pt --output mbf.ncnn.param\n"
-        "  arcface-cakd export model.pt --insightface-pack my_pack --detector det_10g.onnx\n"
+        "  arcface-cakd export model.pt --insightface-pack pack --detector det_10g.onnx\n"
         "  npm install onnxruntime-web && arcface-cakd export model.pt --web page\n"
         "  arcface-cakd export model.pt --output mbf.int8.onnx --precision int8 \\\n"
         "      --calibrate faces/train.rec --data lfw.bin --max-loss 0.5"

@@ -86,7 +86,8 @@ def check_shapes(module: nn.Module, state: dict[str, Tensor], path: Path) -> Non
     here = {name: tensor.shape for name, tensor in module.state_dict().items()}
     there = {name: tensor.shape for name, tensor in state.items()}
     prompts = [shape[0] for name, shape in there.items() if name.startswith(_PROMPTS)]
-    if prompts and not any(name.startswith(_PROMPTS) for name in here):
+    distils = any(name.startswith("student.") for name in here)
+    if prompts and distils and not any(name.startswith(_PROMPTS) for name in here):
         raise CheckpointError(
             f"checkpoint {path} is of a run with prompts, and cakd.prompts is None, as it now is "
             f"by default: set cakd.prompts=edict(num_tokens={prompts[0]}), or {START_ANEW}"

@@ -112,6 +112,7 @@ def _designs() -> dict[str, Entry]:
         f"{EMBEDDING}_no_margin": distilled(embedding(64.0), margin_weight=0.0),
         f"{URFM}_no_margin": {**urfm, "margin_weight": 0.0},
         f"{URFM}_learned": {**urfm, "urfm": learned},
+        f"{URFM}_unscaled": {**urfm, "lr_scale": {"urfm": 1.0}},
         f"{URFM}_stage_1": {**urfm, "teacher": {"stage": 1}},
         **{
             name: (urfm if name.startswith(URFM) else distilled(embedding(64.0)))
