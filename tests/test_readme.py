@@ -78,7 +78,7 @@ def test_the_demos_table_is_what_it_measured():
         "teacher": "teacher (Swin, plain, 6 epochs)",
         "student": "student, plain, 1 epoch",
         "embedding": "student, embedding only, 1 epoch",
-        "cakd": "student, full CAKD, 1 epoch",
+        "cakd": "student, embedding and URFM, 1 epoch",
     }
     sets = ("lfw", "cfp_fp", "agedb_30")
     for name, run in found["runs"].items():
