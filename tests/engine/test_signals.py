@@ -18,6 +18,15 @@ from arcface_cakd.engine import RunStoppedError, checkpoint_path, train
 from arcface_cakd.engine.builders import Run
 from arcface_cakd.engine.interrupts import SIGNALS, Asked, Interrupts
 
+
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    """Also where the tests run in the background of a shell, which has them ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 CODES = {"SIGTERM": 143, "SIGINT": 130, "SIGUSR1": 138, "SIGHUP": 129}
 
 
