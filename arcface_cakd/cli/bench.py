@@ -23,11 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "a distilling step of the built-in loop, against the parts that it is made of",
         "arcface-cakd bench step --student mbf --teacher swin_t",
     )
-    step.add_argument("--student", default="mbf", metavar="NAME", help="[mbf]")
-    step.add_argument(
-        "--teacher", default="swin_t", metavar="NAME", help="one that prompts go into [swin_t]"
-    )
-    step.add_argument("--batch-size", type=positive, default=4, metavar="B", help="[4]")
+    _add_networks(step)
     step.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 [cpu]")
     step.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
 
@@ -74,11 +70,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "arcface-cakd bench memory --student mbf --teacher swin_t",
         rounds=1,
     )
-    memory.add_argument("--student", default="mbf", metavar="NAME", help="[mbf]")
-    memory.add_argument(
-        "--teacher", default="swin_t", metavar="NAME", help="one that prompts go into [swin_t]"
-    )
-    memory.add_argument("--batch-size", type=positive, default=4, metavar="B", help="[4]")
+    _add_networks(memory)
 
     scaling = _action(
         actions,
@@ -286,6 +278,14 @@ def _action(
         )
     add_json(action, "write every figure to a file")
     return action
+
+
+def _add_networks(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--student", default="mbf", metavar="NAME", help="[mbf]")
+    parser.add_argument(
+        "--teacher", default="swin_t", metavar="NAME", help="one that prompts go into [swin_t]"
+    )
+    parser.add_argument("--batch-size", type=positive, default=4, metavar="B", help="[4]")
 
 
 def _add_arcface_torch(action: argparse.ArgumentParser) -> None:

@@ -10,7 +10,6 @@ from helpers.people_faces import crop, photograph
 from helpers.small_networks import SmallNetwork
 
 from arcface_cakd import cli
-from arcface_cakd.backbones import save_weights
 from arcface_cakd.data.face_files import align
 from arcface_cakd.export import ExportError, InsightFacePack, export_model
 
@@ -92,16 +91,6 @@ def test_a_student_that_insightface_takes_for_something_else_is_refused(tmp_path
     with pytest.raises(ExportError, match="for a recognition model"):
         made_pack(tmp_path / "pack", other, detector)
     assert not (tmp_path / "pack").exists()
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    from arcface_cakd.backbones import get_model
-
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "model.pt"
-    save_weights(get_model("r10_narrow", num_features=16), path)
-    return path
 
 
 def test_the_command_makes_one(weights, tmp_path, capsys):

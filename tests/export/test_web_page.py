@@ -12,7 +12,6 @@ from helpers.people_faces import crop, photograph, save
 from helpers.small_networks import SmallNetwork
 
 from arcface_cakd import cli
-from arcface_cakd.backbones import get_model, save_weights
 from arcface_cakd.data.face_files import align
 from arcface_cakd.export import ExportError, WebPage, export_model, web_page
 from arcface_cakd.export.web_page import RUNTIME
@@ -147,14 +146,6 @@ def dist(tmp_path):
     for name in RUNTIME:
         (folder / name).write_bytes(name.encode())
     return folder
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "model.pt"
-    save_weights(get_model("r10_narrow", num_features=16), path)
-    return path
 
 
 def test_the_command_fills_a_folder(weights, dist, tmp_path, capsys):

@@ -31,10 +31,11 @@ GPU = torch.device("cuda", 0)
 
 
 @pytest.fixture(autouse=True)
-def exact_products():
+def exact_products(monkeypatch):
     """float32 as the CPU has it: no TF32, and algorithms that give the same each time."""
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.deterministic = True
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
 
 
 @pytest.fixture(scope="module")
