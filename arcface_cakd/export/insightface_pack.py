@@ -7,7 +7,7 @@ from pathlib import Path
 
 from arcface_cakd.export.bundle import Bundle
 from arcface_cakd.export.errors import ExportError
-from arcface_cakd.export.silence import quiet
+from arcface_cakd.silence import quiet
 
 _DETECTOR = "detection.onnx"
 

@@ -10,8 +10,8 @@ from arcface_cakd.backbones import OnnxModel
 from arcface_cakd.data import as_batch
 from arcface_cakd.export.errors import ExportError
 from arcface_cakd.export.onnx_graph import INPUT, save
-from arcface_cakd.export.silence import quiet
 from arcface_cakd.progress import track
+from arcface_cakd.silence import quiet
 
 # What is heavy; the rest (PReLU, sums, BatchNorm that could not be folded) costs accuracy in
 # int8 and gains nothing.

@@ -7,13 +7,13 @@ from torch import nn
 
 from arcface_cakd.export.formats import Format, Request
 from arcface_cakd.export.parity import faces
-from arcface_cakd.export.silence import quiet
+from arcface_cakd.silence import quiet
 
 
 def _write(model: nn.Module, file: Path, request: Request) -> dict[str, Any]:
-    import litert_torch
+    with quiet():  # its dependencies print while they are imported
+        import litert_torch
 
-    with quiet():
         litert_torch.convert(model, (faces(1),)).export(str(file))
         if request.precision == "int8":
             _int8_weights(file)

@@ -11,7 +11,7 @@ from torch import nn
 from arcface_cakd.export.errors import ExportError
 from arcface_cakd.export.formats import Format, Request
 from arcface_cakd.export.parity import faces
-from arcface_cakd.export.silence import quiet
+from arcface_cakd.silence import quiet
 
 
 def _write(model: nn.Module, file: Path, request: Request) -> dict[str, Any]:

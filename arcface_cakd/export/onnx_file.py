@@ -9,7 +9,7 @@ from arcface_cakd.export.errors import ExportError
 from arcface_cakd.export.formats import Format, Request
 from arcface_cakd.export.int8 import quantised
 from arcface_cakd.export.onnx_graph import float32_graph, opset_of, save
-from arcface_cakd.export.silence import quiet
+from arcface_cakd.silence import quiet
 
 _FLOAT32_TOLERANCE = 1e-4
 

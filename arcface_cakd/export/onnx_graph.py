@@ -14,7 +14,7 @@ from arcface_cakd.backbones.onnx_pixels import normalises_itself
 from arcface_cakd.export.batch_norm import fold_batch_norms
 from arcface_cakd.export.errors import ExportError
 from arcface_cakd.export.parity import Reference, compare, faces
-from arcface_cakd.export.silence import quiet
+from arcface_cakd.silence import quiet
 
 # Names of the graph's input and output; arcface_torch's exports call their input "data" too.
 INPUT, OUTPUT = "data", "embedding"

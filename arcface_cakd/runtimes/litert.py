@@ -3,6 +3,7 @@
 import numpy as np
 
 from arcface_cakd.runtimes.base import ExportedModel
+from arcface_cakd.silence import quiet
 
 
 class LiteRtModel(ExportedModel):
@@ -11,10 +12,11 @@ class LiteRtModel(ExportedModel):
     RUNTIME, PACKAGE = "LiteRT", "ai_edge_litert"
 
     def _load(self, threads: int) -> None:
-        from ai_edge_litert.interpreter import Interpreter
+        with quiet():  # it says on stderr which kernels it takes
+            from ai_edge_litert.interpreter import Interpreter
 
-        self._interpreter = Interpreter(str(self.path), num_threads=threads or None)
-        self._interpreter.allocate_tensors()
+            self._interpreter = Interpreter(str(self.path), num_threads=threads or None)
+            self._interpreter.allocate_tensors()
         (given,) = self._interpreter.get_input_details()
         (made,) = self._interpreter.get_output_details()
         self._given, self._made = given["index"], made["index"]

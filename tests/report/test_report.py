@@ -212,8 +212,6 @@ def test_a_browser_shows_it_at_every_width(page, tmp_path, width):
     )
     quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
     places = ["--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}"]
-    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
-    places = ["--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}"]
     done = subprocess.run(
         [CHROMIUM, *quiet, *places, "--window-size=1400,1000", "--dump-dom", str(frame)],
         capture_output=True,

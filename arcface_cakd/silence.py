@@ -1,4 +1,4 @@
-"""Converters that print and warn, made quiet; what they get wrong is found by comparing."""
+"""Converters and runtimes that print and warn, made quiet; what they get wrong is compared."""
 
 import contextlib
 import ctypes
@@ -12,7 +12,7 @@ from typing import TextIO
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the converters' warnings, whose causes are compared afterwards, and prints.
+    """Without the warnings of converters and runtimes, and without what they print.
 
     Where it fails, torch's older exporter prints the whole graph on stdout.
     """
