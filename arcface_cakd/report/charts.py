@@ -38,6 +38,8 @@ def training_charts(runs: Sequence[ReportedRun]) -> dict[str, Figure]:
         values = [value for _, points in lines for _, value in points]
         if _spans_decades(values):
             axes.set_yscale("log")
+        elif not any(values):  # as of terms that do not move the student
+            axes.set_ylim(0, 1)
         _finish(axes, len(lines) > 1)
         charts[name] = figure
     return charts

@@ -8,7 +8,8 @@ from typing import Any
 
 from arcface_cakd.report.runs import ReportedRun
 
-_INTERVAL = "_interval"
+_INTERVAL = "_interval"  # after the name of the figure, or in one mapping by their names:
+_INTERVALS = "intervals"
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def _figures(run: str, protocol: str, name: str, result: Mapping[str, Any]) -> l
         for key, value in result.items()
         if key.endswith(_INTERVAL) and isinstance(value, Mapping)
     }
+    intervals |= {key: value for key, value in result.get(_INTERVALS, {}).items() if value}
     found = []
     for key, value in _numbers(result):
         interval = intervals.get(key, {})
@@ -104,7 +106,7 @@ def _figures(run: str, protocol: str, name: str, result: Mapping[str, Any]) -> l
 def _numbers(result: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
     """The numbers in a result, with those inside of it by dotted names; intervals stand apart."""
     for key, value in result.items():
-        if isinstance(value, Mapping) and not str(key).endswith(_INTERVAL):
+        if isinstance(value, Mapping) and key != _INTERVALS and not key.endswith(_INTERVAL):
             yield from _numbers(value, f"{prefix}{key}.")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             yield f"{prefix}{key}", value

@@ -25,8 +25,21 @@ if TYPE_CHECKING:
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 PROMPTS = ("prompted_cosine", "prompt_norm", "prompt_attention")  # of the diagnostics
-_RATE = re.compile(r"(accuracy|auc|eer|tar|tpir|rank|val)(?![a-z])")  # shown in percent
-_HIDDEN = {"pairs", "positives", "negatives", "folds", "threshold", "val_far", "val_std"}
+_RATE = re.compile(  # shown in percent
+    r"(accuracy|auc|eer|(nearest_)?tar|tpir|rank|mean|std)(?![a-z])"
+)
+_HIDDEN = re.compile(r"(pairs|positives|negatives|folds|thresholds?|val)(?![a-z])")
+_HEADINGS = {
+    "accuracy_std": "its std of folds",
+    "auc": "AUC",
+    "eer": "EER",
+    "std": "STD",
+    "skewed_error_ratio": "SER",
+    "tar": "TAR@FAR=",
+    "nearest_tar": "TAR nearest FAR=",
+    "tpir": "TPIR@FPIR=",
+    "rank": "rank ",
+}
 
 
 def write_report(runs: Sequence[ReportedRun], path: str | Path) -> list[Path]:
@@ -134,7 +147,7 @@ def _score_tables(
     tables = []
     for protocol, data in dict.fromkeys((f.protocol, f.set) for f in figures):
         here = {(f.run, f.name): f for f in figures if (f.protocol, f.set) == (protocol, data)}
-        columns = [c for c in dict.fromkeys(name for _, name in here) if c not in _HIDDEN]
+        columns = [c for c in dict.fromkeys(name for _, name in here) if not _HIDDEN.match(c)]
         rows = [[run, *[_cell(here.get((run, c))) for c in columns]] for run in names]
         rows = [row for row in rows if any(cell != "-" for cell in row[1:])]
         head = ["run", *[_heading(column) for column in columns]]
@@ -143,7 +156,9 @@ def _score_tables(
 
 
 def _heading(name: str) -> str:
-    return f"{name} %" if _is_rate(name) else name
+    first, _, rest = name.partition(".")
+    text = f"{_HEADINGS.get(first, first.replace('_', ' '))}{rest}"
+    return f"{text} %" if _is_rate(name) else text
 
 
 def _is_rate(name: str) -> bool:
@@ -167,7 +182,7 @@ def _value(value: float | None) -> str:
 
 def _is_number(cell: str) -> bool:
     """Whether a cell is to be set as a figure, with or without an interval."""
-    return re.fullmatch(r"-|[-+0-9.e]+( \[.*\])?", str(cell)) is not None
+    return re.fullmatch(r"-|[-+0-9.,e]+( \[.*\])?", str(cell)) is not None
 
 
 def _about_intervals(figures: Sequence[Figure]) -> str:

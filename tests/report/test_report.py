@@ -17,6 +17,8 @@ from arcface_cakd.cli import main
 from arcface_cakd.data import as_batch, read_bin
 from arcface_cakd.engine import read_run_record, recorded_config, train
 from arcface_cakd.evaluation import roc_curve, verification_metrics
+from arcface_cakd.evaluation.protocols.rfw import group_gap
+from arcface_cakd.evaluation.protocols.tinyface import rank_rates
 from arcface_cakd.report import ReportError, differing_settings, open_runs
 from arcface_cakd.report.charts import pair_counts
 
@@ -136,6 +138,12 @@ def test_what_evaluate_wrote_into_a_run_is_shown(runs, tmp_path):
     result = {"rank-1": 0.5, "tar": {"1e-06": 0.25}, "rank-1_interval": {"low": 0.4, "high": 0.7}}
     evaluation = {"protocol": "ijbc", "sets": {"IJB-C": result}}
     (folder / "ijbc.json").write_text(json.dumps(evaluation))
+    search = rank_rates(np.array([1, 2, 9, 1]), np.array([0, 0, 1, 2]), 50, draws=20)
+    tiny = {"protocol": "tinyface", "sets": {"tinyface": search.to_dict()}}
+    (folder / "tiny.json").write_text(json.dumps(tiny))
+    gap = group_gap([0.9, 0.75], [np.array([0.8, 0.9]), np.array([0.7, 0.8])])
+    rfw = {"protocol": "rfw", "sets": {"all groups": gap.to_dict()}}
+    (folder / "rfw.json").write_text(json.dumps(rfw))
     (folder / "notes.json").write_text("{")
     line = {"step": 4, "loss": 1.0, "seconds": 0, "diagnostics": {"prompted_cosine": 0.875}}
     (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
@@ -144,6 +152,18 @@ def test_what_evaluate_wrote_into_a_run_is_shown(runs, tmp_path):
     assert "IJB-C (ijbc)" in text
     assert "50.00 [40.00, 70.00]" in text
     assert "25.00" in text
+    table = text[text.index("tinyface (tinyface)") :]
+    table = table[: table.index("</table>")]
+    cells = re.findall(r"<t[hd] class=\"\w+\">([^<]*)<", table)
+    ends = [search.intervals[k] for k in (1, 5, 20)]
+    rates = zip((50, 75, 100), ends, strict=True)
+    assert cells[:7] == ["run", "probes", "people", "gallery", "rank 1 %", "rank 5 %", "rank 20 %"]
+    assert cells[7:] == ["run", "4", "3", "50"] + [
+        f"{rate:.2f} [{100 * drawn.low:.2f}, {100 * drawn.high:.2f}]" for rate, drawn in rates
+    ]
+    drawn = gap.intervals["mean"]
+    assert f"82.50 [{100 * drawn.low:.2f}, {100 * drawn.high:.2f}]" in text
+    assert "intervals." not in text  # as the name of a figure
     assert "<h2>What prompts do</h2>" in text
     assert "0.875" in text
 

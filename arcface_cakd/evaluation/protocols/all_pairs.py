@@ -53,8 +53,9 @@ class AllPairsVerification:
     def to_dict(self) -> dict[str, Any]:
         """Every figure, in types that JSON has."""
         figures = asdict(self)
-        for name in ("tar", "thresholds", "intervals"):
+        for name in ("tar", "thresholds"):
             figures[name] = {f"{far:g}": value for far, value in figures[name].items()}
+        figures["intervals"] = {f"tar.{far:g}": v for far, v in figures["intervals"].items()}
         return figures
 
 

@@ -41,6 +41,9 @@ class Protocol(ABC):
     def judge(self, embedder: Embedder, draws: int = DRAWS) -> dict[str, Any]:
         """Judge a model: results by name, frozen, each with ``to_dict``.
 
+        In that dictionary ``intervals`` has the dotted names of the figures for keys: the interval
+        of ``figures["tar"]["1e-06"]`` is ``figures["intervals"]["tar.1e-06"]``.
+
         Args:
             embedder: the model.
             draws: of people, for the intervals; 0: none.

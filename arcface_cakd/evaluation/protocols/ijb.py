@@ -73,7 +73,7 @@ class TemplateVerification:
         figures["tar"] = {f"{far:g}": rate for far, rate in self.tar.items()}
         figures["nearest_tar"] = {f"{far:g}": rate for far, rate in self.nearest_tar.items()}
         figures["intervals"] = {
-            f"{far:g}": each and vars(each) for far, each in self.intervals.items()
+            f"tar.{far:g}": each and vars(each) for far, each in self.intervals.items()
         }
         return figures
 

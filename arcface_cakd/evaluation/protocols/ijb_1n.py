@@ -34,7 +34,7 @@ class TemplateIdentification:
         non_mated: probes whose person is not.
         rank: share of the mated probes whose person is among the first 1, 5, 10.
         tpir: ``Searches.tpir_at`` by FPIR; None where too few probes are without a mate.
-        intervals: by the name of the figure, ``rank 1`` or ``tpir@fpir=0.01``; the probes' people
+        intervals: by the name of the figure, ``rank.1`` or ``tpir.0.01``; the probes' people
             drawn again, the gallery as it is.
     """
 
@@ -141,7 +141,7 @@ def identification(
     drawn = None
     if draws:
         drawn = person_draws(len(names), lambda counts: figures(counts[person]), draws)
-    labels = [f"rank {rank}" for rank in RANKS] + [f"tpir@fpir={fpir:g}" for fpir in FPIRS]
+    labels = [f"rank.{rank}" for rank in RANKS] + [f"tpir.{fpir:g}" for fpir in FPIRS]
     results = {}
     for k, name in enumerate([*searches, *([mean] if several else [])]):
         at = slice(k * len(labels), (k + 1) * len(labels))

@@ -44,7 +44,7 @@ class DistractorIdentification:
             comes first.
         tar: TAR by FAR, of pairs of one person against every probe with every stranger; None where
             fewer than ten false accepts would decide it.
-        intervals: by the name of the figure, ``rank 1`` or ``tar@far=1e-06``; the probes' people
+        intervals: by the name of the figure, ``rank.1`` or ``tar.1e-06``; the probes' people
             drawn again, the strangers as they are.
     """
 
@@ -135,7 +135,7 @@ class DistractorTest:
             impostors = float(drawn @ probes) * self.distractors
             return [*rates, *(tail.weighted_rate_at(far, *weights, impostors) for far in FARS)]
 
-        labels = [*(f"rank {k}" for k in RANKS), *(f"tar@far={far:g}" for far in FARS)]
+        labels = [*(f"rank.{k}" for k in RANKS), *(f"tar.{far:g}" for far in FARS)]
         tar = {far: tail.rate_at(far) for far in FARS}
         intervals: dict[str, Interval | None] = dict.fromkeys(labels)
         if draws:
@@ -146,7 +146,7 @@ class DistractorTest:
             }
             for far, rate in tar.items():
                 if rate is None:
-                    intervals[f"tar@far={far:g}"] = None
+                    intervals[f"tar.{far:g}"] = None
         return DistractorIdentification(
             probes=self._count,
             people=people,

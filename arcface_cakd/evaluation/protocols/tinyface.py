@@ -47,8 +47,8 @@ class GallerySearch:
     def to_dict(self) -> dict[str, Any]:
         """Every figure, in types that JSON has."""
         figures = asdict(self)
-        for name in ("rank", "intervals"):
-            figures[name] = {str(rank): value for rank, value in figures[name].items()}
+        figures["rank"] = {str(rank): value for rank, value in figures["rank"].items()}
+        figures["intervals"] = {f"rank.{k}": each for k, each in figures["intervals"].items()}
         return figures
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.people_faces import EMBEDDER, crop, embedding, save
+from helpers.result_figures import check_intervals
 
 from arcface_cakd.evaluation import EvaluationError
 from arcface_cakd.evaluation.protocols.all_pairs import AllPairs, verify_all_pairs
@@ -112,7 +113,8 @@ def test_folders_of_people_are_sets_of_their_own(tmp_path, monkeypatch):
     assert results["b"].tar == wanted.tar
     assert (results["b"].images, results["b"].positives) == (15, 15)
     assert protocol.table(results).splitlines()[3].split()[:4] == ["b", "5", "15", "105"]
-    json.dumps(results["a"].to_dict())
+    (again,) = AllPairs([tmp_path / "a"]).judge(EMBEDDER, draws=20).values()
+    check_intervals(json.loads(json.dumps(again.to_dict())))
     monkeypatch.chdir(tmp_path / "a" / "p0")
     assert list(AllPairs([Path("..")]).sets) == ["a"]
     for person in range(5):

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from helpers.people_faces import EMBEDDER
+from helpers.result_figures import check_intervals
 
 from arcface_cakd.data import DataError
 from arcface_cakd.data.templates import read_template_images
@@ -85,12 +86,12 @@ def test_the_mean_is_over_galleries_and_people_are_drawn_for_both():
     for k in RANKS:
         both = [searches[name].rank_rate(k) for name in ("one", "two")]
         assert mean.rank[k] == pytest.approx(np.mean(both), abs=1e-12)
-    assert mean.tpir[0.001] is None and mean.intervals["tpir@fpir=0.001"] is None
+    assert mean.tpir[0.001] is None and mean.intervals["tpir.0.001"] is None
     both = [searches[name].tpir_at(0.1) for name in ("one", "two")]
     assert mean.tpir[0.1] == pytest.approx(np.mean(both), abs=1e-12)
-    for figure, rate in (("rank 1", mean.rank[1]), ("tpir@fpir=0.1", mean.tpir[0.1])):
+    for figure, rate in (("rank.1", mean.rank[1]), ("tpir.0.1", mean.tpir[0.1])):
         assert mean.intervals[figure].low < rate < mean.intervals[figure].high
-    assert identification(searches, {}, who, "mean", 0)["one"].intervals["rank 1"] is None
+    assert identification(searches, {}, who, "mean", 0)["one"].intervals["rank.1"] is None
 
 
 def test_the_protocol_looks_for_each_probe_in_both_galleries(templates):
@@ -116,6 +117,7 @@ def test_the_protocol_looks_for_each_probe_in_both_galleries(templates):
     assert lines[1].split()[:5] == ["ijbc", "G1", "6", "18", "18"]
     assert lines[5].split()[4] == f"{100 * results['ijbc mean'].rank[1]:.2f}"
     figures = json.loads(json.dumps(results["ijbc G1"].to_dict()))
+    check_intervals(figures)
     assert figures["rank"]["1"] == results["ijbc G1"].rank[1]
     assert set(figures["tpir"]) == {f"{fpir:g}" for fpir in FPIRS}
 

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from helpers.people_faces import EMBEDDER, crop, embedding, save
+from helpers.result_figures import check_intervals
 
 from arcface_cakd.data import DataError
 from arcface_cakd.evaluation import EvaluationError
@@ -54,7 +55,7 @@ def test_the_figures_are_those_of_loops(seed, part, monkeypatch):
         )
         assert result.tar[far] == pytest.approx(best, abs=1e-12)
     assert 0 < result.rank[1] < 1
-    low, high = result.intervals["rank 1"].low, result.intervals["rank 1"].high
+    low, high = result.intervals["rank.1"].low, result.intervals["rank.1"].high
     assert low < result.rank[1] < high
 
 
@@ -68,7 +69,7 @@ def test_a_person_drawn_again_counts_as_often():
     assert result.rank[1] == pytest.approx(
         np.mean(np.array(slowly(probes, [0, 0, 1, 1, 1], [[0.0, 1.0]])[0]) <= 1)
     )
-    assert result.intervals["rank 1"].high == 1.0  # the first one drawn twice
+    assert result.intervals["rank.1"].high == 1.0  # the first one drawn twice
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +116,7 @@ def test_the_pack_is_read_with_its_lists_and_noises(pack, tmp_path, monkeypatch)
     lines = protocol.table({"pack": result}).splitlines()
     assert lines[1].split()[:5] == ["pack", "5", "15", "30", f"{100 * result.rank[1]:.2f}"]
     figures = json.loads(json.dumps(result.to_dict()))
+    check_intervals(figures)
     assert figures["rank"]["10"] == result.rank[10]
     assert figures["tar"] == {f"{far:g}": None for far in FARS}
 

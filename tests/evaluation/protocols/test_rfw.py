@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from helpers.people_faces import EMBEDDER, crop, embedding, photograph, save
+from helpers.result_figures import check_intervals
 
 from arcface_cakd import cli
 from arcface_cakd.data import DataError
@@ -72,7 +73,8 @@ def test_groups_are_judged_by_the_10_fold_protocol(rfw):
     table = protocol.table(results).splitlines()
     assert table[0].startswith("group") and table[1].startswith("African")
     assert f"{100 * np.mean(accuracies):.2f}" in next(x for x in table if x.startswith("mean %"))
-    json.dumps({name: result.to_dict() for name, result in results.items()})
+    figures = json.loads(json.dumps({name: one.to_dict() for name, one in results.items()}))
+    check_intervals(figures["all groups"])
     assert list(Rfw([rfw], ["Asian"]).judge(EMBEDDER, draws=0)) == ["Asian"]
 
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from helpers.people_faces import EMBEDDER, crop, embedding, save
+from helpers.result_figures import check_intervals
 
 from arcface_cakd.data import DataError
 from arcface_cakd.evaluation import EvaluationError
@@ -53,7 +54,8 @@ def test_the_rates_are_those_of_loops(testing_set, monkeypatch):
     ]  # fmt: skip
     figures = json.loads(json.dumps(result.to_dict()))
     assert figures["rank"]["5"] == result.rank[5]
-    assert figures["intervals"]["1"]["drawn"] == "people"
+    check_intervals(figures)
+    assert figures["intervals"]["rank.1"]["drawn"] == "people"
 
 
 def test_people_are_drawn_with_all_their_probes():
