@@ -6,6 +6,7 @@ import json
 import pickle
 import pickletools
 import random
+import re
 import struct
 import zipfile
 from collections.abc import Callable
@@ -142,7 +143,8 @@ def of_zip(data: bytes, rng: random.Random) -> bytes:
 def of_heads(data: bytes, rng: random.Random) -> bytes:
     """A record file with another number in one of its heads."""
     changed = bytearray(data)
-    heads = [i for i in range(0, len(data) - 32, 4) if data[i : i + 4] == b"\x0a\x23\xd7\xce"]
+    found = re.finditer(rb"\x0a\x23\xd7\xce", data[: max(len(data) - 29, 0)])
+    heads = [match.start() for match in found if match.start() % 4 == 0]
     at = rng.choice(heads) + rng.choice((4, 8, 12, 16, 32))
     changed[at : at + 4] = struct.pack("<I", rng.choice((*_NUMBERS, 1 << 29, 2 << 29, 3 << 29)))
     return bytes(changed)
@@ -208,7 +210,7 @@ def _bins(folder: Path) -> list[bytes]:
 
 
 def _records(folder: Path) -> list[bytes]:
-    """Record files, with what stands in them, all with one index."""
+    """Record files, with what stands in them, all with one index, which stays in the folder."""
     found = []
     picture = _pictures()[0]
     for label in ([3.0, 4.0], [1.0, 2.0]):
@@ -219,8 +221,6 @@ def _records(folder: Path) -> list[bytes]:
             writer.write_idx(4, pack(IRHeader(2, [1, 4], 4, 0), b""))
             writer.write_idx(0, pack(IRHeader(2, [4, 5], 0, 0), b""))
         found.append((folder / "train.rec").read_bytes())
-    (folder / "whole.idx").write_bytes((folder / "train.idx").read_bytes())
-    (folder / "whole.rec").write_bytes(found[-1])
     return found
 
 
@@ -232,26 +232,13 @@ def _read_all(folder: Path) -> None:
         unpack(reader.read_idx(key))
 
 
-def _read_records(data: bytes, folder: Path) -> None:
-    (folder / "train.rec").write_bytes(data)
-    (folder / "train.idx").write_bytes((folder / "whole.idx").read_bytes())
-    _read_all(folder)
-
-
-def _read_index_file(data: bytes, folder: Path) -> None:
-    (folder / "train.idx").write_bytes(data)
-    (folder / "train.rec").write_bytes((folder / "whole.rec").read_bytes())
-    _read_all(folder)
-
-
 def _indices(folder: Path) -> list[bytes]:
     _records(folder)
-    return [(folder / "whole.idx").read_bytes()]
+    return [(folder / "train.idx").read_bytes()]
 
 
 def _digests(folder: Path) -> list[bytes]:
     _records(folder)
-    (folder / "train.idx").write_bytes((folder / "whole.idx").read_bytes())
     return [write_digests(folder / "train.rec").read_bytes()]
 
 
@@ -391,8 +378,8 @@ _CACHE = json.dumps(
 
 TARGETS: dict[str, Target] = {
     "bin": Target(_bins, _into("a.bin", lambda folder: read_bin(folder / "a.bin")), (of_opcodes,)),
-    "rec": Target(_records, _read_records, (of_heads,)),
-    "idx": Target(_indices, _read_index_file, (of_numbers,)),
+    "rec": Target(_records, _into("train.rec", _read_all), (of_heads,)),
+    "idx": Target(_indices, _into("train.idx", _read_all), (of_numbers,)),
     "digests": Target(_digests, _read_digests, (of_numbers,)),
     "image": Target(lambda folder: _pictures(), _decode, errors=(ValueError,)),
     "property": Target(
