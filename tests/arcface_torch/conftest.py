@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.host import Host, HostRun, side_by_side
+from helpers.host import Host, HostRun, patched, side_by_side
 from helpers.ijbc import make_ijbc
 from helpers.record_sets import jpeg
 
-from arcface_cakd import patching
 from arcface_cakd.backbones import get_model
 from arcface_cakd.data import write_bin
 from arcface_cakd.recordio import IRHeader, MXIndexedRecordIO, pack
@@ -70,27 +69,15 @@ def teacher(tmp_path_factory) -> Path:
 
 
 def _patched(checkout: Path, folder: Path, records: Path, only: str | None) -> Host:
-    copy = folder / "arcface_torch"
-    shutil.copytree(checkout, copy, ignore=shutil.ignore_patterns("work_dirs", "__pycache__"))
-    patching.revert(copy)
-    patching.patch(copy, only, recipes=[])
-    return Host(
-        copy,
+    return patched(
+        checkout,
+        folder / "arcface_torch",
+        only,
         rec=records,
         network="r10_narrow",
         num_classes=IDENTITIES,
         num_image=IDENTITIES * IMAGES,
-        embedding_size=64,
-        batch_size=8,
-        num_epoch=1,
-        warmup_epoch=0,
-        lr=0.02,
-        # With none, the host's loader thread and Partial FC's sampling race for random numbers.
-        num_workers=1,
-        frequent=1,
-        verbose=5,
         val_targets=["lfw"],
-        save_all_states=True,
     )
 
 

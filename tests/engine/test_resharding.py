@@ -8,43 +8,13 @@ import pytest
 import torch
 from helpers.engine_runs import assert_same_state, small_config
 from helpers.processes import as_torchrun, run_ranks
-from torch import nn
 
-from arcface_cakd.backbones import FaceBackbone
 from arcface_cakd.engine import CheckpointError, checkpoint_path, train
 from arcface_cakd.engine.checkpoint_sets import former_folder
 from arcface_cakd.engine.resharding import joined_gradients, mean_of, resharded
-from arcface_cakd.registry import BACKBONES
 
 E = 3
 CENTERS = "losses.own.centers"
-
-
-class PlainFace(FaceBackbone):
-    """No BatchNorm: what an image becomes does not depend on the others of its batch."""
-
-    token_dim = 8
-    grid = (7, 7)
-    stage_dims = (8,)
-
-    def __init__(self, embedding_size: int):
-        super().__init__()
-        self.amp_dtype = None
-        self.embedding_size = embedding_size
-        self.stem = nn.Conv2d(3, 8, 16, stride=16)
-        self.fc = nn.Linear(8 * 49, embedding_size)
-
-    def body(self, images):
-        final = torch.tanh(self.stem(images))
-        return final, (final,)
-
-    def head(self, final):
-        return self.fc(final.flatten(1))
-
-
-@BACKBONES.register("test_plain")
-def plain_face(dropout=0.0, fp16=False, num_features=512):
-    return PlainFace(num_features)
 
 
 def whole(classes, optimizer):

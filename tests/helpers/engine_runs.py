@@ -1,6 +1,7 @@
 """Tiny networks and made data for the tests of the loop; also imported by spawned ranks."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,28 @@ class TinyFace(FaceBackbone):
         return self.features(self.fc(self.drop(final.flatten(1))))
 
 
+class PlainFace(FaceBackbone):
+    """No BatchNorm: what an image becomes does not depend on the others of its batch."""
+
+    token_dim = 8
+    grid = (7, 7)
+    stage_dims = (8,)
+
+    def __init__(self, embedding_size: int):
+        super().__init__()
+        self.amp_dtype = None
+        self.embedding_size = embedding_size
+        self.stem = nn.Conv2d(3, 8, 16, stride=16)
+        self.fc = nn.Linear(8 * 49, embedding_size)
+
+    def body(self, images):
+        final = torch.tanh(self.stem(images))
+        return final, (final,)
+
+    def head(self, final):
+        return self.fc(final.flatten(1))
+
+
 @BACKBONES.register("test_tiny")
 def test_tiny(dropout=0.0, fp16=False, num_features=512):
     return TinyFace(num_features, dropout, fp16)
@@ -52,8 +75,13 @@ def test_tiny_dropout(dropout=0.0, fp16=False, num_features=512):
     return TinyFace(num_features, 0.3, fp16)
 
 
+@BACKBONES.register("test_plain")
+def test_plain(dropout=0.0, fp16=False, num_features=512):
+    return PlainFace(num_features)
+
+
 # pytest must not take the factories for tests where a module imports them.
-test_tiny.__test__ = test_tiny_dropout.__test__ = False
+test_tiny.__test__ = test_tiny_dropout.__test__ = test_plain.__test__ = False
 
 
 def save_teacher(path: Path, seed: int, name: str = "swin_mini") -> None:
@@ -76,7 +104,19 @@ def made_face(identity: int, number: int) -> np.ndarray:
     return (np.kron(pattern, np.ones((16, 16, 1))) + noise).clip(0, 255).astype(np.uint8)
 
 
-def make_faces(folder: Path, identities: int = 6, images: int = 6, pairs: int = 12) -> Path:
+def mirrored_face(identity: int, number: int) -> np.ndarray:
+    """``made_face`` whose right half is the left one's mirror image: no flip changes it."""
+    half = made_face(identity, number)[:, :56]
+    return np.concatenate([half, half[:, ::-1]], axis=1)
+
+
+def make_faces(
+    folder: Path,
+    identities: int = 6,
+    images: int = 6,
+    pairs: int = 12,
+    face: Callable[[int, int], np.ndarray] = made_face,
+) -> Path:
     """A record set and ``lfw.bin`` of made faces, as insightface lays them out."""
     folder.mkdir(parents=True)
     writer = MXIndexedRecordIO(str(folder / "train.idx"), str(folder / "train.rec"), "w")
@@ -84,7 +124,7 @@ def make_faces(folder: Path, identities: int = 6, images: int = 6, pairs: int = 
     writer.write_idx(0, pack(IRHeader(2, [count + 1, count + 1 + identities], 0, 0), b""))
     for key in range(1, count + 1):
         identity, number = divmod(key - 1, images)
-        encoded = png(made_face(identity, number))
+        encoded = png(face(identity, number))
         writer.write_idx(key, pack(IRHeader(0, float(identity), key, 0), encoded))
     for identity in range(identities):
         first = 1 + identity * images
@@ -95,7 +135,7 @@ def make_faces(folder: Path, identities: int = 6, images: int = 6, pairs: int = 
     faces, issame = [], []
     for pair in range(pairs):
         same = pair % 2 == 0
-        faces += [png(made_face(100 + pair, 0)), png(made_face(100 + pair + (not same), 1))]
+        faces += [png(face(100 + pair, 0)), png(face(100 + pair + (not same), 1))]
         issame.append(same)
     write_bin(folder / "lfw.bin", faces, issame)
     return folder

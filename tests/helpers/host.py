@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 import arcface_cakd
+from arcface_cakd import patching
 
 HELPERS = Path(__file__).parent
 RUNNER = HELPERS / "arcface_torch_on_cpu.py"
@@ -146,6 +147,33 @@ class Host:
             out, err = process.communicate()
             raise AssertionError(f"over {timeout} s\n{out[-2000:]}\n{err[-4000:]}") from None
         return HostRun(process.returncode, out, err, self.folder)
+
+
+def patched(checkout: Path, folder: Path, only: str | None = None, **settings) -> Host:
+    """A patched copy of a checkout.
+
+    Args:
+        checkout: its recognition/arcface_torch, for reading only.
+        folder: where the copy shall be.
+        only: one set of patches; None: all.
+        settings: of every config, besides those that make runs small.
+    """
+    shutil.copytree(checkout, folder, ignore=shutil.ignore_patterns("work_dirs", "__pycache__"))
+    patching.revert(folder)
+    patching.patch(folder, only, recipes=[])
+    small = dict(
+        embedding_size=64,
+        batch_size=8,
+        num_epoch=1,
+        warmup_epoch=0,
+        lr=0.02,
+        # With none, the host's loader thread and Partial FC's sampling race for random numbers.
+        num_workers=1,
+        frequent=1,
+        verbose=5,
+        save_all_states=True,
+    )
+    return Host(folder, **{**small, **settings})
 
 
 def side_by_side(*jobs):

@@ -17,7 +17,7 @@ class RankFailed(AssertionError):
     """A rank raised; the text is its traceback."""
 
 
-def run_ranks(function, world_size, tmp_path, *args, timeout=120):
+def run_ranks(function, world_size, tmp_path, *args, timeout=120, start_method="forkserver"):
     """Run ``function(*args)`` on every rank of a gloo group; what each rank returned, in order.
 
     Args:
@@ -26,12 +26,13 @@ def run_ranks(function, world_size, tmp_path, *args, timeout=120):
         tmp_path: folder for the file:// store and the results.
         args: what pickles.
         timeout: seconds after which the ranks are killed and the test fails.
+        start_method: "fork" where many runs share what this process has imported.
 
     Raises:
         RankFailed: with the traceback of the rank that failed first.
         TimeoutError: the ranks did not finish in time.
     """
-    context, folder = _started(function, world_size, tmp_path, args, timeout)
+    context, folder = _started(function, world_size, tmp_path, args, timeout, start_method)
     deadline = time.monotonic() + timeout
     try:
         while not context.join(timeout=max(0.0, deadline - time.monotonic())):
@@ -62,19 +63,20 @@ def exit_codes(function, world_size, tmp_path, *args, timeout=120):
         _kill_all(context)
 
 
-def _started(function, world_size, tmp_path, args, timeout):
+def _started(function, world_size, tmp_path, args, timeout, start_method="forkserver"):
     """The processes of the ranks, and the folder that they write to."""
     folder = Path(tempfile.mkdtemp(dir=tmp_path, prefix="ranks_"))
-    return started(_run_rank, world_size, function, world_size, folder, timeout, args), folder
+    given = (function, world_size, folder, timeout, args)
+    return started(_run_rank, world_size, *given, start_method=start_method), folder
 
 
-def started(function, number, *args):
+def started(function, number, *args, start_method="forkserver"):
     """Processes that run ``function(rank, *args)``, and no group yet."""
     # The server imports torch once and its children start from there. Not torch._dynamo, though
     # it takes seconds in the first DistributedDataParallel of a process: under torch 2.6 the
     # children of a server that has imported it hang.
     mp.get_context("forkserver").set_forkserver_preload(["torch"])
-    return mp.start_processes(function, args, nprocs=number, join=False, start_method="forkserver")
+    return mp.start_processes(function, args, nprocs=number, join=False, start_method=start_method)
 
 
 def _kill_all(context):
