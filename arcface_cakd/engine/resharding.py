@@ -6,6 +6,7 @@ Class centres, what the optimiser keeps of them and what losses shard are joined
 has rank 0's statistics, and its random numbers begin anew.
 """
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -36,9 +37,11 @@ def resharded(
     states = [content["state_dict_softmax_fc"] for content in contents]
     if states[0]:
         weight = _share([state["weight"] for state in states], rank, ranks)
-        own["state_dict_softmax_fc"] = {**own["state_dict_softmax_fc"], "weight": weight}
+        # Copied, which keeps the versions of modules that a state dict has beside its keys.
+        own["state_dict_softmax_fc"] = copy.copy(own["state_dict_softmax_fc"])
+        own["state_dict_softmax_fc"]["weight"] = weight
         own["state_optimizer"] = _optimizer([c["state_optimizer"] for c in contents], rank, ranks)
-    own["state_dict_backbone"] = dict(own["state_dict_backbone"])
+    own["state_dict_backbone"] = copy.copy(own["state_dict_backbone"])
     for name in sharded:
         if name not in own["state_dict_backbone"]:
             continue  # a loss that came later: whoever loads it says so

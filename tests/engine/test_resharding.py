@@ -2,12 +2,14 @@
 
 import dataclasses
 import shutil
+from collections import OrderedDict
 
 import numpy as np
 import pytest
 import torch
 from helpers.engine_runs import assert_same_state, small_config
 from helpers.processes import as_torchrun, run_ranks
+from torch import nn
 
 from arcface_cakd.engine import CheckpointError, checkpoint_path, train
 from arcface_cakd.engine.checkpoint_sets import former_folder
@@ -68,6 +70,17 @@ def test_there_and_back_is_equal_to_the_bit(classes, optimizer):
         )
     (back,) = divided(three, 1, classes)
     assert_same_state(one, back)
+
+
+def test_the_versions_of_modules_stay():
+    """A state dict tells them beside its keys, and modules load by them."""
+    one = {**whole(7, "sgd"), "state_dict_backbone": nn.BatchNorm1d(2).state_dict()}
+    one["state_dict_softmax_fc"] = OrderedDict(one["state_dict_softmax_fc"])
+    two = [resharded([one], number, 2) for number in range(2)]
+    back = resharded(two, 0, 1)
+    assert back["state_dict_backbone"]._metadata[""] == {"version": 2}
+    assert_same_state(one, back)
+    assert len(one["state_dict_softmax_fc"]["weight"]) == 7
 
 
 @pytest.mark.parametrize("seed", range(3))
