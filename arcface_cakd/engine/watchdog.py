@@ -47,13 +47,14 @@ class Signs:
         limit = self._seconds if seconds is None else seconds
         return [number for number, heard in enumerate(self._heard) if now - heard > limit]
 
-    def behind(self, now: float) -> list[int]:
-        """The ranks that live, and for so long have not come to the step where others wait."""
-        latest = max(self._steps)
+    def behind(self, now: float, pause: float) -> list[int]:
+        """The ranks that live, as they gave a sign within ``pause`` seconds, and for so long have
+        not come to the step where others wait."""
+        latest, silent = max(self._steps), self.silent(now, pause)
         return [
             number
             for number, moved in enumerate(self._moved)
-            if self._steps[number] < latest and now - moved > self._seconds
+            if self._steps[number] < latest and now - moved > self._seconds and number not in silent
         ]
 
 
@@ -145,7 +146,8 @@ class Watchdog:
         if not self._hears(self._seconds):
             holder = "rank 0, unless it is torchrun"
             return rank(), f"who holds the store of the launch ({holder}) has given no answer"
-        silent, behind = self._signs.silent(self._clock), self._signs.behind(self._clock)
+        silent = self._signs.silent(self._clock)
+        behind = self._signs.behind(self._clock, 3 * self._pause)
         if silent:
             return _speaker(silent), f"{_named(silent)} has given no sign of life"
         if behind:

@@ -32,15 +32,21 @@ def test_a_rank_without_signs_of_life_is_silent():
 
 def test_a_rank_that_lives_and_does_not_come_to_the_step_is_behind():
     signs = heard((0, (1, 1), (4, 4)), (1, (2, 2), (5, 4)), (11, (3, 3), (5, 4)))
-    assert signs.behind(10) == [] and signs.behind(11) == [1]
+    assert signs.behind(10, 3) == [] and signs.behind(11, 3) == [1]
     signs.hear(12, (4, 4), (5, 5))
-    assert signs.behind(30) == []
+    assert signs.behind(30, 30) == []
+
+
+def test_a_rank_that_died_before_it_told_its_step_is_silent_and_not_behind():
+    signs = heard((0, (1, 1), (0, 0)), (8, (2, 2), (1, 0)), (15, (3, 2), (1, 0)))
+    assert signs.behind(11, 2) == [] and signs.behind(11, 4) == [1]
+    assert signs.silent(18.5) == [1]
 
 
 def test_ranks_that_wait_at_the_same_step_are_fine_however_long():
     """As while rank 0 validates."""
     signs = heard((0, (1, 1), (4, 4)), (999, (2, 2), (4, 4)))
-    assert signs.silent(999) == signs.behind(999) == []
+    assert signs.silent(999) == signs.behind(999, 999) == []
 
 
 def test_one_rank_needs_no_watching():
@@ -101,24 +107,31 @@ def test_a_store_that_gives_no_answer_ends_the_run(watched):
     assert speaker == rank() and "has given no answer for 10 s" in text
 
 
-def interrupted_in_step_two(config, number, left):
-    """Rank 0 is; rank 1 leaves what is said of it, and ends what is only stopped."""
+def lost_in_step_two(config, fault, victim, left):
+    """One rank is; another leaves what is said of it, and ends what is only stopped."""
     as_torchrun()
-    plain, end, calls = Run.terms, Watchdog._end, []
-    first = gather_objects(os.getpid())[0]
+    plain, tick, end, calls = Run.terms, Watchdog.tick, Watchdog._end, []
+    process = gather_objects(os.getpid())[victim]
 
     def terms(self, *batch):
         calls.append(1)
-        if len(calls) == 2 and rank() == 0:
-            os.kill(os.getpid(), number)
+        if len(calls) == 2 and rank() == victim and fault in ("SIGSTOP", "SIGKILL"):
+            os.kill(os.getpid(), getattr(signal, fault))
         return plain(self, *batch)
+
+    def ticked(self):
+        if len(calls) == 1 and rank() == victim and fault == "late":
+            time.sleep(60)
+        tick(self)
+        self._give_sign()  # so that all know of this step, however busy the machine is
 
     def told(self, speaker, text):
         left.write_text(text)
-        os.kill(first, signal.SIGKILL)
+        if fault == "SIGSTOP":
+            os.kill(process, signal.SIGKILL)
         end(self, speaker, text)
 
-    Run.terms, Watchdog._end = terms, told
+    Run.terms, Watchdog.tick, Watchdog._end = terms, ticked, told
     try:
         train(config)
     except DistributedError as error:
@@ -126,17 +139,30 @@ def interrupted_in_step_two(config, number, left):
         raise
 
 
+SILENT = "has given no sign of life for 4 s (rank_timeout)"
+GONE = "was killed or lost; the others ended"
+LATE = "has not come to the next step for 4 s (rank_timeout)"
+
+
 @pytest.mark.parametrize(
-    ("number", "said"),
+    ("victim", "fault", "said"),
     [
-        (signal.SIGSTOP, "rank 0 has given no sign of life for 4 s (rank_timeout)"),
-        (signal.SIGKILL, "rank 0 was killed or lost; the others ended"),
+        (0, "SIGSTOP", SILENT),
+        (1, "SIGSTOP", SILENT),
+        (0, "SIGKILL", GONE),
+        (1, "SIGKILL", GONE),
+        (0, "late", LATE),
+        (1, "late", LATE),
     ],
-    ids=["stopped", "killed"],
+    ids=lambda value: None if " " in str(value) else value,
 )
-def test_the_others_end_and_name_it(faces, tmp_path, number, said):
+def test_the_others_end_and_name_it(faces, tmp_path, victim, fault, said):
     """Rank 0 too, which else alone speaks."""
     config = small_config(faces, tmp_path / "out", rank_timeout=4.0)
     left = tmp_path / "left"
-    codes = exit_codes(interrupted_in_step_two, 2, tmp_path, config, number, left, timeout=60)
-    assert codes == [-signal.SIGKILL, 1] and left.read_text() == said
+    codes = exit_codes(lost_in_step_two, 2, tmp_path, config, fault, victim, left, timeout=60)
+    # Who is late is there to end itself.
+    expected = [1, 1]
+    if fault != "late":
+        expected[victim] = -signal.SIGKILL
+    assert codes == expected and left.read_text() == f"rank {victim} {said}"
