@@ -205,18 +205,19 @@ def test_ranks_agree_on_a_step(faces, tmp_path):
     assert run_ranks(torn_in_all_ways, 2, tmp_path, config) == [[4, 2, 2, 2]] * 2
 
 
-@pytest.fixture
-def golden_run(faces, tmp_path):
-    """To be resumed from the checkpoint of ``make_checkpoint.py``, of format 0."""
-    shutil.copy(GOLDEN / "checkpoint_0.pt", checkpoint_path(tmp_path))
+@pytest.fixture(params=[0, 1])
+def golden_run(request, faces, tmp_path):
+    """To be resumed from a checkpoint of ``make_checkpoint.py``, of each format that there was."""
+    shutil.copy(GOLDEN / f"checkpoint_{request.param}.pt", checkpoint_path(tmp_path))
     return small_config(
         faces, tmp_path, embedding_size=4, num_epoch=1, save_all_states=True, resume=True
     )
 
 
-def test_a_checkpoint_from_before_there_were_formats_is_gone_on_from(golden_run, caplog):
-    then = torch.load(GOLDEN / "checkpoint_0.pt", weights_only=True)
-    assert "format" not in then
+def test_a_stored_checkpoint_is_gone_on_from(golden_run, request, caplog):
+    then = torch.load(checkpoint_path(golden_run.output), weights_only=True)
+    # Those of before there were formats do not say theirs.
+    assert then.get("format", 0) == request.node.callspec.params["golden_run"]
     run = loop_module.build_run(golden_run, torch.device("cpu"))
     with caplog.at_level(logging.WARNING):
         position, meter = load_checkpoint(run, golden_run)

@@ -3,6 +3,7 @@
     PYTHONPATH=.:tests python tests/golden/make_checkpoint.py tests/golden/checkpoint_0.pt
 
 ``checkpoint_0.pt``: of commit ed6dd29, before checkpoints said which format they have; torch 2.14.
+``checkpoint_1.pt``: of commit a214dc2, format 1; torch 2.14.
 """
 
 import shutil
