@@ -86,6 +86,23 @@ def test_a_file_that_cannot_be_written_is_named(faces, tmp_path, monkeypatch):
     assert said.startswith(f"{output / 'metrics.jsonl'} cannot be written (Is a directory)")
 
 
+@pytest.mark.parametrize("settings", [{}, {"checkpoint_every": 2}], ids=["log", "checkpoint"])
+def test_an_output_that_turns_read_only(faces, tmp_path, monkeypatch, settings):
+    """By what the system says of it: permissions would not hinder root."""
+    output, real = tmp_path / "out", os.open
+
+    def refusing(path, flags, *more, **options):
+        writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        if writes and str(path).startswith(f"{output}{os.sep}"):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return real(path, flags, *more, **options)
+
+    config = small_config(faces, output, **settings)
+    said = befallen(monkeypatch, config, lambda run: monkeypatch.setattr(os, "open", refusing))
+    file = "checkpoint_gpu_0.pt" if settings else "metrics.jsonl"
+    assert f"{output / file} cannot be written (Read-only file system)" in said
+
+
 def test_errors_of_other_places_go_through(faces, tmp_path):
     config = small_config(faces, tmp_path)
     for error in (

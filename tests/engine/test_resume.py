@@ -173,6 +173,17 @@ def test_a_checkpoint_that_cannot_be_written_is_one_line(faces, tmp_path):
     assert left == {"metrics.jsonl", "run.json", "tensorboard"}
 
 
+def test_a_later_checkpoint_that_cannot_be_written_leaves_the_one_before(faces, tmp_path):
+    config = small_config(faces, tmp_path / "out", checkpoint_every=2, resume="auto")
+    train(config, stop_after_step=2)
+    before = checkpoint_path(config.output).read_bytes()
+    cannot = r"free space on its disk, then set resume=True to go on from the one before"
+    with full_disk(20_000), pytest.raises(CheckpointError, match=cannot):
+        train(config)
+    assert checkpoint_path(config.output).read_bytes() == before
+    assert train(config, stop_after_step=4).global_step == 4
+
+
 @pytest.fixture(scope="module")
 def kept(faces, tmp_path_factory):
     """A finished run with a checkpoint."""
