@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("target", type=Path, help="the JSON file")
     parser.add_argument("--walks", type=int, default=12, help="of each kind, built-in loop")
-    parser.add_argument("--host-walks", type=int, default=3, help="of each kind, arcface_torch")
+    parser.add_argument("--host-walks", type=int, default=2, help="of each kind, arcface_torch")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
