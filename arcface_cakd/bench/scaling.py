@@ -31,8 +31,9 @@ def measure_scaling(
 ) -> None:
     """Steps of a plain student on 1, 2 and 3 ranks and on 2 nodes, all on loopback with gloo.
 
-    Here times are those of the wall, for ranks wait for one another. Beside the built-in loop's
-    step, which exchanges gradients after the backward pass, stands one of the same student in
+    Times are those of the wall, for ranks wait for one another, and beside them ratios of rank
+    0's processor time, which other jobs change less. Beside the built-in loop's step, which
+    exchanges gradients after the backward pass, stands one of the same student in
     DistributedDataParallel, which exchanges them during it; from the same weights both end with
     the same. Where ranks have no cores of their own, what one gains by it another loses.
 
@@ -68,8 +69,11 @@ def measure_scaling(
         least = least_bytes(one["parameters"], batch_size, one["embedding_size"], world)
         sent = Ratio.of([bytes_ / least for bytes_ in one["sent"]])
         report.ratios[f"{name}: bytes sent / least possible"] = sent
-        report.ratios[f"{name}: {EXCHANGE} / {OURS}"] = times.ratio(EXCHANGE, OURS)
-        report.ratios[f"{name}: {WRAPPED} / {OURS}"] = times.ratio(WRAPPED, OURS)
+        of_cpu = Times(one["cpu_seconds"])
+        report.add_times(of_cpu, prefix=f"{name}, CPU time: ")
+        for side in (EXCHANGE, WRAPPED):
+            report.ratios[f"{name}: {side} / {OURS}"] = times.ratio(side, OURS)
+            report.ratios[f"{name}: {side} / {OURS}, CPU time"] = of_cpu.ratio(side, OURS)
         report.amounts[f"{name}: MB sent by a rank in a step"] = Ratio.of(one["sent"]).median / 1e6
         report.amounts[f"{name}: {EXCHANGE}, MB/s"] = (
             ring_bytes(one["parameters"] * 4, world) / times.median(EXCHANGE) / 1e6

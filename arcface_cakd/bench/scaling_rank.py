@@ -1,7 +1,8 @@
 """One rank of ``bench scaling``: torchrun starts ``-m arcface_cakd.bench.scaling_rank FILE``.
 
 What rank 0 measured goes to the file that ``FILE``'s ``output`` names: ``seconds`` by side and
-round, ``sent`` (bytes by round), ``parameters`` of the student and its ``embedding_size``.
+round, of the wall, and ``cpu_seconds``, those of its processor time; ``sent`` (bytes by round),
+``parameters`` of the student and its ``embedding_size``.
 """
 
 import json
@@ -48,26 +49,35 @@ def measure(settings: dict[str, Any], device: torch.device) -> dict[str, Any]:
     if world_size() > 1:
         wrapped = Wrapped(theirs)
         sides[WRAPPED] = wrapped.step
-    seconds: dict[str, list[float]] = {name: [] for name in (*sides, EXCHANGE)}
+    clocks = {"seconds": time.perf_counter, "cpu_seconds": time.process_time}
+    took: dict[str, dict[str, list[float]]] = {
+        clock: {name: [] for name in (*sides, EXCHANGE)} for clock in clocks
+    }
     sent: list[int] = []
     average = stepping.average_gradients
 
-    def timed(parameters: Any) -> None:
-        begin = time.perf_counter()
-        average(parameters)
-        seconds[EXCHANGE].append(time.perf_counter() - begin)
+    def timed(name: str, function: Callable[..., None], *args: Any) -> None:
+        begin = {clock: read() for clock, read in clocks.items()}
+        function(*args)
+        for clock, read in clocks.items():
+            took[clock][name].append(read() - begin[clock])
 
-    with mock.patch.object(stepping, "average_gradients", timed):
+    def exchange(parameters: Any) -> None:
+        timed(EXCHANGE, average, parameters)
+
+    with mock.patch.object(stepping, "average_gradients", exchange):
         for number in range(_WARM_UP + settings["rounds"]):
             for name in list(sides)[:: 1 if number % 2 == 0 else -1]:
                 barrier()
-                before, begin = bytes_sent(), time.perf_counter()
-                sides[name]()
-                seconds[name].append(time.perf_counter() - begin)
+                before = bytes_sent()
+                timed(name, sides[name])
                 if name == OURS:
                     sent.append(bytes_sent() - before)
-    return {
-        "seconds": {name: rounds[_WARM_UP:] for name, rounds in seconds.items()},
+    counted = {
+        clock: {name: rounds[_WARM_UP:] for name, rounds in sides_.items()}
+        for clock, sides_ in took.items()
+    }
+    return counted | {
         "sent": sent[_WARM_UP:],
         "parameters": sum(p.numel() for p in ours.run.student.parameters()),
         "embedding_size": config.embedding_size,

@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+import timm  # noqa: F401, loaded before anything is measured: backbones do it when one is built
 import torch
 
 from arcface_cakd.backbones import build_teacher
@@ -13,7 +14,7 @@ from arcface_cakd.bench.faces import (
     random_weights,
     train_config,
 )
-from arcface_cakd.bench.memory import peak_of
+from arcface_cakd.bench.memory import forget_peak, peak_of
 from arcface_cakd.bench.report import Report
 from arcface_cakd.bench.step import FLOORS, METHODS, Steps, teacher_parts
 from arcface_cakd.bench.timing import Ratio
@@ -33,8 +34,10 @@ def measure_memory(
     without, above what it had with the program loaded; on the CPU.
 
     A process of its own for each side and round. It reads one batch, builds what a run is made
-    of, and takes two steps. The parts are two steps of the plain student, and of the teacher
-    alone its forward, and its prompted forward with the backward as far as the prompts.
+    of, and takes two steps; what reading a teacher's file takes for a moment, three times the
+    weights, does not count where Linux lets it be left out. The parts are two steps of the plain
+    student, and of the teacher alone its forward, and its prompted forward with the backward as
+    far as the prompts.
     The parts of a step have their peaks one after the other, so a ratio to their sum may be
     below 1; weights that are kept all the time are in every one of them.
 
@@ -87,18 +90,20 @@ def fill_cache(config: TrainConfig) -> None:
 
 def take_steps(config: TrainConfig, from_cache: bool) -> None:
     """Steps as ``train`` takes them."""
-    keep_freed_memory()
     steps = Steps(config, _CPU)
+    keep_freed_memory()
+    forget_peak()
     for _ in range(_STEPS):
         steps.with_cache() if from_cache else steps.without()
 
 
 def take_part(name: str, network: str, weights: Path, batch_size: int) -> None:
     """What the teacher does in a step, by itself."""
-    keep_freed_memory()
     images = images_and_labels(batch_size)[0].to(memory_format=torch.channels_last)
     teacher = build_teacher(512, network=network, weights=str(weights))
     teacher = teacher.to(memory_format=torch.channels_last)
     part = teacher_parts(teacher, AdaptablePrompts(teacher), images)[name]
+    keep_freed_memory()
+    forget_peak()
     for _ in range(_STEPS):
         part()
