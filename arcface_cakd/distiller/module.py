@@ -211,12 +211,7 @@ class Distiller(nn.Module):
         """
         if not self.training:
             return self.student(images)
-        student, teacher, alignment = self.features(images, landmarks, known)
-        unprompted = known
-        if self.prompts is None:
-            unprompted = teacher
-        elif known is None and self._compares_unprompted:
-            unprompted = self._unprompted(images)
+        student, teacher, unprompted, alignment = self._features(images, landmarks, known)
         self._pending = _Forward(images, student, teacher, unprompted, alignment)
         return student.embedding
 
@@ -230,16 +225,33 @@ class Distiller(nn.Module):
             landmarks: see ``URFM.forward``.
             known: see ``forward``.
         """
+        student, teacher, _, alignment = self._features(images, landmarks, known, alone=True)
+        return student, teacher, alignment
+
+    def _features(
+        self,
+        images: Tensor,
+        landmarks: Tensor | None,
+        known: FaceFeatures | None,
+        alone: bool = False,
+    ) -> tuple[FaceFeatures, FaceFeatures, FaceFeatures | None, Alignment | None]:
+        """``features``, and third what the unprompted teacher says, where terms compare with it,
+        unless the prompted one shall stand ``alone``."""
         student = self.student.forward_features(images, stages=self._student_stages)
+        unprompted = known
         if self.prompts is None:
-            teacher = self._unprompted(images) if known is None else known
+            teacher = unprompted = self._unprompted(images) if known is None else known
+        elif known is None and self._compares_unprompted and not alone:
+            teacher, unprompted = self.prompts.beside_unprompted(
+                self.teacher, images, stages=self._teacher_stages
+            )
         else:
             teacher = self.prompts(self.teacher, images, stages=self._teacher_stages)
         alignment = None
         if self.urfm is not None:
             with self.student.autocast(images.device.type):
                 alignment = self.urfm(student, teacher, landmarks)
-        return student, teacher, alignment
+        return student, teacher, unprompted, alignment
 
     @property
     def known_parts(self) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from arcface_cakd.distributed import all_reduce_mean
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.landmarks import CROP_SIZE
 from arcface_cakd.precision import at_least_float32, autocast
-from arcface_cakd.prompting.route import PromptingError, Route
+from arcface_cakd.prompting.route import Prompted, PromptingError, Route
 from arcface_cakd.prompting.swin import SwinRoute
 from arcface_cakd.prompting.vit import VitRoute
 from arcface_cakd.registry import SECTIONS
@@ -143,34 +143,43 @@ class AdaptablePrompts(nn.Module):
         Raises:
             PromptingError: the images or the teacher are not of the right shape.
         """
+        return self._passes(teacher, images, stages, unprompted=False)[0]
+
+    def beside_unprompted(
+        self, teacher: FaceBackbone, images: Tensor, stages: bool = False
+    ) -> tuple[FaceFeatures, FaceFeatures]:
+        """What ``forward`` gives, and what the teacher gives without prompts, which has no graph.
+
+        What comes before the first place is the same in both, and computed once.
+        """
+        prompted, unprompted = self._passes(teacher, images, stages, unprompted=True)
+        assert unprompted is not None
+        return prompted, unprompted
+
+    def _passes(
+        self, teacher: FaceBackbone, images: Tensor, stages: bool, unprompted: bool
+    ) -> tuple[FaceFeatures, FaceFeatures | None]:
         self._check(teacher, images)
         if self.num_tokens == 0:
-            plain = teacher.forward_features(images, stages)
+            with torch.no_grad():
+                plain = teacher.forward_features(images, stages)
             tokens, _ = plain.pixel_features
-            return replace(plain, prompts=tokens[:, :0])
+            return replace(plain, prompts=tokens[:, :0]), plain
         entering = {}
         for place in self.places:
             learned = F.dropout(self._learned(str(place)), self.dropout, self.training)
             entering[place] = learned.expand(len(images), -1, -1)
+        first = self.places[0]
         with teacher.autocast(images.device.type):
-            final, maps, prompts, class_token = self._route.run(
-                teacher, images, entering, self.checkpointing
-            )
-        final = at_least_float32(final)
-        height, width = final.shape[-2:]
-        read = final
-        if teacher.reads_class_token:
-            assert class_token is not None
-            read = at_least_float32(class_token)
-        with autocast(images.device.type, None):
-            embedding = teacher.head(read)
-        return FaceFeatures(
-            embedding=embedding,
-            tokens=final.flatten(2).transpose(1, 2),
-            grid=(height, width),
-            prompts=at_least_float32(prompts),
-            stages=tuple(at_least_float32(m) for m in maps) if stages else (),
-        )
+            begun = self._route.begin(teacher, images, first)
+            body = self._route.finish(teacher, begun, first, entering, self.checkpointing)
+        prompted = replace(_features(teacher, body, stages), prompts=at_least_float32(body.prompts))
+        if not unprompted:
+            return prompted, None
+        with torch.no_grad():
+            with teacher.autocast(images.device.type):
+                body = self._route.finish(teacher, begun, first, {}, recompute=False)
+            return prompted, _features(teacher, body, stages)
 
     @torch.no_grad()
     def take_feedback(self, student: Tensor, teacher: Tensor) -> None:
@@ -214,6 +223,24 @@ class AdaptablePrompts(nn.Module):
                 f"these prompts are for {unit}s {list(self.places)} of widths {dims}, and this "
                 f"teacher's {unit}s have {widths}: use the teacher that they were trained with"
             )
+
+
+def _features(teacher: FaceBackbone, body: Prompted, stages: bool) -> FaceFeatures:
+    """What the teacher's head makes of its body, in float32; without the prompts."""
+    final = at_least_float32(body.final)
+    height, width = final.shape[-2:]
+    read = final
+    if teacher.reads_class_token:
+        assert body.class_token is not None
+        read = at_least_float32(body.class_token)
+    with autocast(final.device.type, None):
+        embedding = teacher.head(read)
+    return FaceFeatures(
+        embedding=embedding,
+        tokens=final.flatten(2).transpose(1, 2),
+        grid=(height, width),
+        stages=tuple(at_least_float32(m) for m in body.maps) if stages else (),
+    )
 
 
 def _route_for(teacher: FaceBackbone) -> Route:

@@ -32,6 +32,18 @@ class Prompted(NamedTuple):
     class_token: Tensor | None = None
 
 
+class Begun(NamedTuple):
+    """What a teacher's body gives before the first place, with prompts or without; no graph.
+
+    Attributes:
+        tokens: what enters the first place, as the kind of network has it.
+        maps: those of the stages so far.
+    """
+
+    tokens: Tensor
+    maps: tuple[Tensor, ...]
+
+
 class Route(ABC):
     """The way of prompts through one kind of Transformer.
 
@@ -58,22 +70,33 @@ class Route(ABC):
         """Height and width of a patch, in pixels."""
 
     @abstractmethod
-    def run(
-        self, teacher: FaceBackbone, images: Tensor, prompts: dict[int, Tensor], recompute: bool
-    ) -> Prompted:
-        """The body of the teacher, with prompts.
+    def begin(self, teacher: FaceBackbone, images: Tensor, first: int) -> Begun:
+        """The body of the teacher before a place.
 
         Args:
             teacher: frozen and in eval mode.
             images: (B, 3, 112, 112).
-            prompts: (B, t, d_i) by the place i where they enter; at least one.
-            recompute: whether blocks are recomputed in the backward pass, not remembered.
+            first: the place.
         """
 
+    @abstractmethod
+    def finish(
+        self,
+        teacher: FaceBackbone,
+        begun: Begun,
+        first: int,
+        prompts: dict[int, Tensor],
+        recompute: bool,
+    ) -> Prompted:
+        """The body of the teacher from a place on, with prompts, or as it is where there are none.
 
-def graph_from_here(wanted: bool) -> torch.set_grad_enabled:
-    """A context in which a graph is built only where it is wanted and was being built already."""
-    return torch.set_grad_enabled(wanted and torch.is_grad_enabled())
+        Args:
+            teacher: the same.
+            begun: what ``begin`` gave for ``first``.
+            first: the first place that prompts enter.
+            prompts: (B, t, d_i) by the place i where they enter.
+            recompute: whether blocks are recomputed in the backward pass, not remembered.
+        """
 
 
 def run_block(recompute: bool, block: Callable, *inputs: Any) -> Any:

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from arcface_cakd.backbones import FaceBackbone
 from arcface_cakd.precision import at_least_float32, autocast
-from arcface_cakd.prompting.route import Prompted, Route, graph_from_here, run_block
+from arcface_cakd.prompting.route import Begun, Prompted, Route, run_block
 
 if TYPE_CHECKING:
     from timm.models.swin_transformer import SwinTransformerBlock, WindowAttention
@@ -57,28 +57,40 @@ class SwinRoute(Route):
     def patch_size(self, teacher: FaceBackbone) -> tuple[int, int]:
         return _trunk(teacher).patch_embed.patch_size
 
-    def run(
-        self, teacher: FaceBackbone, images: Tensor, prompts: dict[int, Tensor], recompute: bool
-    ) -> Prompted:
+    def begin(self, teacher: FaceBackbone, images: Tensor, first: int) -> Begun:
         swin = _trunk(teacher)
-        dtype = teacher.amp_dtype or swin.patch_embed.proj.weight.dtype
-        first = min(prompts)
         maps = []
         with torch.no_grad():
             patches = swin.patch_embed(images)
-        for i, stage in enumerate(swin.layers):
-            with graph_from_here(i >= first):
-                patches = stage.downsample(patches)
-                carried = prompts.get(i)
-                for j, block in enumerate(stage.blocks):
-                    if carried is None:
-                        patches = run_block(recompute, block, patches)
-                        continue
-                    grid = patches.shape[1:3]
-                    bias = self._bias((i, j), block, grid, carried.shape[1], dtype)
-                    patches, carried = run_block(
-                        recompute, prompted_block, block, patches, carried, bias
-                    )
+            for stage in swin.layers[:first]:
+                patches = stage(patches)
+                maps.append(patches.permute(0, 3, 1, 2))
+        return Begun(patches, tuple(maps))
+
+    def finish(
+        self,
+        teacher: FaceBackbone,
+        begun: Begun,
+        first: int,
+        prompts: dict[int, Tensor],
+        recompute: bool,
+    ) -> Prompted:
+        swin = _trunk(teacher)
+        dtype = teacher.amp_dtype or swin.patch_embed.proj.weight.dtype
+        patches, maps = begun.tokens, list(begun.maps)
+        carried = None
+        for i, stage in enumerate(swin.layers[first:], first):
+            patches = stage.downsample(patches)
+            carried = prompts.get(i)
+            for j, block in enumerate(stage.blocks):
+                if carried is None:
+                    patches = run_block(recompute, block, patches)
+                    continue
+                grid = patches.shape[1:3]
+                bias = self._bias((i, j), block, grid, carried.shape[1], dtype)
+                patches, carried = run_block(
+                    recompute, prompted_block, block, patches, carried, bias
+                )
             maps.append(patches.permute(0, 3, 1, 2))
         if carried is None:
             carried = patches.new_empty(len(patches), 0, patches.shape[-1])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from arcface_cakd.backbones import FaceBackbone
 from arcface_cakd.backbones.vit import VisionTransformer
-from arcface_cakd.prompting.route import Prompted, PromptingError, Route, graph_from_here, run_block
+from arcface_cakd.prompting.route import Begun, Prompted, PromptingError, Route, run_block
 
 
 @dataclass(frozen=True)
@@ -50,24 +50,37 @@ class VitRoute(Route):
     def patch_size(self, teacher: FaceBackbone) -> tuple[int, int]:
         return _parts(teacher).patch_size
 
-    def run(
-        self, teacher: FaceBackbone, images: Tensor, prompts: dict[int, Tensor], recompute: bool
-    ) -> Prompted:
+    def begin(self, teacher: FaceBackbone, images: Tensor, first: int) -> Begun:
         vit = _parts(teacher)
+        taps = _taps(teacher)
         _, grid = teacher.map_shape
-        depth, stages = len(vit.blocks), len(teacher.stage_dims)
-        taps = {depth * (i + 1) // stages - 1 for i in range(stages)}
-        first, carried = min(prompts), 0
         maps = []
         with torch.no_grad():
             x = vit.embed(images)
-        for i, block in enumerate(vit.blocks):
-            with graph_from_here(i >= first):
-                if i in prompts:
-                    fixed, patches = x[:, : vit.prefix], x[:, vit.prefix + carried :]
-                    x = torch.cat([fixed, prompts[i], patches], dim=1)
-                    carried = prompts[i].shape[1]
-                x = run_block(recompute, block, x)
+            for i, block in enumerate(vit.blocks[:first]):
+                x = block(x)
+                if i in taps:
+                    maps.append(_as_map(x[:, vit.prefix :], grid))
+        return Begun(x, tuple(maps))
+
+    def finish(
+        self,
+        teacher: FaceBackbone,
+        begun: Begun,
+        first: int,
+        prompts: dict[int, Tensor],
+        recompute: bool,
+    ) -> Prompted:
+        vit = _parts(teacher)
+        taps = _taps(teacher)
+        _, grid = teacher.map_shape
+        x, maps, carried = begun.tokens, list(begun.maps), 0
+        for i, block in enumerate(vit.blocks[first:], first):
+            if i in prompts:
+                fixed, patches = x[:, : vit.prefix], x[:, vit.prefix + carried :]
+                x = torch.cat([fixed, prompts[i], patches], dim=1)
+                carried = prompts[i].shape[1]
+            x = run_block(recompute, block, x)
             if i in taps:
                 maps.append(_as_map(x[:, vit.prefix + carried :], grid))
         x = vit.norm(x)
@@ -76,6 +89,12 @@ class VitRoute(Route):
         )
         token = prefix[:, 0] if vit.prefix else None  # class tokens come before registers
         return Prompted(_as_map(patches, grid), tuple(maps), final_prompts, token)
+
+
+def _taps(teacher: FaceBackbone) -> set[int]:
+    """The blocks whose maps are the stages'."""
+    depth, stages = len(_parts(teacher).blocks), len(teacher.stage_dims)
+    return {depth * (i + 1) // stages - 1 for i in range(stages)}
 
 
 def _as_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -11,7 +11,7 @@ from arcface_cakd.backbones.timm_grid import build
 from arcface_cakd.backbones.vit import VisionTransformer
 from arcface_cakd.config import CakdConfig
 from arcface_cakd.distiller import Distiller
-from arcface_cakd.prompting import AdaptablePrompts, PromptingError, swin, vit
+from arcface_cakd.prompting import AdaptablePrompts, PromptingError
 
 KINDS = ("swin", "swin_v2", "arcface_torch", "timm_vit")
 PLACES = {"swin": 3, "swin_v2": 3, "arcface_torch": 4, "timm_vit": 4}
@@ -84,8 +84,7 @@ def test_gradients_are_those_of_the_whole_graph(kind, monkeypatch):
     teacher = make_teacher(kind)
     module = AdaptablePrompts(teacher, num_tokens=2, places=(1, 2))
     got, gradients = run(teacher, module)
-    for route in (swin, vit):
-        monkeypatch.setattr(route, "graph_from_here", lambda wanted: contextlib.nullcontext())
+    monkeypatch.setattr(torch, "no_grad", contextlib.nullcontext)
     whole, expected = run(teacher, module)
     assert torch.equal(got.tokens, whole.tokens)
     assert all(torch.equal(a, b) for a, b in zip(gradients, expected, strict=True))
@@ -99,6 +98,31 @@ def test_what_comes_before_the_first_place_is_the_plain_teacher(kind):
     got = AdaptablePrompts(teacher, num_tokens=2, places=[1])(teacher, images(), stages=True)
     torch.testing.assert_close(got.stages[0], plain.stages[0], rtol=0, atol=1e-5)
     assert not torch.allclose(got.stages[1], plain.stages[1], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("places", [None, (2,)])
+def test_beside_the_unprompted_teacher_what_both_share_runs_once(kind, places):
+    teacher = make_teacher(kind)
+    module = AdaptablePrompts(teacher, num_tokens=2, places=places)
+    calls = []
+    for place, blocks in enumerate(units(teacher)):
+        blocks[0].norm2.register_forward_pre_hook(lambda *_, place=place: calls.append(place))
+    prompted, unprompted = module.beside_unprompted(teacher, images(), stages=True)
+    runs = [calls.count(place) for place in range(PLACES[kind])]
+    first = module.places[0]
+    assert runs[:first] == [1] * first and all(run >= 2 for run in runs[first:])
+    for got, expected in (
+        (prompted, module(teacher, images(), stages=True)),
+        (unprompted, teacher.forward_features(images(), stages=True)),
+    ):
+        assert torch.equal(got.embedding, expected.embedding)
+        assert torch.equal(got.tokens, expected.tokens)
+        assert len(got.stages) == len(expected.stages) == len(teacher.stage_dims)
+        for one, other in zip(got.stages, expected.stages, strict=True):
+            assert torch.equal(one, other)
+    assert unprompted.prompts is None and not unprompted.embedding.requires_grad
+    assert prompted.embedding.requires_grad
 
 
 @pytest.mark.parametrize("kind", ["swin", "swin_v2"])
