@@ -193,13 +193,21 @@ def build_partial_fc(config: TrainConfig, num_classes: int) -> PartialFC:
 def build_optimizer(
     config: TrainConfig, model: FaceBackbone | Distiller, partial_fc: nn.Module | None
 ) -> torch.optim.Optimizer:
-    """SGD or AdamW over named groups, the class centres' last, as arcface_torch has it."""
+    """SGD or AdamW over named groups, the class centres' last, as arcface_torch has it.
+
+    On a CPU SGD steps the class centres in one pass over them, torch's ``fused``: the numbers are
+    those of its loop, and the matrix of their size that the loop makes in between is not made.
+    The other groups are small, and torch's pass misreads tensors whose strides are not those of
+    their gradients, as those of convolutions may be.
+    """
     if isinstance(model, Distiller):
         groups = model.parameter_groups(config.lr, config.weight_decay)
     else:
         groups = [{"name": "student", "params": [p for p in model.parameters() if p.requires_grad]}]
     if partial_fc is not None:
         groups.append({"name": "partial_fc", "params": list(partial_fc.parameters())})
+        if config.optimizer != "adamw" and groups[-1]["params"][0].device.type == "cpu":
+            groups[-1]["fused"] = True
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
     return torch.optim.SGD(

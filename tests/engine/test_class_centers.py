@@ -8,7 +8,7 @@ from helpers.engine_runs import small_cakd, small_config
 
 from arcface_cakd.config import ConfigError, load_config
 from arcface_cakd.engine import CheckpointError, checkpoint_path, train
-from arcface_cakd.engine.builders import build_partial_fc
+from arcface_cakd.engine.builders import build_optimizer, build_partial_fc
 from arcface_cakd.partial_fc import AdaFace, PartialFCError
 
 
@@ -114,3 +114,25 @@ def test_a_checkpoint_of_another_margin_is_refused(faces, tmp_path, before):
     other = {"m": 0.3, "h": 0.333, "t_alpha": 0.5} if before is None else None
     with pytest.raises(CheckpointError, match="set adaface back"):
         train(dataclasses.replace(config, resume=True, adaface=other))
+
+
+def stepped(config, fused):
+    """The centres after some steps."""
+    centers = build_partial_fc(config, 6)
+    optimizer = build_optimizer(config, torch.nn.Linear(2, 2), centers)
+    group = optimizer.param_groups[-1]
+    assert group["name"] == "partial_fc" and bool(group["fused"]) == (config.optimizer == "sgd")
+    group["fused"] = fused
+    for step in range(4):
+        group["lr"] = 0.1 / (step + 1)
+        draws = torch.Generator().manual_seed(step)
+        centers.weight.grad = torch.randn(centers.weight.shape, generator=draws)
+        optimizer.step()
+    return centers.weight.detach()
+
+
+def test_on_a_cpu_centers_are_stepped_in_one_pass_with_the_numbers_of_torchs_loop(faces, tmp_path):
+    config = small_config(faces, tmp_path, momentum=0.9, weight_decay=5e-4, optimizer="sgd")
+    assert torch.equal(stepped(config, True), stepped(config, False))
+    adamw = dataclasses.replace(config, optimizer="adamw")
+    assert not torch.equal(stepped(adamw, None), stepped(config, False))
