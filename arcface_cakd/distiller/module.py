@@ -67,8 +67,8 @@ class Distiller(nn.Module):
     the student (prompts, URFM, heads) is in ``state_dict()``.
 
     With prompts, anchoring, preservation and losses that look at the teacher's output alone
-    compare with the *unprompted* teacher, which costs a second teacher forward, without gradient,
-    per step, unless ``forward`` is told.
+    compare with the *unprompted* teacher, which costs a second teacher forward from the first
+    prompts on, without gradient, per step, unless ``forward`` is told.
 
     Args:
         student: the network to train.
