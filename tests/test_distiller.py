@@ -284,6 +284,10 @@ def test_figures_tell_how_l_feat_compares_with_a_constant_and_how_large_prompts_
         ({"urfm": {**SMALL_URFM, "anchor": "center"}}, ["cakd.urfm.anchor='center' has no effect"]),
         ({"losses": [], "urfm": None, "prompts": None}, ["the teacher teaches nothing"]),
         (
+            {"losses": [{"name": "fitnet", "schedule": {"kind": "decay"}}], "urfm": None},
+            ["the weights of fitnet stay what they are"],
+        ),
+        (
             {"losses": [{"name": "rkd", "weight": 0.0}], "urfm": None, "prompts": None},
             ["the teacher teaches nothing"],
         ),

@@ -73,7 +73,11 @@ def distill(backbone: nn.Module, cfg: Any) -> nn.Module:
             config = config.resumed()
         network = _student(backbone, cfg)
         teacher = build_teacher(cfg.embedding_size, **config.teacher)
-        distiller = HostDistiller(network, teacher, config, cfg.num_classes, frequent=cfg.frequent)
+        # As train_v2.py counts them, later on.
+        run_steps = cfg.num_image // (cfg.batch_size * world_size()) * cfg.num_epoch
+        distiller = HostDistiller(
+            network, teacher, config, cfg.num_classes, run_steps, frequent=cfg.frequent
+        )
         distiller.amp_dtype = amp_dtype(cfg.fp16, bf16)
         if config.margin_weight == 0:
             _shrink_partial_fc(cfg)

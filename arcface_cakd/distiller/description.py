@@ -14,7 +14,7 @@ def describe(distiller: Distiller) -> str:
     parts = []
     if config.margin_weight > 0:
         parts.append(f"margin softmax x {config.margin_weight:g}")
-    parts += [f"{name} x {weight:g}" for name, weight in distiller.losses.weights.items()]
+    parts += distiller.losses.described
     for name in ("anchoring", "preservation"):
         term = getattr(distiller, name)
         if term is not None:
@@ -59,6 +59,12 @@ def without_effect(distiller: Distiller) -> list[str]:
         lines.append(
             f"cakd.urfm.prompt_tokens={tokens!r} has no effect, as cakd.prompts is None: set "
             "cakd.prompts=edict(), or drop it"
+        )
+    if losses.unscheduled:
+        lines.append(
+            f"the weights of {', '.join(losses.unscheduled)} stay what they are: their schedules "
+            "take the whole run, whose length is not known: set schedule.steps, or hand run_steps "
+            "to the Distiller"
         )
     if config.teacher["cache"] is not None and not distiller.known_parts:
         lines.append("cakd.teacher.cache has no effect: nothing looks at the unprompted teacher")

@@ -76,6 +76,7 @@ class Distiller(nn.Module):
         config: the ``cakd`` entry, validated (``CakdConfig``) or as an edict. With a teacher of
             embeddings only (``onnx:<file>``), without prompts, URFM, and losses that need more.
         num_classes: identities of the training set, for losses that need it.
+        run_steps: micro-steps of the whole run, for weights that change over all of it.
 
     Raises:
         ConfigError: a loss needs what the entry switches off, or anything what the teacher lacks.
@@ -87,6 +88,7 @@ class Distiller(nn.Module):
         teacher: FaceBackbone,
         config: CakdConfig | Mapping,
         num_classes: int | None = None,
+        run_steps: int | None = None,
     ):
         super().__init__()
         if not isinstance(config, CakdConfig):
@@ -116,7 +118,7 @@ class Distiller(nn.Module):
             teacher_grid=teacher.grid,
             num_centers=None if config.urfm is None else config.urfm["num_centers"],
         )
-        self.losses = WeightedLosses(config.losses, dims)
+        self.losses = WeightedLosses(config.losses, dims, run_steps)
         self._student_stages = bool(self.losses.needing("stages", "student_stages"))
         self._teacher_stages = bool(self.losses.needing("stages"))
         if config.urfm is None:

@@ -109,8 +109,11 @@ def build_run(config: TrainConfig, device: torch.device) -> Run:
     _check_views(config)
     loader = _build_loader(config)
     num_classes = loader.num_classes
+    global_batch = config.batch_size * world_size()
+    steps_per_epoch = (config.num_image or loader.num_images) // global_batch
+    run_steps = steps_per_epoch * config.num_epoch
     memory_format = torch.channels_last if device.type == "cpu" else torch.contiguous_format
-    model = build_model(config, num_classes).train()
+    model = build_model(config, num_classes, run_steps).train()
     model.to(device).to(memory_format=memory_format)
     _seed_everything(config.seed + 1 + rank())  # from here on for dropout, each rank its own
 
@@ -122,8 +125,6 @@ def build_run(config: TrainConfig, device: torch.device) -> Run:
         logger.info("cakd.margin_weight is 0: no Partial FC, no class centres%s", _idle(config))
 
     optimizer = build_optimizer(config, model, partial_fc)
-    global_batch = config.batch_size * world_size()
-    steps_per_epoch = (config.num_image or loader.num_images) // global_batch
     check_num_image(config.num_image, loader.num_images, global_batch, config.rec)
     return Run(
         device=device,
@@ -142,14 +143,21 @@ def build_run(config: TrainConfig, device: torch.device) -> Run:
         schedule=Schedule(
             optimizer,
             warmup_steps=int(steps_per_epoch * config.warmup_epoch),
-            total_steps=steps_per_epoch * config.num_epoch,
+            total_steps=run_steps,
         ),
         scaler=_scaler() if config.fp16 else None,
     )
 
 
-def build_model(config: TrainConfig, num_classes: int | None) -> FaceBackbone | Distiller:
-    """The student of ``config``, or the Distiller around it; initial weights by the seed."""
+def build_model(
+    config: TrainConfig, num_classes: int | None, run_steps: int | None = None
+) -> FaceBackbone | Distiller:
+    """The student of ``config``, or the Distiller around it; initial weights by the seed.
+
+    Args:
+        num_classes: identities of the training set, and ``run_steps`` micro-steps of the whole
+            run, where they are known: see ``Distiller``.
+    """
     torch.manual_seed(config.seed)
     student = get_model(
         config.network, dropout=0.0, fp16=config.fp16, num_features=config.embedding_size
@@ -160,7 +168,7 @@ def build_model(config: TrainConfig, num_classes: int | None) -> FaceBackbone | 
     if config.cakd is not None:
         cakd = config.cakd.resumed() if config.resume else config.cakd
         teacher = build_teacher(config.embedding_size, **cakd.teacher)
-        model = Distiller(student, teacher, cakd, num_classes)
+        model = Distiller(student, teacher, cakd, num_classes, run_steps)
     if config.fp16 or config.bf16:
         model.amp_dtype = amp_dtype(config.fp16, config.bf16)
     return model

@@ -17,17 +17,32 @@ class WeightSchedule:
             linearly to ``floor``.
         steps: micro-steps that the change takes; the factor stays where it ends. One micro-step
             is one batch, so with ``gradient_acc`` there are several to a step of the optimiser.
+            None: those of the whole run.
         floor: the factor before a warm-up or after a decay.
     """
 
     kind: Literal["constant", "warmup", "decay"] = "constant"
-    steps: Annotated[int, Range(1)] = 1
+    steps: Annotated[int | None, Range(1)] = None
     floor: Annotated[float, Range(0.0, 1.0)] = 0.0
 
-    def factor(self, step: int) -> float:
-        """The factor after ``step`` micro-steps."""
-        if self.kind == "constant":
+    def describe(self, run_steps: int | None = None) -> str:
+        """What becomes of the weight, for a line of the log; "" where it is constant."""
+        steps = run_steps if self.steps is None else self.steps
+        if self.kind == "constant" or steps is None:
+            return ""
+        way = "rising from" if self.kind == "warmup" else "falling to"
+        return f" {way} {self.floor:g} of it over {steps} steps"
+
+    def factor(self, step: int, run_steps: int | None = None) -> float:
+        """The factor after ``step`` micro-steps.
+
+        Args:
+            run_steps: micro-steps of the whole run; where they are not known, a change that takes
+                the whole run does not take place, and the factor is 1.
+        """
+        steps = run_steps if self.steps is None else self.steps
+        if self.kind == "constant" or steps is None:
             return 1.0
-        progress = min(step / self.steps, 1.0)
+        progress = min(step / max(steps, 1), 1.0)
         share = progress if self.kind == "warmup" else 1.0 - progress
         return self.floor + (1.0 - self.floor) * share

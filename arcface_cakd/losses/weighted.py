@@ -20,6 +20,7 @@ class WeightedLosses(nn.ModuleDict):
     Args:
         entries: the validated entries.
         dims: the widths of what the losses will see.
+        run_steps: micro-steps of the whole run, for schedules that take all of it.
 
     Attributes:
         steps_done: micro-steps since the run first started, which the schedules go by.
@@ -29,9 +30,12 @@ class WeightedLosses(nn.ModuleDict):
             these widths or settings.
     """
 
-    def __init__(self, entries: Iterable[LossEntry], dims: FeatureDims):
+    def __init__(
+        self, entries: Iterable[LossEntry], dims: FeatureDims, run_steps: int | None = None
+    ):
         super().__init__()
         self.steps_done = 0
+        self._run_steps = run_steps
         self._weights: dict[str, tuple[float, WeightSchedule]] = {}
         for entry in entries:
             loss = LOSSES.get(entry.name)(dims, **entry.settings)
@@ -50,6 +54,23 @@ class WeightedLosses(nn.ModuleDict):
     def weights(self) -> dict[str, float]:
         """The weight of each loss, by name, whatever its schedule makes of it."""
         return {name: weight for name, (weight, _) in self._weights.items()}
+
+    @property
+    def described(self) -> list[str]:
+        """Each loss with its weight and what becomes of that, for a line of the log."""
+        return [
+            f"{name} x {weight:g}{schedule.describe(self._run_steps)}"
+            for name, (weight, schedule) in self._weights.items()
+        ]
+
+    @property
+    def unscheduled(self) -> list[str]:
+        """The names of the losses whose schedule takes the whole run, where that is not known."""
+        return [
+            name
+            for name, (_, schedule) in self._weights.items()
+            if schedule.kind != "constant" and schedule.steps is None and self._run_steps is None
+        ]
 
     @property
     def at_output(self) -> list[str]:
@@ -90,7 +111,7 @@ class WeightedLosses(nn.ModuleDict):
             weight, schedule = self._weights[name]
             # A weight of 0 multiplies and does not skip: every step has the same graph.
             target = output if output is not None and name in at_output else teacher
-            factor = weight * schedule.factor(self.steps_done)
+            factor = weight * schedule.factor(self.steps_done, self._run_steps)
             terms[name] = factor * loss(student, target, batch)
         self.steps_done += 1
         return terms

@@ -33,6 +33,9 @@ def make_cfg(**changes):
         network="r10_narrow",
         embedding_size=E,
         num_classes=CLASSES,
+        num_image=50,
+        num_epoch=3,
+        batch_size=BATCH,
         frequent=2,
         fp16=False,
         lr=0.1,
@@ -103,6 +106,23 @@ def test_the_student_has_the_weights_that_the_host_drew():
     wrapped = nn.Module()
     wrapped.module = distiller
     assert cakd.student(wrapped) is distiller.student
+
+
+def test_weights_that_change_over_the_run_go_by_the_hosts_count_of_steps(caplog):
+    cfg = make_cfg()
+    cfg.cakd.losses[0].schedule = edict(kind="decay")
+    distiller = cakd.distill(HostNetwork(), cfg).train()
+    assert not [record for record in caplog.records if "schedule" in record.getMessage()]
+    images, _ = batch()
+    for step in range(3):
+        distiller(images)
+        term = distiller.terms(None)["embedding_cosine"].item()
+        distiller.losses.steps_done = 0
+        distiller(images)
+        start = distiller.terms(None)["embedding_cosine"].item()
+        # 50 images are 12 batches of 4, three times over.
+        assert term == pytest.approx(start * (1 - 12 * step / 36), rel=1e-5)
+        distiller.losses.steps_done = 12 * (step + 1)
 
 
 @pytest.mark.parametrize("dtype, key", [(torch.float16, "fp16"), (torch.bfloat16, "bf16")])

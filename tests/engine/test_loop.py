@@ -107,6 +107,21 @@ def test_the_margin_weight_scales_the_margin_loss(faces, tmp_path):
     assert losses[1] == pytest.approx(0.25 * losses[0])
 
 
+def test_a_weight_that_changes_over_the_run_goes_by_its_length(faces, tmp_path):
+    losses = [{"name": "embedding_cosine", "schedule": {"kind": "decay"}}]
+    entry = small_cakd(losses=losses, urfm=None, anchoring=None, prompts=None, preservation=None)
+    config = small_config(faces, tmp_path, cakd=entry, num_epoch=3)
+    run = build_run(config, CPU)
+    steps = 3 * len(run.loader)
+    images, labels = next(iter(run.loader))
+    found = []
+    for done in (0, 1, steps // 2, steps):
+        run.model.losses.steps_done = done
+        found.append(run.terms(images, labels)["embedding_cosine"].item() / (1 - done / steps or 1))
+    assert found[0] > 0 and found[3] == 0
+    assert found[1:3] == pytest.approx([found[0]] * 2, rel=1e-5)
+
+
 def test_accumulation_sums_gradients_and_schedules_by_micro_steps(faces, tmp_path):
     config = small_config(
         faces,
