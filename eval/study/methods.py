@@ -25,9 +25,16 @@ def embedding(weight: float) -> Entry:
     return {"name": "embedding_cosine", "weight": weight}
 
 
-def with_urfm(feature: float, attention: float, alone: float = 64.0) -> Entry:
+# From its weight to 0 over the run, linearly.
+FALLING: Entry = {"schedule": {"kind": "decay"}}
+
+
+def with_urfm(
+    feature: float, attention: float, alone: float = 64.0, *, falling: bool = False
+) -> Entry:
     """The embedding, and URFM as it is by default, at the demo's rate (5 times 0.1)."""
-    losses = [embedding(alone), {"name": "urfm_feature", "weight": feature}]
+    changing = FALLING if falling else {}
+    losses = [embedding(alone), {"name": "urfm_feature", "weight": feature, **changing}]
     if attention:
         losses.append({"name": "urfm_attention", "weight": attention})
     return distilled(*losses, urfm={}, anchoring={}, lr_scale={"urfm": 5.0})
@@ -87,8 +94,14 @@ def _rivals(factor: float) -> dict[str, Entry]:
 
 
 def _beside() -> dict[str, Entry]:
-    """The embedding, and a rival at its middle weight."""
-    return {
+    """The embedding, and a rival at its middle weight; FitNet, the best of them, also at others."""
+    fitnet = {
+        f"{EMBEDDING}_fitnet_{weight:g}{'_falling' if changing else ''}": distilled(
+            embedding(64.0), {"name": "fitnet", "weight": weight, **changing}
+        )
+        for weight, changing in ((42.0, {}), (140.0, {}), (200.0, FALLING))
+    }
+    return fitnet | {
         f"{EMBEDDING}_{name}_{weight:g}": distilled(
             embedding(64.0), {"name": name, "weight": weight, **settings}
         )
@@ -127,11 +140,26 @@ def _weights() -> dict[str, Entry]:
     return {
         f"embedding_{alone:g}_urfm_{feature:g}_{attention:g}": with_urfm(feature, attention, alone)
         for alone in (64.0, 256.0)
-        for feature in (12.5, 50.0, 200.0, 800.0)
+        for feature in (12.5, 50.0, 100.0, 200.0, 800.0)
         for attention in (0.0, 1.0)
         if (alone, feature, attention)
         not in {(64.0, 50.0, 1.0), (64.0, 200.0, 1.0), (256.0, 200.0, 1.0)}
     }
+
+
+def _falling() -> dict[str, Entry]:
+    """URFM's feature term falling to 0 over the run, or over its first half."""
+    methods = {
+        f"embedding_{alone:g}_urfm_{feature:g}_1_falling": with_urfm(
+            feature, 1.0, alone, falling=True
+        )
+        for alone, feature in ((64.0, 100.0), (64.0, 200.0), (128.0, 100.0), (256.0, 100.0))
+    }
+    for feature in (100.0, 200.0):
+        entry = with_urfm(feature, 1.0)
+        entry["losses"][1]["schedule"] = {"kind": "decay", "steps": 208}
+        methods[f"embedding_64_urfm_{feature:g}_1_falling_early"] = entry
+    return methods
 
 
 def _apt() -> dict[str, Entry]:
@@ -160,7 +188,7 @@ def _methods() -> dict[str, Entry | None]:
     methods[URFM] = with_urfm(50.0, 1.0)
     methods["embedding_64_urfm_200_1"] = with_urfm(200.0, 1.0)
     methods["embedding_256_urfm_200_1"] = with_urfm(200.0, 1.0, alone=256.0)
-    return {**methods, **_weights(), **_apt(), **_beside(), **_designs()}
+    return {**methods, **_weights(), **_falling(), **_apt(), **_beside(), **_designs()}
 
 
 METHODS: Mapping[str, Entry | None] = _methods()
@@ -175,6 +203,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "beside": tuple(_beside()),
     "designs": tuple(_designs()),
     "weights": tuple(_weights()),
+    "falling": tuple(_falling()),
     "apt": tuple(_apt()),
     "urfm": (
         URFM,
