@@ -7,7 +7,7 @@ cakd = edict(
     urfm=edict(num_centers=49, face_distance="relative"),
     losses=[
         edict(name="embedding_cosine", weight=64.0),
-        edict(name="urfm_feature", weight=50.0),
+        edict(name="urfm_feature", weight=100.0, schedule=edict(kind="decay")),
         edict(name="urfm_attention", weight=1.0),
     ],
     anchoring=edict(weight=1.0),

@@ -9,6 +9,8 @@ from arcface_cakd.config import ConfigError, load_config
 from arcface_cakd.config.cakd import METHOD_LOSSES
 from arcface_cakd.errors import ArcfaceCakdError, ArcfaceCakdWarning
 
+METHOD = {loss["name"]: loss["weight"] for loss in METHOD_LOSSES}
+
 
 @pytest.fixture
 def write(tmp_path):
@@ -84,8 +86,8 @@ def test_set_reaches_into_entries(write):
 @pytest.mark.parametrize(
     ("overrides", "weights"),
     [
-        (["cakd.losses.0.weight=2"], {**METHOD_LOSSES, "embedding_cosine": 2.0}),
-        (["cakd.losses.2.weight=2"], {**METHOD_LOSSES, "urfm_attention": 2.0}),
+        (["cakd.losses.0.weight=2"], {**METHOD, "embedding_cosine": 2.0}),
+        (["cakd.losses.2.weight=2"], {**METHOD, "urfm_attention": 2.0}),
         (["cakd.urfm=None", "cakd.losses.0.weight=2"], {"embedding_cosine": 2.0}),
     ],
 )
@@ -201,7 +203,8 @@ def test_embedding_and_urfm_are_the_default(write):
         "urfm_feature",
         "urfm_attention",
     ]
-    assert [loss.weight for loss in cakd.losses] == [64.0, 50.0, 1.0]
+    assert [loss.weight for loss in cakd.losses] == [64.0, 100.0, 1.0]
+    assert [loss.schedule["kind"] for loss in cakd.losses if loss.schedule] == ["decay"]
     assert cakd.prompts is None and cakd.preservation is None
     assert cakd.urfm["num_centers"] == 49 and cakd.urfm["face_distance"] == "relative"
     assert cakd.urfm["position"] == "query_key" and cakd.anchoring["weight"] == 1.0

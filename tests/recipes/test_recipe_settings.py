@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from helpers.recipes import RUNS, gpus, loaded
 
-from arcface_cakd.config import METHOD_LOSSES, CakdConfig
+from arcface_cakd.config import METHOD_LOSSES, CakdConfig, LossEntry
 
 ARCFACE, COSFACE = (1.0, 0.5, 0.0), (1.0, 0.0, 0.4)
 ON_ARCFACE = ("ms1mv2", "ms1mv3", "casia")
@@ -61,9 +61,9 @@ def test_the_method_is_the_same_wherever_it_is_whole():
     assert len(WHOLE) >= 6 * 5 + 4 + 1  # six sets, on MS1MV3 all pairs, and the one for 1 GPU
     for name in WHOLE:
         assert replace(loaded(name).cakd, teacher=method.teacher) == method, name
+    # One set of losses and weights, for code and recipes.
+    assert method.losses == tuple(LossEntry.from_entry(loss, "here") for loss in METHOD_LOSSES)
     weights = {entry.name: entry.weight for entry in method.losses}
-    # One set of weights, for code and recipes.
-    assert weights == METHOD_LOSSES
     assert weights["embedding_cosine"] == RIVALS["embedding_cosine"][0]
     assert method == CakdConfig.from_entry({"teacher": method.teacher})
     assert method.anchoring["weight"] == method.margin_weight == 1
