@@ -72,10 +72,11 @@ def _started(function, world_size, tmp_path, args, timeout, start_method="forkse
 
 def started(function, number, *args, start_method="forkserver"):
     """Processes that run ``function(rank, *args)``, and no group yet."""
-    # The server imports torch once and its children start from there. Not torch._dynamo, though
-    # it takes seconds in the first DistributedDataParallel of a process: under torch 2.6 the
-    # children of a server that has imported it hang.
-    mp.get_context("forkserver").set_forkserver_preload(["torch"])
+    # The server imports torch once and its children start from there; and torch._dynamo, which
+    # the first optimiser or DistributedDataParallel of a process would spend seconds on. Not with
+    # older torch: under 2.6 the children of a server that has imported it hang.
+    preloaded = ["torch", "torch._dynamo"] if torch.__version__ >= "2.14" else ["torch"]
+    mp.get_context("forkserver").set_forkserver_preload(preloaded)
     return mp.start_processes(function, args, nprocs=number, join=False, start_method=start_method)
 
 
