@@ -148,6 +148,7 @@ def _score_tables(
     for protocol, data in dict.fromkeys((f.protocol, f.set) for f in figures):
         here = {(f.run, f.name): f for f in figures if (f.protocol, f.set) == (protocol, data)}
         columns = [c for c in dict.fromkeys(name for _, name in here) if not _HIDDEN.match(c)]
+        columns.sort(key=lambda name: not _is_rate(name))  # counts last: a phone shows the first
         rows = [[run, *[_cell(here.get((run, c))) for c in columns]] for run in names]
         rows = [row for row in rows if any(cell != "-" for cell in row[1:])]
         head = ["run", *[_heading(column) for column in columns]]
@@ -158,7 +159,7 @@ def _score_tables(
 def _heading(name: str) -> str:
     first, _, rest = name.partition(".")
     text = f"{_HEADINGS.get(first, first.replace('_', ' '))}{rest}"
-    return f"{text} %" if _is_rate(name) else text
+    return f"{text}\N{NO-BREAK SPACE}%" if _is_rate(name) else text
 
 
 def _is_rate(name: str) -> bool:

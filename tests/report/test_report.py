@@ -157,10 +157,10 @@ def test_what_evaluate_wrote_into_a_run_is_shown(runs, tmp_path):
     cells = re.findall(r"<t[hd] class=\"\w+\">([^<]*)<", table)
     ends = [search.intervals[k] for k in (1, 5, 20)]
     rates = zip((50, 75, 100), ends, strict=True)
-    assert cells[:7] == ["run", "probes", "people", "gallery", "rank 1 %", "rank 5 %", "rank 20 %"]
-    assert cells[7:] == ["run", "4", "3", "50"] + [
-        f"{rate:.2f} [{100 * drawn.low:.2f}, {100 * drawn.high:.2f}]" for rate, drawn in rates
-    ]
+    heading = [f"rank {k}\N{NO-BREAK SPACE}%" for k in (1, 5, 20)]
+    assert cells[:7] == ["run", *heading, "probes", "people", "gallery"]
+    found = [f"{rate:.2f} [{100 * one.low:.2f}, {100 * one.high:.2f}]" for rate, one in rates]
+    assert cells[7:] == ["run", *found, "4", "3", "50"]
     drawn = gap.intervals["mean"]
     assert f"82.50 [{100 * drawn.low:.2f}, {100 * drawn.high:.2f}]" in text
     assert "intervals." not in text  # as the name of a figure
