@@ -327,12 +327,22 @@ def _weights(folder: Path) -> list[bytes]:
     return [(folder / f"{name}.pt").read_bytes() for name in ("sealed", "plain", "old", "plain")]
 
 
-def _read_weights(folder: Path) -> None:
+def _safetensors(folder: Path) -> list[bytes]:
+    import torch
+    from safetensors.torch import save
+    from torch import nn
+
+    torch.manual_seed(0)
+    state = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).state_dict()
+    return [save(state), save({f"module.{name}": tensor for name, tensor in state.items()})]
+
+
+def _read_weights(path: Path) -> None:
     from torch import nn
 
     from arcface_cakd.backbones import load_weights
 
-    load_weights(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)), folder / "a.pt")
+    load_weights(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)), path)
 
 
 def _graphs(folder: Path) -> list[bytes]:
@@ -391,7 +401,14 @@ TARGETS: dict[str, Target] = {
     "cache": Target(
         lambda folder: [_CACHE.encode()], _into("index.json", read_index), (of_numbers,)
     ),
-    "weights": Target(_weights, _into("a.pt", _read_weights), (of_zip,)),
+    "weights": Target(
+        _weights, _into("a.pt", lambda folder: _read_weights(folder / "a.pt")), (of_zip,)
+    ),
+    "safetensors": Target(
+        _safetensors,
+        _into("a.safetensors", lambda folder: _read_weights(folder / "a.safetensors")),
+        (of_numbers,),
+    ),
     "onnx": Target(_graphs, _into("a.onnx", _teach), (of_numbers,)),
     "host": Target(lambda folder: [_BLOCKS], _host_file, (of_numbers,)),
 }  # fmt: skip
