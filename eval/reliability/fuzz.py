@@ -18,7 +18,6 @@ import struct
 import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
 from pathlib import Path
 
@@ -99,11 +98,12 @@ def _chunk(name: str, start: int, stop: int, folder: Path) -> tuple[int, Counter
     child = os.fork()
     if not child:
         os.close(reading)
+        code = 1
         try:
             _read_all(TARGETS[name], name, range(start, stop), folder, writing)
-        except BaseException:
-            traceback.print_exc()
-        os._exit(0)
+            code = 0
+        finally:
+            os._exit(code)
     os.close(writing)
     counts, notes, at = Counter(), [], start
     with os.fdopen(reading, "rb") as pipe:
@@ -120,6 +120,8 @@ def _chunk(name: str, start: int, stop: int, folder: Path) -> tuple[int, Counter
         counts[kind] += 1
         notes.append(f"{at}: {kind} (signal {os.WTERMSIG(status)})")
         at += 1
+    elif status:
+        raise RuntimeError(f"no mutant could be made or reported: see --only {name} {at}")
     return at, counts, notes
 
 
@@ -137,7 +139,7 @@ def _read_all(target: Target, name: str, numbers: range, folder: Path, pipe: int
             said = "read"
         except target.errors as error:
             said = "refused" if "\n" not in str(error) else f"undocumented many lines: {error}"
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             said = f"undocumented {type(error).__name__}: {error}"
         signal.setitimer(signal.ITIMER_PROF, 0)
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from helpers.mutants import TARGETS, mutant
+from helpers.mutants import TARGETS, Target, mutant
 
 NUMBERS = {"image": 40, "weights": 15, "onnx": 5, "settings": 20}
 REFUSED = {"landmarks": 2, "settings": 4}  # of the corpus
@@ -30,3 +30,13 @@ def test_a_mutant_is_read_or_refused_in_one_documented_line(tmp_path, name):
             refused += 1
             assert "\n" not in str(error), number
     assert refused
+
+
+def test_a_change_that_fails_is_another_change():
+    """Or eval/reliability/fuzz.py would come no further."""
+
+    def fails(data, rng):
+        raise NotImplementedError("zip file version 25.5")
+
+    target = Target(lambda folder: [b"abc"], lambda data, folder: None, (fails,))
+    assert all(mutant(target, [b"abc"], random.Random(seed)) != b"abc" for seed in range(3))
