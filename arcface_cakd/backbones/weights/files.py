@@ -17,6 +17,7 @@ from arcface_cakd.tensor_files import DamagedFile, load_tensors
 
 _DDP_PREFIX = "module."
 _NAMED = 3  # keys of each kind that a message spells out
+_LONGEST_NAME = 100  # characters
 _NESTED = ("state_dict", "model")  # where timm's and Microsoft's checkpoints keep the state dict
 _IN_FOLDER = ("model.safetensors", "pretrained_model/model.pt")  # as CVLface lays them out
 _SETTINGS_IN_FOLDER = ("config.json", "pretrained_model/model.yaml", "model.yaml")
@@ -99,8 +100,9 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
 
 
 def some(names: list[str]) -> str:
-    """The first few of ``names``, for a message."""
-    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+    """The first few of ``names``, for a message of one line, whatever a file has for names."""
+    short = [" ".join(name.split())[:_LONGEST_NAME] for name in names[:_NAMED]]
+    return ", ".join(short) + (", ..." if len(names) > _NAMED else "")
 
 
 def _in_folder(folder: Path) -> Path:

@@ -146,3 +146,13 @@ class TestPrefixes:
         torch.save(state, tmp_path / "w.pt")
         line = refused(tmp_path / "w.pt")
         assert "unexpected (net.conv1.weight" in line and "missing (conv1.weight" in line
+
+
+@pytest.mark.parametrize("key", ["two\nlines", ("two\nlines", 1), torch.zeros(3, 3)])
+def test_whatever_a_file_has_for_names_the_error_is_one_line(tmp_path, key):
+    torch.save({key: 0}, tmp_path / "model.pt")
+    torch.save({**prefixed(""), "two\nlines": torch.zeros(1)}, tmp_path / "more.pt")
+    for name in ("model.pt", "more.pt"):
+        with pytest.raises(WeightsError) as error:
+            load_weights(model(1), tmp_path / name)
+        assert "\n" not in str(error.value)
