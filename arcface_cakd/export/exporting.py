@@ -117,7 +117,7 @@ def export_model(
     """
     path = Path(path)
     form = format_of(path, FORMATS)
-    form.check(precision)
+    form.check(precision, with_faces=faces is not None)
     if judge is not None and not form.runs_here:
         raise ExportError(
             f"{form.ending} files do not run here and cannot be judged: judge an .onnx file of the "

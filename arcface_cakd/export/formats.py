@@ -50,6 +50,7 @@ class Format:
         write: writes a model (in eval mode, float32, on the CPU) to a path, and returns what
             there is to say of it, by name: fields of ``ExportReport``.
         runs_here: whether there is a runtime for it here, by which it is compared with torch.
+        calibrated: those of its precisions whose ranges are found on faces.
     """
 
     ending: str
@@ -57,18 +58,26 @@ class Format:
     converter: str
     write: Callable[[nn.Module, Path, Request], dict[str, Any]]
     runs_here: bool = True
+    calibrated: tuple[str, ...] = ()
 
-    def check(self, precision: str) -> None:
+    def check(self, precision: str, *, with_faces: bool) -> None:
         """See that a file of this precision can be written here.
 
+        Args:
+            with_faces: whether there are some to find ranges on.
+
         Raises:
-            ExportError: the format has no such precision.
+            ExportError: the format has no such precision, or not without faces.
             MissingPackageError: the converter is not installed.
         """
         if precision not in self.precisions:
             raise ExportError(
                 f"{self.ending} files have no precision {precision!r}; "
                 f"{did_you_mean(precision, self.precisions)}"
+            )
+        if precision in self.calibrated and not with_faces:
+            raise ExportError(
+                f"{precision} needs faces to calibrate with: give some by --calibrate"
             )
         check_extra(self.converter, "mobile", f"writing {self.ending} files")
 

@@ -5,7 +5,6 @@ from typing import Any
 
 from torch import nn
 
-from arcface_cakd.export.errors import ExportError
 from arcface_cakd.export.formats import Format, Request
 from arcface_cakd.export.int8 import quantised
 from arcface_cakd.export.onnx_graph import float32_graph, opset_of, save
@@ -21,8 +20,7 @@ def _write(model: nn.Module, file: Path, request: Request) -> dict[str, Any]:
     if request.precision == "fp16":
         graph = _half(graph)
     elif request.precision == "int8":
-        if request.calibration is None:
-            raise ExportError("int8 needs faces to calibrate with: give some by --calibrate")
+        assert request.calibration is not None  # the format says that it needs them
         graph, facts["float_layers"] = quantised(graph, request.calibration)
     del graph.metadata_props[:]
     for key, value in request.about.items():
@@ -40,4 +38,4 @@ def _half(graph):
         return convert_float_to_float16(graph, keep_io_types=True)
 
 
-ONNX = Format(".onnx", ("fp32", "fp16", "int8"), "onnx", _write)
+ONNX = Format(".onnx", ("fp32", "fp16", "int8"), "onnx", _write, calibrated=("int8",))

@@ -125,7 +125,7 @@ def test_no_face_is_both_compared_on_and_calibrated_with(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("faces", "said"),
     [
-        (None, "needs faces to calibrate with: give some by --calibrate"),
+        (None, "^int8 needs faces to calibrate with: give some by --calibrate"),
         (pictures(15), "15 faces are too few"),
         (pictures(1).repeat(20, axis=0), "all alike to this network"),
     ],
