@@ -24,6 +24,9 @@ _OPCODES = {
     *("GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"),
 }
 
+_SHOWN = 80
+_ODD_FRAME = "a frame of the pickle ends where no opcode does"
+
 
 def load_plain(data: bytes) -> Any:
     """Unpickle lists, tuples, bytes, strings, numbers, bools and arrays of them.
@@ -45,20 +48,32 @@ def _check_opcodes(data: bytes) -> int:
     """Look through a pickle before any of it is done; where it ends.
 
     Dicts and sets are among what is refused: to hash a tuple of tuples of tuples goes down them
-    all, and further than the stack. An unpickler makes room for the highest place in its memo.
+    all, and further than the stack. An unpickler makes room for the highest place in its memo,
+    and where a frame ends within an opcode's argument, C's takes another argument than is here.
 
     Raises:
         DataError: it has opcodes that no set needs, or numbers its memo beyond what it holds.
-        ValueError: it is cut, or an argument is longer than what is left.
+        ValueError: it is cut, an argument is longer than what is left, or a frame ends where no
+            opcode does.
     """
-    end = 0
+    end, frame_end = 0, None
     for number, (opcode, argument, place) in enumerate(pickletools.genops(data)):
-        end = (place or 0) + 1
+        assert place is not None  # of bytes it is known
+        end = place + 1
+        if place == frame_end:
+            frame_end = None
+        if frame_end is not None and (place > frame_end or opcode.name == "FRAME"):
+            raise ValueError(_ODD_FRAME)
+        if opcode.name == "FRAME":
+            assert isinstance(argument, int)
+            frame_end = place + 9 + argument
         if opcode.name not in _OPCODES:
             raise DataError(f"the pickle has {opcode.name}, which no set needs: do not trust it")
         puts = opcode.name in ("PUT", "BINPUT", "LONG_BINPUT")
         if puts and not (isinstance(argument, int) and 0 <= argument <= number):
             raise DataError(f"the pickle numbers its {number} steps {argument}: do not trust it")
+    if frame_end not in (None, end):
+        raise ValueError(_ODD_FRAME)
     return end  # behind the last opcode, which has no argument
 
 
@@ -73,7 +88,8 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) in _MAKERS_OF_BYTES:
             return _Callable(self._bytes_by(_MAKERS_OF_BYTES[module, name]))
         if (module, name) not in _STAND_INS:
-            raise DataError(f"the pickle asks for {module}.{name}: do not trust this file")
+            asked = f"{module}.{name}"[:_SHOWN]  # which may be anything, of any length
+            raise DataError(f"the pickle asks for {asked!r}: do not trust this file")
         return _Callable(_STAND_INS[module, name])
 
     def _bytes_by(self, make):

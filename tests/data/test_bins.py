@@ -158,6 +158,11 @@ def test_an_attack_leaves_nothing_behind_for_the_next_set(tmp_path):
     assert len(read_bin(path).issame) == len(ISSAME)
 
 
+def framed(content: bytes, rest: bytes, more: int = 0) -> bytes:
+    """A pickle with a frame of that content, said to be so much longer, and what follows it."""
+    return b"\x80\x04\x95" + (len(content) + more).to_bytes(8, "little") + content + rest
+
+
 def repeated(content: bytes, number: int) -> bytes:
     """A pickle of a list that holds one thing many times, for two bytes each."""
     return b"\x80\x04](" + content + b"\x94" + b"h\x00" * number + b"e"
@@ -180,6 +185,9 @@ LAUGHS = b"\x80\x02]q\x00h\x00" + b"".join(
         (b"\x80\x04\x8e" + (1 << 40).to_bytes(8, "little") + b".", "not a verification set"),
         (b"\x80\x04\x95" + (1 << 62).to_bytes(8, "little") + b"N.", "not a verification set"),
         (b"\x80\x02}" + b")" + b"\x85" * 10**5 + b"Ns.", "EMPTY_DICT, which no set needs"),
+        # In C the second argument would be of the bytes behind the frame: of 67 million places.
+        (framed(b"]r\x00\x00\x00", b"\x00J\x00\x00\x040\x00."), "a frame .* ends where no opcode"),
+        (framed(framed(b"N", b"", 0)[2:], b".", 11), "a frame .* ends where no opcode"),
         (LAUGHS + b".", "an image must be bytes or an array of uint8, got (tuple|list)"),
         (b"".join([repeated(b"B\xe8\x03\x00\x00" + bytes(1000), 9999), b"](I01\n",
                    b"I01\n" * 4999, b"e\x86."]), "10000 images in 41014 bytes"),
@@ -194,6 +202,15 @@ def test_a_small_file_takes_little_memory(tmp_path, data, text):
     assert tracemalloc.get_traced_memory()[1] < 1 << 24
     tracemalloc.stop()
     assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [b"a\nb", b"x" * 10**4])
+def test_what_a_pickle_asks_for_is_named_on_one_short_line(tmp_path, name):
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"\x80\x04X" + len(name).to_bytes(4, "little") + name + b"\x8c\x01y\x93.")
+    with pytest.raises(DataError, match="the pickle asks for ") as caught:
+        load_bin(path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < len(str(path)) + 150
 
 
 def test_bytes_are_not_made_of_one_text_again_and_again(tmp_path):
