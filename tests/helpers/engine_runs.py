@@ -50,9 +50,9 @@ class PlainFace(FaceBackbone):
     grid = (7, 7)
     stage_dims = (8,)
 
-    def __init__(self, embedding_size: int):
+    def __init__(self, embedding_size: int, fp16: bool = False):
         super().__init__()
-        self.amp_dtype = None
+        self.amp_dtype = torch.float16 if fp16 else None
         self.embedding_size = embedding_size
         self.stem = nn.Conv2d(3, 8, 16, stride=16)
         self.fc = nn.Linear(8 * 49, embedding_size)
@@ -77,7 +77,7 @@ def test_tiny_dropout(dropout=0.0, fp16=False, num_features=512):
 
 @BACKBONES.register("test_plain")
 def test_plain(dropout=0.0, fp16=False, num_features=512):
-    return PlainFace(num_features)
+    return PlainFace(num_features, fp16)
 
 
 # pytest must not take the factories for tests where a module imports them.
