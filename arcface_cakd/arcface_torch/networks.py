@@ -73,8 +73,10 @@ def distill(backbone: nn.Module, cfg: Any) -> nn.Module:
             config = config.resumed()
         network = _student(backbone, cfg)
         teacher = build_teacher(cfg.embedding_size, **config.teacher)
+        # As train_v2.py counts them, later on.
+        run_steps = cfg.num_image // (cfg.batch_size * world_size()) * cfg.num_epoch
         distiller = HostDistiller(
-            network, teacher, config, cfg.num_classes, _run_steps(cfg), frequent=cfg.frequent
+            network, teacher, config, cfg.num_classes, run_steps, frequent=cfg.frequent
         )
         distiller.amp_dtype = amp_dtype(cfg.fp16, bf16)
         if config.margin_weight == 0:
@@ -97,14 +99,6 @@ def student(backbone: nn.Module) -> nn.Module:
     """
     distiller = distiller_of(backbone)
     return backbone.get_submodule("module") if distiller is None else distiller.student
-
-
-def _run_steps(cfg: Any) -> int | None:
-    """Micro-steps of the run, as train_v2.py counts them later on; None where it cannot."""
-    images, batch, epochs = (cfg.get(key) for key in ("num_image", "batch_size", "num_epoch"))
-    if None in (images, batch, epochs):
-        return None
-    return images // (batch * world_size()) * epochs
 
 
 def _shrink_partial_fc(cfg: Any) -> None:

@@ -27,6 +27,8 @@ def cfg_for(folder, cache, **entry):
         network="r10_narrow",
         embedding_size=16,
         num_classes=5,
+        num_image=20,
+        num_epoch=2,
         fp16=False,
         frequent=1,
         resume=False,
