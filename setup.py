@@ -22,7 +22,7 @@ EXTRAS = {
     "tensorboard": ["tensorboard"],
 }
 TEST = [
-    *["pytest", "pytest-xdist", "scikit-learn"],
+    *["pytest", "pytest-xdist", "hypothesis", "scikit-learn"],
     *EXTRAS["align"],
     *EXTRAS["completion"],
     *EXTRAS["lmdb"],

@@ -6,7 +6,7 @@ import re
 import runpy
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -305,6 +305,16 @@ def execute_config(path: Path) -> dict[str, Any]:
     return names["config"]
 
 
+def _names_in(value: Any) -> Iterator[Any]:
+    """The keys of all entries in a value."""
+    if isinstance(value, dict):
+        yield from value
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _names_in(inner)
+
+
 def _override(config: dict, text: str, known: set[str]) -> None:
     key, equals, value = text.partition("=")
     text = " ".join(text.split())[:_SHOWN]  # in messages, which are of one line
@@ -323,6 +333,9 @@ def _override(config: dict, text: str, known: set[str]) -> None:
         warnings.simplefilter("ignore", SyntaxWarning)  # of what is no literal either
         warnings.simplefilter("ignore", DeprecationWarning)
         value = ast.literal_eval(value)
+    for name in _names_in(value):
+        if not isinstance(name, str) or hasattr(dict, name):
+            raise ConfigError(f"--set {text}: {name!r} is the name of no setting")
     place: Any = config
     for done, step in enumerate(steps, start=1):
         where = ".".join(steps[: done - 1])

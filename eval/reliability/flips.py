@@ -4,7 +4,8 @@
 
 Each flip is in the file as it was written, alone, and the file is read as a run reads it: a
 checkpoint to be resumed from, weights to be loaded, with and without their model.json, a
-verification set, and of records what `data verify` and training (`check_records`) look at.
+verification set, and of records what `data verify` and training (`check_records`) look at. Of flips
+that are not seen it is counted whether what was read is what was written, to the bit.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from helpers.record_sets import jpeg  # noqa: E402
 from torch import nn  # noqa: E402
@@ -44,7 +46,7 @@ def main() -> None:
             for name, (path, read) in files(Path(folder)).items()
         }
     for name, count in counts.items():
-        print(f"{name}: {count['seen']} of {args.flips} seen, {count['bytes']} bytes")
+        print(f"{name}: of {args.flips} flips {count}")
     if args.json:
         figures = {"flips": args.flips, "seed": args.seed, "torch": torch.__version__}
         args.json.write_text(json.dumps({**figures, "files": counts}, indent=1) + "\n")
@@ -95,7 +97,7 @@ def files(folder: Path) -> dict[str, tuple[Path, Callable[[], object]]]:
 def flipped(path: Path, read: Callable[[], object], number: int, rng: random.Random) -> dict:
     """How many flips are seen: refused with an error of ours, of one line."""
     whole = path.read_bytes()
-    read()
+    written = read()
     counts: Counter[str] = Counter()
     for _ in range(number):
         bit = rng.randrange(8 * len(whole))
@@ -103,15 +105,30 @@ def flipped(path: Path, read: Callable[[], object], number: int, rng: random.Ran
             file.seek(bit // 8)
             file.write(bytes([whole[bit // 8] ^ 1 << bit % 8]))
         try:
-            read()
-            counts["unseen"] += 1
+            counts["without effect" if equal(read(), written) else "unseen"] += 1
         except ArcfaceCakdError as error:
             counts["seen" if "\n" not in str(error) else "of many lines"] += 1
         with open(path, "r+b") as file:
             file.seek(bit // 8)
             file.write(whole[bit // 8 : bit // 8 + 1])
     read()
-    return {"seen": 0, "unseen": 0, **counts, "bytes": len(whole)}
+    return {"seen": 0, "without effect": 0, "unseen": 0, **counts, "bytes": len(whole)}
+
+
+def equal(one: object, other: object) -> bool:
+    """Whether two contents of a file are the same to the bit, types and order of keys too."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return one.dtype == other.dtype and equal(one.numpy(), other.numpy())
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        same_kind = one.dtype == other.dtype and one.shape == other.shape
+        return same_kind and one.tobytes() == other.tobytes()
+    if isinstance(one, dict) and isinstance(other, dict):
+        return equal(list(one.items()), list(other.items()))
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return one == other
 
 
 if __name__ == "__main__":

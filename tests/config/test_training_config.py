@@ -154,6 +154,9 @@ def test_a_mistake_in_the_file_is_one_line(write, body, message):
         ("lrr=1", "--set lrr=1: unknown key 'lrr'; did you mean 'lr'?"),
         ("lr={[]: 1}", "lr must be float, got '{[]: 1}'"),
         ("seed.x=1", "--set seed.x=1: seed is not an entry"),
+        ("augment={b'crop': 0.2}", "--set augment={b'crop': 0.2}: b'crop' is the name of no"),
+        ("cakd={'losses': ({'name': 'rkd', 1: 2},)}", "1 is the name of no setting"),
+        ("cakd={'losses': [{'name': 'rkd', 'items': 3}]}", "'items' is the name of no setting"),
         ("margin_list.3=1", "--set margin_list.3=1: margin_list has entries 0 to 2"),
     ],
 )
