@@ -346,6 +346,31 @@ def test_precision_reaches_both_networks(images):
     assert all(p.grad.isfinite().all() for p in distiller.prompts.parameters())
 
 
+@pytest.mark.parametrize("run", [None, torch.float16])
+def test_the_teachers_own_precision_is_its_alone(images, run):
+    distiller = make(teacher={**TEACHER, "bf16": True}, prompts=None)
+    reference = copy.deepcopy(distiller.teacher)
+    reference.amp_dtype = torch.bfloat16
+    distiller.amp_dtype = run
+    assert distiller.amp_dtype is distiller.student.amp_dtype is run
+    said = reference.forward_features(images)
+    _, teacher, _ = distiller.features(images)
+    assert torch.equal(teacher.embedding, said.embedding)
+    assert torch.equal(teacher.tokens, said.tokens)
+    reference.amp_dtype = None
+    assert not torch.equal(teacher.embedding, reference.forward_features(images).embedding)
+    built = build_teacher(32, **TEACHER, bf16=True)
+    assert built.amp_dtype is torch.bfloat16
+    assert build_teacher(32, **TEACHER).amp_dtype is None
+
+
+def test_a_precision_of_the_teachers_own_that_the_run_has_is_said(caplog):
+    distiller = make(teacher={**TEACHER, "bf16": True})
+    distiller.amp_dtype = torch.bfloat16
+    distiller.announce(logging.getLogger("test"))
+    assert "cakd.teacher.bf16=True has no effect" in caplog.text
+
+
 def test_a_loss_that_needs_urfm_says_so():
     with pytest.raises(ConfigError, match=r"cakd\.urfm is None: set cakd\.urfm=edict\(\)"):
         make(urfm=None, losses=[{"name": "urfm_feature"}])

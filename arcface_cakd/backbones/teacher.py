@@ -33,6 +33,7 @@ def build_teacher(
     min_accuracy: Annotated[float, Range(0.0, 1.0)] | None = None,
     cache: str | None = None,
     cached_views: Annotated[int, Range(1)] | None = None,
+    bf16: bool = False,
     pixels: Pixels | None = None,
 ) -> FaceBackbone:
     """Build a teacher: in eval mode, no parameter of which requires a gradient.
@@ -61,6 +62,8 @@ def build_teacher(
         cache: a folder for what the teacher says of each image of the training set, which is
             computed once and read in each step. None: it is computed in each step.
         cached_views: with ``cache`` and augmentation, how many views of each image there are.
+        bf16: whether its body runs in bfloat16 whatever the student does, see ``Distiller``: in a
+            run in float32 to be faster, in one in float16 because it overflows there.
         pixels: of an ONNX file: "raw" where it normalises its input itself and takes 0..255,
             "normalised" where it takes [-1, 1]. None: told by the names of its nodes.
 
@@ -69,13 +72,18 @@ def build_teacher(
         OnnxError: the ONNX file cannot be used.
         WeightsError: the weights cannot be read, are another network's by the ``model.json``
             beside them, or do not fit the network; the message says which keys.
-        BackboneError: the network has no such stage.
+        BackboneError: the network has no such stage, or no choice of precision.
     """
     if network.startswith(ONNX):
         if weights is not None:
             raise WeightsError(
                 f"cakd.teacher, network {network!r}: an ONNX file brings its weights; drop "
                 f"cakd.teacher.weights {weights!r}"
+            )
+        if bf16:
+            raise BackboneError(
+                f"cakd.teacher.bf16: {network!r} runs in the precision of its file: drop the "
+                "setting, or take a teacher of which there are weights"
             )
         if stage is not None:
             raise BackboneError(
@@ -123,4 +131,6 @@ def build_teacher(
             teacher.take_tokens_from(stage)
         except BackboneError as error:
             raise BackboneError(f"cakd.teacher.stage of {network!r}: {error}") from None
+    if bf16:
+        teacher.amp_dtype = torch.bfloat16
     return teacher.requires_grad_(False).eval()

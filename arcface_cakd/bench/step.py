@@ -35,6 +35,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "URFM and prompts": {"urfm": {}, "prompts": {}, "preservation": {}},
 }
 
+IN_BF16 = "teacher in bf16"
+
 # step: the parts of its floor.
 FLOORS = {
     "embedding": ("plain step", "teacher's forward"),
@@ -55,6 +57,7 @@ def measure_step(
     rounds: int = 7,
     device: torch.device | None = None,
     precision: str = "fp32",
+    teacher_bf16: bool = False,
 ) -> None:
     """Each method's step, with the teacher's cache and without, and the parts by themselves.
 
@@ -72,6 +75,8 @@ def measure_step(
         rounds: that are counted.
         device: where; None: the CPU.
         precision: "fp32", "bf16", or "fp16", which needs a GPU: what the loop trains in.
+        teacher_bf16: each method also with a teacher in bfloat16 (``cakd.teacher.bf16``), against
+            the same parts, whose teacher is in the precision of the loop.
 
     Raises:
         ConfigError: float16 on a CPU.
@@ -92,13 +97,18 @@ def measure_step(
             distilling[method] = Steps(config, device)
             sides[method] = distilling[method].without
             sides[f"{method}, from cache"] = distilling[method].with_cache
+            if teacher_bf16:
+                sides[f"{method}, {IN_BF16}"] = Steps(_with_bf16(config), device).without
         times = take_turns(
             sides | _parts_of(distilling["URFM and prompts"]), rounds, clock=clock_of(device)
         )
     report.add_times(times)
     for name in sides:
         report.amounts[f"{name}, images/s"] = batch_size / times.median(name)
-    for name, parts in FLOORS.items():
+    floors = FLOORS
+    if teacher_bf16:
+        floors = FLOORS | {f"{method}, {IN_BF16}": FLOORS[method] for method in METHODS}
+    for name, parts in floors.items():
         floor = parts[0] if len(parts) == 1 else f"({' + '.join(parts)})"
         report.ratios[f"{name} / {floor}"] = times.ratio(name, *parts)
     for name in ("embedding", "URFM", "URFM and prompts"):
@@ -107,6 +117,14 @@ def measure_step(
     report.ratios["prompted / unprompted, forward and backward"] = times.ratio(
         "prompted forward and backward", "teacher's forward and backward"
     )
+
+
+def _with_bf16(config: TrainConfig) -> TrainConfig:
+    """The config with its teacher in bfloat16, and a cache of its own."""
+    assert config.cakd is not None
+    teacher = config.cakd.teacher
+    own = {**teacher, "bf16": True, "cache": f"{teacher['cache']}_bf16"}
+    return replace(config, cakd=replace(config.cakd, teacher=own))
 
 
 class Steps:

@@ -26,6 +26,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _add_networks(step)
     step.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 [cpu]")
     step.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
+    step.add_argument(
+        "--teacher-bf16", action="store_true", help="each method also with its teacher in bfloat16"
+    )
 
     loops = _action(
         actions,
@@ -172,6 +175,7 @@ def _step(args: argparse.Namespace, report) -> None:
         rounds=args.rounds,
         device=device_named(args.device),
         precision=args.precision,
+        teacher_bf16=args.teacher_bf16,
     )
 
 

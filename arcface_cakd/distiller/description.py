@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 if TYPE_CHECKING:
     from arcface_cakd.distiller.module import Distiller
 
@@ -66,6 +68,8 @@ def without_effect(distiller: Distiller) -> list[str]:
             "take the whole run, whose length is not known: set schedule.steps, or hand run_steps "
             "to the Distiller"
         )
+    if config.teacher["bf16"] and distiller.amp_dtype is torch.bfloat16:
+        lines.append("cakd.teacher.bf16=True has no effect: bf16=True is the teacher's too")
     if config.teacher["cache"] is not None and not distiller.known_parts:
         lines.append("cakd.teacher.cache has no effect: nothing looks at the unprompted teacher")
     return lines

@@ -102,6 +102,8 @@ class Distiller(nn.Module):
         self._frozen: tuple[FaceBackbone] | tuple[FaceBackbone, PartialFC] = (
             teacher.requires_grad_(False).eval(),
         )
+        if config.teacher["bf16"]:
+            teacher.amp_dtype = torch.bfloat16
 
         if teacher.token_dim is None:
             check_embeddings_suffice(config)
@@ -187,13 +189,17 @@ class Distiller(nn.Module):
 
     @property
     def amp_dtype(self) -> torch.dtype | None:
-        """Precision of student, teacher and URFM; None is float32."""
+        """Precision of student, teacher and URFM; None is float32.
+
+        With ``cakd.teacher.bf16`` the teacher's is bfloat16, whatever this is set to.
+        """
         return self.student.amp_dtype
 
     @amp_dtype.setter
     def amp_dtype(self, dtype: torch.dtype | None) -> None:
         self.student.amp_dtype = dtype
-        self.teacher.amp_dtype = dtype
+        if not self.config.teacher["bf16"]:
+            self.teacher.amp_dtype = dtype
 
     def _apply(self, fn, recurse=True):
         for module in self._frozen:

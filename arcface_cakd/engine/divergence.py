@@ -82,7 +82,8 @@ class DivergenceGuard:
 def advice(config: TrainConfig, culprits: Iterable[str] = ()) -> str:
     """What to change when a run of the built-in loop diverges."""
     if config.cakd is not None and is_the_teachers(culprits):
-        return teachers_advice(config.fp16, config.cakd.teacher["cache"] is not None)
+        teacher = config.cakd.teacher
+        return teachers_advice(config.fp16 and not teacher["bf16"], teacher["cache"] is not None)
     ways = [f"lower lr (now {config.lr:g}) or lengthen warmup_epoch (now {config.warmup_epoch:g})"]
     if config.fp16:
         ways.append("set bf16=True instead of fp16=True")
@@ -102,11 +103,11 @@ def teachers_advice(fp16: bool, cached: bool) -> str:
     """What to change where the teacher's own output is not finite.
 
     Args:
-        fp16: whether it runs in float16.
+        fp16: whether the teacher runs in float16.
         cached: whether some of what it says is read from a cache.
     """
     overflows = "It is the teacher that overflows, whatever the student learns"
     if fp16:
-        return f"{overflows}, as float16 ends at 65504: set bf16=True instead of fp16=True"
+        return f"{overflows}, as float16 ends at 65504: set cakd.teacher.bf16=True"
     also = ", with a cache (cakd.teacher.cache) of theirs" if cached else ""
     return f"{overflows}: take other weights (cakd.teacher.weights){also}"

@@ -19,8 +19,8 @@ from arcface_cakd.landmarks import CROP_SIZE
 FORMAT_VERSION = 1
 """Raised by whatever changes the files, or how an image becomes what a network sees."""
 
-# Of the teacher's settings those that say nothing about its features, or that digests tell.
-_APART = ("weights", "centers", "min_accuracy", "cache", "cached_views")
+# Of the teacher's settings those that say nothing about its features, or that other parts tell.
+_APART = ("weights", "centers", "min_accuracy", "cache", "cached_views", "bf16")
 # What is left alone does not count, so that a setting which is new makes no cache stale.
 _DEFAULTS = {
     name: parameter.default

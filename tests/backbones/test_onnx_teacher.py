@@ -259,6 +259,11 @@ def test_weights_beside_an_onnx_file_are_a_mistake(exported, weights):
         teacher_of(exported[1], weights=weights)
 
 
+def test_its_precision_is_that_of_its_file(exported):
+    with pytest.raises(BackboneError, match=r"cakd\.teacher\.bf16.*in the precision of its file"):
+        teacher_of(exported[1], bf16=True)
+
+
 def test_no_random_numbers_are_drawn(exported):
     before = torch.get_rng_state()
     teacher_of(exported[1])(images(2))

@@ -271,7 +271,11 @@ def test_a_teacher_that_overflows_is_said_to(faces, tmp_path):
 
 def test_advice_goes_by_what_was_not_finite(faces, tmp_path):
     config = one_epoch(faces, tmp_path, cakd=small_cakd(), fp16=True)
-    assert "set bf16=True instead of fp16=True" in advice(config, ["the teacher's pixel features"])
+    # Obeyed, the teacher is no longer in float16, and other advice follows.
+    assert "set cakd.teacher.bf16=True" in advice(config, ["the teacher's pixel features"])
+    own = small_cakd(teacher={**config.cakd.teacher, "bf16": True})
+    bf16 = dataclasses.replace(config, cakd=own)
+    assert "take other weights" in advice(bf16, ["the teacher's pixel features"])
     assert "lower lr (now 0.05)" in advice(config, ["the prompted teacher's embedding", "margin"])
     plain = dataclasses.replace(config, cakd=None, fp16=False)
     assert "teacher" not in advice(plain, ["margin"])

@@ -41,9 +41,10 @@ def weights(tmp_path_factory):
 
 
 def open_for(
-    faces, weights, cache, entry=URFM, batch_size=5, stage=None, **settings
+    faces, weights, cache, entry=URFM, batch_size=5, stage=None, teacher_bf16=False, **settings
 ) -> TeacherCache:
-    teacher = {"network": "test_tiny", "weights": str(weights), "cache": str(cache), "stage": stage}
+    teacher = {"network": "test_tiny", "weights": str(weights), "cache": str(cache)}
+    teacher |= {"stage": stage, "bf16": teacher_bf16}
     config = small_config(
         faces, cache.parent / "out", cakd=small_cakd(teacher=teacher, **entry), **settings
     )
@@ -186,7 +187,11 @@ def test_ranks_compute_a_share_each_when_another_run_has_gone(faces, weights, tm
 
 
 @pytest.mark.parametrize(
-    "what", ["weights", "stage", "images", "source", "precision", "version", "seed"]
+    "what",
+    [
+        *("weights", "stage", "images", "source", "precision", "teacher's precision"),
+        *("version", "seed"),
+    ],
 )
 def test_a_stale_one_is_refused_and_the_advice_works(
     faces, weights, tmp_path, whole, monkeypatch, what
@@ -206,6 +211,8 @@ def test_a_stale_one_is_refused_and_the_advice_works(
         named = "backbone's source"
     elif what == "precision":
         settings, named = {"bf16": True}, "precision"
+    elif what == "teacher's precision":
+        settings, named = {"teacher_bf16": True}, "precision"
     elif what == "version":
         monkeypatch.setattr(identity_module, "FORMAT_VERSION", 2)
         named = "format version"
@@ -218,6 +225,8 @@ def test_a_stale_one_is_refused_and_the_advice_works(
     assert f"{folder} is of another {named} (" in message and "\n" not in message
     assert message.endswith("delete the folder, or name another")
     open_for(*given, tmp_path / "another", **settings)
+    if what == "teacher's precision":  # that of the whole run is the same to the teacher
+        open_for(*given, tmp_path / "another", bf16=True)
     shutil.rmtree(folder)
     open_for(*given, folder, **settings)
 

@@ -334,6 +334,7 @@ class TestTeacher:
             "min_accuracy": None,
             "cache": None,
             "cached_views": None,
+            "bf16": False,
             "pixels": None,
         }
         for share in (-0.1, 98.3, True):
