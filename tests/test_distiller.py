@@ -346,6 +346,29 @@ def test_precision_reaches_both_networks(images):
     assert all(p.grad.isfinite().all() for p in distiller.prompts.parameters())
 
 
+def test_a_teacher_that_no_step_runs_takes_no_memory(images):
+    one, other = make(prompts=None), make(prompts=None)
+    with torch.no_grad():
+        known = one.teacher.forward_features(images)
+    other.drop_teacher()
+    assert all(p.is_meta for p in other.teacher.parameters())
+    terms = []
+    for distiller in (one, other):
+        torch.manual_seed(0)  # anchoring leaves out centres at random
+        distiller(images, None, known)
+        terms.append(distiller.terms(LABELS))
+    assert terms[0] == terms[1]
+    other.to(torch.float64).to(torch.float32)
+    other.drop_teacher()
+    other.eval()
+    assert torch.equal(other(images), one.student.eval()(images))
+    with pytest.raises(RuntimeError, match="the teacher's weights were dropped"):
+        other.train()(images)
+    prompted = make()
+    prompted.drop_teacher()
+    prompted(images)
+
+
 @pytest.mark.parametrize("run", [None, torch.float16])
 def test_the_teachers_own_precision_is_its_alone(images, run):
     distiller = make(teacher={**TEACHER, "bf16": True}, prompts=None)

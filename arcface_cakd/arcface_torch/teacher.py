@@ -51,3 +51,5 @@ def check_teacher(cfg: Any, backbone: nn.Module) -> None:
             batch_size=cfg.batch_size,
             num_workers=cfg.num_workers,
         )
+        if distiller.cache is not None:
+            distiller.drop_teacher()

@@ -68,6 +68,10 @@ class OnnxTeacher(FaceBackbone):
         """There is none to reach: raises BackboneError."""
         raise BackboneError(f"{ONNX}{self.path} gives embeddings only, and takes no pixel features")
 
+    def close(self) -> None:
+        """Free what onnxruntime holds of the file; the network runs no more."""
+        del self._model
+
     def _embed(self, images: Tensor) -> Tensor:
         return self._model(images)
 

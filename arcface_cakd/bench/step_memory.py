@@ -19,6 +19,7 @@ from arcface_cakd.bench.report import Report
 from arcface_cakd.bench.step import FLOORS, METHODS, Steps, teacher_parts
 from arcface_cakd.bench.timing import Ratio
 from arcface_cakd.config import TrainConfig
+from arcface_cakd.distiller import Distiller
 from arcface_cakd.engine.allocator import keep_freed_memory
 from arcface_cakd.prompting import AdaptablePrompts
 
@@ -91,6 +92,9 @@ def fill_cache(config: TrainConfig) -> None:
 def take_steps(config: TrainConfig, from_cache: bool) -> None:
     """Steps as ``train`` takes them."""
     steps = Steps(config, _CPU)
+    if from_cache:
+        assert isinstance(steps.run.model, Distiller)
+        steps.run.model.drop_teacher()
     keep_freed_memory()
     forget_peak()
     for _ in range(_STEPS):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from arcface_cakd.alignment import URFM, Alignment, Anchoring, LocalFeatures, alignment_figures
-from arcface_cakd.backbones import FaceBackbone, load_weights
+from arcface_cakd.backbones import FaceBackbone, OnnxTeacher, load_weights
 from arcface_cakd.config import CakdConfig, ConfigError
 from arcface_cakd.distiller.description import describe, without_effect
 from arcface_cakd.distiller.requirements import (
@@ -102,6 +102,7 @@ class Distiller(nn.Module):
         self._frozen: tuple[FaceBackbone] | tuple[FaceBackbone, PartialFC] = (
             teacher.requires_grad_(False).eval(),
         )
+        self._dropped = False
         if config.teacher["bf16"]:
             teacher.amp_dtype = torch.bfloat16
 
@@ -201,8 +202,20 @@ class Distiller(nn.Module):
         if not self.config.teacher["bf16"]:
             self.teacher.amp_dtype = dtype
 
+    def drop_teacher(self) -> None:
+        """Free the memory of the teacher's weights, where no step will run it.
+
+        From then on a forward in training mode needs ``known``. With prompts, whose teacher runs
+        in each step, nothing is done.
+        """
+        if self.prompts is None and not self._dropped:
+            self.teacher.to("meta")
+            if isinstance(self.teacher, OnnxTeacher):
+                self.teacher.close()
+            self._dropped = True
+
     def _apply(self, fn, recurse=True):
-        for module in self._frozen:
+        for module in self._frozen[1:] if self._dropped else self._frozen:
             module._apply(fn)
         return super()._apply(fn, recurse)
 
@@ -284,6 +297,8 @@ class Distiller(nn.Module):
 
     @torch.no_grad()
     def _unprompted(self, images: Tensor) -> FaceFeatures:
+        if self._dropped:
+            raise RuntimeError("the teacher's weights were dropped: give forward() `known`")
         return self.teacher.forward_features(images, stages=self._teacher_stages)
 
     def terms(

@@ -160,6 +160,8 @@ def _train(
             resume=bool(config.resume),
             num_workers=config.num_workers,
         )
+        if cache is not None:
+            run.model.drop_teacher()
     if not config.resume:
         set_aside_sets(config.folder)
         if automatic and is_main():

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -290,7 +291,7 @@ def test_a_gpu_that_onnxruntime_cannot_use_is_said(exported, monkeypatch, caplog
     assert torch.equal(teacher._embed(images(2)), expected)
 
 
-def test_it_teaches_in_the_loop(exported, tmp_path, caplog):
+def test_it_teaches_in_the_loop(exported, tmp_path, caplog, monkeypatch):
     faces = make_faces(tmp_path / "faces")
     teacher = dict(network=f"onnx:{exported[1]}")
     config = small_config(
@@ -304,7 +305,17 @@ def test_it_teaches_in_the_loop(exported, tmp_path, caplog):
     with caplog.at_level(logging.INFO, "arcface_cakd"):
         result = train(config)
     assert result.history[0]["terms"].keys() == {"embedding_cosine"}
-    (line,) = [m for m in caplog.messages if m.startswith("teacher: ")]
+    # From a cache its file is closed before the first step, and the run ends as well.
+    known = {**config.cakd.teacher, "cache": str(tmp_path / "cache")}
+    closed = []
+    with monkeypatch.context() as patch:
+        patch.setattr(OnnxTeacher, "close", lambda self: closed.append(self))
+        cached = dataclasses.replace(config.cakd, teacher=known)
+        again = train(dataclasses.replace(config, cakd=cached, output=str(tmp_path / "cached")))
+    assert len(closed) == 1
+    losses = [[line["loss"] for line in r.history if "loss" in line] for r in (result, again)]
+    np.testing.assert_allclose(*losses, rtol=2e-3)
+    (line,) = {m for m in caplog.messages if m.startswith("teacher: ")}
     assert line.startswith("teacher: lfw ") and line.endswith(" %")
     demanding = {**config.cakd.teacher, "min_accuracy": 1.0}
     cakd = dataclasses.replace(config.cakd, teacher=demanding)

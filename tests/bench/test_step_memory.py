@@ -1,8 +1,8 @@
 """The memory of a step, side by side with that of its parts."""
 
 from arcface_cakd.bench import Report, step_memory
-from arcface_cakd.bench.faces import make_faces, random_weights, train_config
-from arcface_cakd.bench.step import FLOORS
+from arcface_cakd.bench.faces import distilling_config, make_faces, random_weights, train_config
+from arcface_cakd.bench.step import FLOORS, METHODS
 
 
 def test_every_side_is_measured_and_held_against_its_parts(monkeypatch):
@@ -38,8 +38,10 @@ def test_what_the_processes_do(tmp_path, monkeypatch):
     monkeypatch.setattr(step_memory.Steps, "with_cache", lambda self: steps.append("with"))
     config = train_config(faces, "r10_narrow", 2)
     step_memory.take_steps(config, False)
+    weights = random_weights(tmp_path, "swin_mini")
+    entry = METHODS["embedding"]
+    config = distilling_config(faces, "r10_narrow", 2, "swin_mini", weights, **entry)
     step_memory.take_steps(config, True)
     assert steps == ["without", "without", "with", "with"]
-    weights = random_weights(tmp_path, "swin_mini")
     for part in step_memory.PARTS:
         step_memory.take_part(part, "swin_mini", weights, 1)

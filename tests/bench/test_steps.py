@@ -70,8 +70,13 @@ def test_every_floor_is_of_sides_that_were_timed(monkeypatch):
     at_once = functools.partial(step.take_turns, warm_up=0)
     monkeypatch.setattr(step, "take_turns", at_once)
     report = Report("", {})
-    measure_step(report, "r10_narrow", "swin_mini", batch_size=2, rounds=1)
+    measure_step(report, "r10_narrow", "swin_mini", batch_size=2, rounds=1, teacher_bf16=True)
     assert all(part in report.seconds for parts in FLOORS.values() for part in parts)
+    assert {f"{method}, teacher in bf16" for method in METHODS} <= report.seconds.keys()
+    took = report.seconds["URFM, teacher in bf16"][0]
+    floor = sum(report.seconds[part][0] for part in FLOORS["URFM"])
+    name = "URFM, teacher in bf16 / (plain step + teacher's forward)"
+    assert report.ratios[name].median == took / floor
     assert all(len(rounds) == 1 and rounds[0] > 0 for rounds in report.seconds.values())
     took = report.seconds["URFM and prompts"][0]
     floor = sum(report.seconds[part][0] for part in FLOORS["URFM and prompts"])

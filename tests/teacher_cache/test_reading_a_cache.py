@@ -18,6 +18,7 @@ from helpers.engine_runs import (
 
 from arcface_cakd.backbones import get_model
 from arcface_cakd.config import ConfigError
+from arcface_cakd.distiller import Distiller
 from arcface_cakd.distiller.description import without_effect
 from arcface_cakd.engine import checkpoint_path, train
 from arcface_cakd.engine.builders import build_run
@@ -167,13 +168,25 @@ def test_a_step_runs_no_teacher_that_does_not_move(
     assert counts == without
 
 
+@pytest.fixture
+def dropped(monkeypatch):
+    """Those whose teacher was dropped, and is kept alive for a look."""
+    distillers, drop = [], Distiller.drop_teacher
+    monkeypatch.setattr(
+        Distiller, "drop_teacher", lambda self: distillers.append(self) or drop(self)
+    )
+    return distillers
+
+
 def test_a_run_from_the_cache_is_near_one_without_and_resumes_to_the_bit(
-    faces, tiny, tmp_path, caplog
+    faces, tiny, tmp_path, caplog, dropped
 ):
     settings = {"save_all_states": True, "frequent": 1, "num_epoch": 1}
     cached = entry(tiny, tmp_path / "c", **URFM)
     with caplog.at_level(logging.INFO):
         straight = train(small_config(faces, tmp_path / "a", cakd=cached, **settings))
+    (distiller,) = dropped
+    assert all(p.is_meta for p in distiller.teacher.parameters())
     (line,) = [r.getMessage() for r in caplog.records if "teacher.cache" in r.getMessage()]
     assert "embedding, tokens of 36 images, both flips: takes 0.06 MB of the " in line
     without = train(small_config(faces, tmp_path / "w", cakd=entry(tiny, None, **URFM), **settings))
