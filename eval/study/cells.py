@@ -110,7 +110,8 @@ def run_cell(cell: Cell, faces: Path, work: Path, runs: Path) -> dict[str, Any]:
         record["sources"] = digests(teacher, None)
     elif cell.method in METHODS:
         config = cell_config(cell, faces, work)
-        if config.init_centers is not None:
+        centres = config.cakd is not None and config.cakd.teacher["centers"] is not None
+        if config.init_centers is not None or centres:
             make_class_means(cell, faces)
         settings = asdict(config)
         record["sources"] = digests(config.network, config.cakd)
@@ -121,6 +122,8 @@ def run_cell(cell: Cell, faces: Path, work: Path, runs: Path) -> dict[str, Any]:
         if config.cakd is not None:
             settings["cakd"]["teacher"] |= cell.of.teacher
             settings["cakd"]["teacher"]["cache"] = config.cakd.teacher["cache"] is not None
+            if centres:
+                settings["cakd"]["teacher"]["centers"] = TEACHERS_CENTRES
         record["settings"] = settings
         cpu, wall = time.process_time(), time.monotonic()
         try:
@@ -169,10 +172,10 @@ def embeddings_of(cell: Cell, faces: Path, work: Path, images: np.ndarray) -> np
 
 
 def make_class_means(cell: Cell, faces: Path) -> None:
-    """Keep the teacher's class means as class centres to start from, unless they are there.
+    """Keep the teacher's class means as class centres, unless they are there.
 
-    They are as long as the random ones are that they replace, so that the margin softmax, which
-    looks at directions alone, turns them as fast.
+    To start from, they are as long as the random ones are that they replace, so that the margin
+    softmax, which looks at directions alone, turns them as fast.
     """
     path = class_means_path(cell.of, faces)
     with taken(path.parent / "lock") as ours:

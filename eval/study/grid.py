@@ -257,6 +257,8 @@ def cell_config(cell: Cell, faces: Path, output: Path) -> TrainConfig:
     entry = METHODS[cell.method]
     if entry is not None:
         teacher = {**teacher_entry(cell.of, faces), **entry.get("teacher", {})}
+        if teacher.get("centers") == TEACHERS_CENTRES:
+            teacher["centers"] = str(class_means_path(cell.of, faces))
         # A cache is of one teacher, stage and augmentation.
         parts = [_faces_and_teacher(cell.of)]
         parts += [f"{key}_{teacher[key]}" for key in ("stage", "cached_views") if key in teacher]

@@ -40,20 +40,26 @@ def with_urfm(
     return distilled(*losses, urfm={}, anchoring={}, lr_scale={"urfm": 5.0})
 
 
-# A rival's loss: its middle weight, and its settings where they are not its own defaults. Those
-# that compare with the teacher's class centres are not here: their weights were not measured yet.
+# A rival's loss: its middle weight, and its settings where they are not its own defaults.
 RIVALS: dict[str, tuple[float, Entry]] = {
     "adadistill": (0.86, {}),
+    "arcdistill": (0.9, {}),
     "at": (4300.0, {}),
     "cakd_liu": (0.19, {}),
     "cckd": (930.0, {}),
+    "cosdistill": (0.85, {}),
     "crd": (1.2, {}),
+    "dkd": (0.26, {}),
     "ekd": (6.4, {}),
     "embedding_l2": (0.58, {"normalize": False}),
     "fitnet": (14.0, {}),
     "fsp": (54.0, {"projection": True}),
+    "gkd": (0.19, {}),
     "iled_rpsd": (42.0, {}),
+    "kd": (0.17, {}),
+    "margin_distillation": (0.82, {}),
     "mgd": (7.1, {"mask": "channels", "mask_ratio": 0.15}),
+    "ofa_kd": (0.71, {}),
     "pat": (10.0, {}),
     "pkt": (38000.0, {}),
     "reviewkd": (40.0, {"schedule": {"kind": "warmup", "steps": 35}}),
@@ -65,14 +71,18 @@ RIVALS: dict[str, tuple[float, Entry]] = {
     "vid": (3300.0, {}),
 }
 FACTORS = (0.2, 1.0, 3.0)  # the embedding's gradient at 10, 64, 256: 2.5, 13.5, 42
-
+# What a method says where it begins with, or compares with, the teacher's class centres. Most
+# teachers here have none of these people: they are normalised means of its embeddings (cells.py).
+TEACHERS_CENTRES = "teacher's class means"
+COMPARING_WITH_CENTRES = frozenset(
+    {"arcdistill", "cosdistill", "dkd", "gkd", "kd", "margin_distillation", "ofa_kd"}
+)
 
 # Rivals that are also tried beside the embedding, as URFM is; most look at pixel features.
 BESIDE = ("at", "cakd_liu", "fitnet", "mgd", "pat", "reviewkd", "rkd", "scalekd", "vid")
 
 EMBEDDING, URFM = "embedding_64", "embedding_64_urfm_50_1"
 # What a method trains with where that is not what the data's other students do (grid.py).
-TEACHERS_CENTRES = "teacher's class means"  # made by cells.py, in place of random class centres
 SETTINGS: dict[str, dict[str, Any]] = {
     f"{name}_{what}": settings
     for name in (EMBEDDING, URFM)
@@ -89,7 +99,9 @@ def _rivals(factor: float) -> dict[str, Entry]:
     found = {}
     for name, (middle, settings) in RIVALS.items():
         weight = float(f"{middle * factor:g}")
-        found[f"{name}_{weight:g}"] = distilled({"name": name, "weight": weight, **settings})
+        parts = {"teacher": {"centers": TEACHERS_CENTRES}} if name in COMPARING_WITH_CENTRES else {}
+        loss = {"name": name, "weight": weight, **settings}
+        found[f"{name}_{weight:g}"] = distilled(loss, **parts)
     return found
 
 

@@ -257,6 +257,14 @@ def test_mistakes(tiny, capsys, words, message):
     assert message in capsys.readouterr().err
 
 
+def test_a_rival_compares_with_the_teachers_class_means(tiny):
+    assert tiny("--methods", "margin_distillation_0.82", "--seeds", "1") == 0
+    kept = record(tiny, "margin_distillation_0.82", 1)
+    assert kept["failure"] is None
+    assert kept["settings"]["cakd"]["teacher"]["centers"] == "teacher's class means"
+    assert (tiny.work / "class_means" / "tiny_test_tiny" / "checkpoint_gpu_0.pt").is_file()
+
+
 def test_students_start_from_the_teachers_class_means(tiny):
     """Against one image after the other, and class centres that are as long as random ones."""
     assert tiny("--methods", "embedding_64_class_means", "--seeds", "1") == 0
