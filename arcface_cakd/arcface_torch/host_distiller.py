@@ -136,10 +136,9 @@ class HostDistiller(Distiller):
                 self._guard.check(together)
 
     def _advice(self, culprits: Sequence[str]) -> str:
-        if is_the_teachers(culprits):
-            fp16 = self.teacher.amp_dtype is torch.float16
-            return teachers_advice(fp16, self.config.teacher["cache"] is not None)
         fp16 = self.amp_dtype is torch.float16
+        if is_the_teachers(culprits):
+            return teachers_advice(self.config.teacher, fp16)
         way = "lower config.lr or lengthen warmup_epoch; lower the weight of the term named"
         return f"{way}; set config.bf16 instead of fp16" if fp16 else way
 

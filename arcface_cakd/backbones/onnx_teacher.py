@@ -70,7 +70,7 @@ class OnnxTeacher(FaceBackbone):
 
     def close(self) -> None:
         """Free what onnxruntime holds of the file; the network runs no more."""
-        del self._model
+        self.__dict__.pop("_model", None)
 
     def _embed(self, images: Tensor) -> Tensor:
         return self._model(images)

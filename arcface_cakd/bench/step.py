@@ -19,7 +19,7 @@ from arcface_cakd.bench.faces import (
 )
 from arcface_cakd.bench.report import Report
 from arcface_cakd.bench.timing import clock_of, take_turns
-from arcface_cakd.config import TrainConfig
+from arcface_cakd.config import ConfigError, TrainConfig
 from arcface_cakd.data.draws import epoch_order
 from arcface_cakd.distiller import Distiller
 from arcface_cakd.engine.builders import Run, build_run
@@ -79,8 +79,12 @@ def measure_step(
             the same parts, whose teacher is in the precision of the loop.
 
     Raises:
-        ConfigError: float16 on a CPU.
+        ConfigError: float16 on a CPU, or a teacher in the precision that the loop has anyway.
     """
+    if teacher_bf16 and precision == "bf16":
+        raise ConfigError(
+            "--teacher-bf16 beside --precision bf16 would measure the same twice: drop one"
+        )
     device = device or torch.device("cpu")
     half: dict[str, Any] = {} if precision == "fp32" else {precision: True}
     with tempfile.TemporaryDirectory() as folder:
@@ -111,6 +115,9 @@ def measure_step(
     for name, parts in floors.items():
         floor = parts[0] if len(parts) == 1 else f"({' + '.join(parts)})"
         report.ratios[f"{name} / {floor}"] = times.ratio(name, *parts)
+    for name in METHODS if teacher_bf16 else ():
+        of_both = f"{name}, {IN_BF16} / {name}"
+        report.ratios[of_both] = times.ratio(f"{name}, {IN_BF16}", name)
     for name in ("embedding", "URFM", "URFM and prompts"):
         report.ratios[f"{name} / from cache"] = times.ratio(name, f"{name}, from cache")
     report.ratios["URFM / embedding"] = times.ratio("URFM", "embedding")

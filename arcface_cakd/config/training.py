@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from easydict import EasyDict
+
 from arcface_cakd.config.cakd import CakdConfig, unsaid_losses
 from arcface_cakd.config.other_words import data_folder, take_up_loss
 from arcface_cakd.config.settings import ConfigError, Range, Section, check_settings
@@ -334,8 +336,9 @@ def _override(config: dict, text: str, known: set[str]) -> None:
         warnings.simplefilter("ignore", DeprecationWarning)
         value = ast.literal_eval(value)
     for name in _names_in(value):
-        if not isinstance(name, str) or hasattr(dict, name):
-            raise ConfigError(f"--set {text}: {name!r} is the name of no setting")
+        if not isinstance(name, str) or hasattr(EasyDict, name):
+            shown = repr(name)[:_SHOWN]
+            raise ConfigError(f"--set {text}: {shown} is the name of no setting")
     place: Any = config
     for done, step in enumerate(steps, start=1):
         where = ".".join(steps[: done - 1])
@@ -344,7 +347,7 @@ def _override(config: dict, text: str, known: set[str]) -> None:
                 raise ConfigError(f"--set {text}: {where} has entries 0 to {len(place) - 1}")
             at: int | str = int(step)
         elif isinstance(place, dict):
-            if hasattr(dict, step):  # an EasyDict takes it for an attribute
+            if hasattr(EasyDict, step):  # an EasyDict takes it for an attribute
                 raise ConfigError(f"--set {text}: {step!r} is the name of no setting")
             at = step
         else:

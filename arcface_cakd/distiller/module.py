@@ -62,9 +62,9 @@ class Distiller(nn.Module):
     module stands wherever the plain student stood. In training it also runs the teacher, and
     ``terms`` then gives the weighted losses to add to the margin softmax loss.
 
-    The teacher follows ``.to()`` and ``.cuda()``, but is no part of ``parameters()``,
-    ``state_dict()`` or ``train()``: it stays frozen and in eval mode. What is learned beside
-    the student (prompts, URFM, heads) is in ``state_dict()``.
+    The teacher follows ``.to()`` and ``.cuda()`` until ``drop_teacher``, but is no part of
+    ``parameters()``, ``state_dict()`` or ``train()``: it stays frozen and in eval mode. What is
+    learned beside the student (prompts, URFM, heads) is in ``state_dict()``.
 
     With prompts, anchoring, preservation and losses that look at the teacher's output alone
     compare with the *unprompted* teacher, which costs a second teacher forward from the first
@@ -205,8 +205,8 @@ class Distiller(nn.Module):
     def drop_teacher(self) -> None:
         """Free the memory of the teacher's weights, where no step will run it.
 
-        From then on a forward in training mode needs ``known``. With prompts, whose teacher runs
-        in each step, nothing is done.
+        From then on a forward in training mode, and ``features``, need ``known``. With prompts,
+        whose teacher runs in each step, nothing is done.
         """
         if self.prompts is None and not self._dropped:
             self.teacher.to("meta")
@@ -298,7 +298,7 @@ class Distiller(nn.Module):
     @torch.no_grad()
     def _unprompted(self, images: Tensor) -> FaceFeatures:
         if self._dropped:
-            raise RuntimeError("the teacher's weights were dropped: give forward() `known`")
+            raise RuntimeError("the teacher's weights were dropped: give `known`")
         return self.teacher.forward_features(images, stages=self._teacher_stages)
 
     def terms(

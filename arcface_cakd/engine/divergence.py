@@ -1,12 +1,13 @@
 """Stops a run whose loss or gradient is no longer finite, and says why."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from arcface_cakd.backbones.onnx_teacher import ONNX
 from arcface_cakd.config import TrainConfig
 from arcface_cakd.distiller import THE_TEACHERS
 from arcface_cakd.distributed import world_size
@@ -82,8 +83,7 @@ class DivergenceGuard:
 def advice(config: TrainConfig, culprits: Iterable[str] = ()) -> str:
     """What to change when a run of the built-in loop diverges."""
     if config.cakd is not None and is_the_teachers(culprits):
-        teacher = config.cakd.teacher
-        return teachers_advice(config.fp16 and not teacher["bf16"], teacher["cache"] is not None)
+        return teachers_advice(config.cakd.teacher, config.fp16)
     ways = [f"lower lr (now {config.lr:g}) or lengthen warmup_epoch (now {config.warmup_epoch:g})"]
     if config.fp16:
         ways.append("set bf16=True instead of fp16=True")
@@ -99,15 +99,18 @@ def is_the_teachers(culprits: Iterable[str]) -> bool:
     return any(name.startswith(THE_TEACHERS) for name in culprits)
 
 
-def teachers_advice(fp16: bool, cached: bool) -> str:
+def teachers_advice(teacher: Mapping[str, Any], fp16: bool) -> str:
     """What to change where the teacher's own output is not finite.
 
     Args:
-        fp16: whether the teacher runs in float16.
-        cached: whether some of what it says is read from a cache.
+        teacher: ``cakd.teacher``.
+        fp16: whether the run is in float16.
     """
     overflows = "It is the teacher that overflows, whatever the student learns"
-    if fp16:
+    of_a_file = teacher["network"].startswith(ONNX)  # and so in the precision of that
+    if fp16 and not (teacher["bf16"] or of_a_file):
         return f"{overflows}, as float16 ends at 65504: set cakd.teacher.bf16=True"
-    also = ", with a cache (cakd.teacher.cache) of theirs" if cached else ""
-    return f"{overflows}: take other weights (cakd.teacher.weights){also}"
+    another = "another file (cakd.teacher.network)" if of_a_file else "other weights"
+    place = "" if of_a_file else " (cakd.teacher.weights)"
+    also = " and a new folder for its cache (cakd.teacher.cache)" if teacher["cache"] else ""
+    return f"{overflows}: take {another}{place}{also}"

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from arcface_cakd.config.settings import settings_of
+from arcface_cakd.registry import SECTIONS
+
 logger = logging.getLogger("arcface_cakd")
 
 # What a run that goes on has to say otherwise, and the host's password, which stays in its config.
@@ -46,11 +49,25 @@ def log_changes(then: Mapping[str, str] | None, config: Any, path: Path) -> None
     now = run_settings(config)
     if dataclasses.is_dataclass(config):
         # What there was no setting for was as its default has it.
-        defaults = {field.name: repr(field.default) for field in dataclasses.fields(config)}
-        then = {name: value for name, value in defaults.items() if name in now} | dict(then)
+        then = {k: v for k, v in _defaults(config, then).items() if k in now} | dict(then)
     changes = changed_settings(then, now)
     if changes:
         logger.warning("%s goes on with other settings: %s", path, changes)
+
+
+def _defaults(config: Any, then: Mapping[str, str]) -> dict[str, str]:
+    """The defaults of a ``TrainConfig``'s settings, and of those in the parts of its entry, as far
+    as the run had these parts; as ``run_settings`` has them.
+    """
+    flat = {field.name: field.default for field in dataclasses.fields(config)}
+    if config.cakd is not None and "cakd.margin_weight" in then:
+        own = dataclasses.fields(config.cakd)
+        flat |= {f"cakd.{field.name}": field.default for field in own}
+        for part in SECTIONS.names():
+            if any(name.startswith(f"cakd.{part}.") for name in then):
+                settings = settings_of(SECTIONS.get(part))
+                flat |= {f"cakd.{part}.{name}": s.default for name, s in settings.items()}
+    return {name: repr(value) for name, value in flat.items()}
 
 
 def _flatten(value: Any, name: str) -> list[tuple[str, str]]:

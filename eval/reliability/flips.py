@@ -76,10 +76,11 @@ def files(folder: Path) -> dict[str, tuple[Path, Callable[[], object]]]:
     def checkpoint() -> object:
         return read_checkpoint(folder / "checkpoint_gpu_0.pt", "global_step", "is none")
 
-    def digests() -> None:
+    def digests() -> object:
         damages = BlockDigests(folder / "train.rec").damages()
         if damages:
             raise damages[0]
+        return (folder / "train.rec").read_bytes(), (folder / "train.idx").read_bytes()
 
     def weights(name: str) -> Callable[[], object]:
         return lambda: read_weights(folder / name)
@@ -128,7 +129,7 @@ def equal(one: object, other: object) -> bool:
         return equal(list(one.items()), list(other.items()))
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
         return len(one) == len(other) and all(map(equal, one, other))
-    return one == other
+    return repr(one) == repr(other)  # which tells 0.0 from -0.0
 
 
 if __name__ == "__main__":

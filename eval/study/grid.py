@@ -261,7 +261,8 @@ def cell_config(cell: Cell, faces: Path, output: Path) -> TrainConfig:
             teacher["centers"] = str(class_means_path(cell.of, faces))
         # A cache is of one teacher, stage and augmentation.
         parts = [_faces_and_teacher(cell.of)]
-        parts += [f"{key}_{teacher[key]}" for key in ("stage", "cached_views") if key in teacher]
+        apart = ("stage", "cached_views", "bf16")
+        parts += [f"{key}_{teacher[key]}" for key in apart if key in teacher]
         teacher["cache"] = str(faces / "work" / "cache" / "_".join(parts))
         settings["cakd"] = {**entry, "teacher": teacher}
     return _config(cell.of, settings, faces, output, seed=cell.seed)

@@ -339,6 +339,17 @@ def test_what_is_not_finite_ends_the_program_with_one_line(tmp_path, capsys, ste
     assert not list(tmp_path.iterdir())
 
 
+def test_a_teacher_that_overflows_in_float16_is_told_of_bfloat16():
+    """Which takes effect beside a student in float16; and then other advice is given."""
+    for teacher, advice in (({}, "set cakd.teacher.bf16=True"), ({"bf16": True}, "other weights")):
+        cfg = make_cfg(fp16=True)
+        cfg.cakd.teacher.update(teacher)
+        distiller = cakd.distill(HostNetwork(), cfg)
+        assert distiller.student.amp_dtype is torch.float16
+        assert distiller.teacher.amp_dtype is (torch.bfloat16 if teacher else torch.float16)
+        assert advice in distiller._advice(["the teacher's embedding"])
+
+
 def _amp(scale):
     return torch.amp.GradScaler("cpu", init_scale=scale)
 

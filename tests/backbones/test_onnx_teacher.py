@@ -307,12 +307,18 @@ def test_it_teaches_in_the_loop(exported, tmp_path, caplog, monkeypatch):
     assert result.history[0]["terms"].keys() == {"embedding_cosine"}
     # From a cache its file is closed before the first step, and the run ends as well.
     known = {**config.cakd.teacher, "cache": str(tmp_path / "cache")}
-    closed = []
+    closed, close = [], OnnxTeacher.close
+
+    def closing(teacher):
+        close(teacher)
+        closed.append(teacher)
+
     with monkeypatch.context() as patch:
-        patch.setattr(OnnxTeacher, "close", lambda self: closed.append(self))
+        patch.setattr(OnnxTeacher, "close", closing)
         cached = dataclasses.replace(config.cakd, teacher=known)
         again = train(dataclasses.replace(config, cakd=cached, output=str(tmp_path / "cached")))
-    assert len(closed) == 1
+    assert len(closed) == 1 and "_model" not in vars(closed[0])
+    closed[0].close()
     losses = [[line["loss"] for line in r.history if "loss" in line] for r in (result, again)]
     np.testing.assert_allclose(*losses, rtol=2e-3)
     (line,) = {m for m in caplog.messages if m.startswith("teacher: ")}

@@ -35,7 +35,12 @@ def test_what_the_processes_do(tmp_path, monkeypatch):
     faces = make_faces(tmp_path, 2)
     steps = []
     monkeypatch.setattr(step_memory.Steps, "without", lambda self: steps.append("without"))
-    monkeypatch.setattr(step_memory.Steps, "with_cache", lambda self: steps.append("with"))
+
+    def with_cache(self):
+        assert all(p.is_meta for p in self.run.model.teacher.parameters())  # as in a run
+        steps.append("with")
+
+    monkeypatch.setattr(step_memory.Steps, "with_cache", with_cache)
     config = train_config(faces, "r10_narrow", 2)
     step_memory.take_steps(config, False)
     weights = random_weights(tmp_path, "swin_mini")

@@ -10,7 +10,8 @@ import torch
 from arcface_cakd.bench import Report, step
 from arcface_cakd.bench.faces import distilling_config, make_faces, random_weights, train_config
 from arcface_cakd.bench.loops import compare_with_arcface_torch
-from arcface_cakd.bench.step import FLOORS, METHODS, Steps, measure_step
+from arcface_cakd.bench.step import FLOORS, METHODS, Steps, _with_bf16, measure_step
+from arcface_cakd.config import ConfigError
 from arcface_cakd.engine.loop import train
 
 CPU = torch.device("cpu")
@@ -66,6 +67,16 @@ def test_each_method_has_what_its_name_says(faces, tmp_path):
         assert on - {"urfm"} == ({"prompts", "preservation"} if "prompts" in method else set())
 
 
+def test_a_teacher_in_bf16_stands_beside_a_student_in_float32(faces, tmp_path):
+    weights = random_weights(tmp_path, "swin_mini")
+    entry = METHODS["embedding"]
+    config = _with_bf16(distilling_config(faces, "r10_narrow", 2, "swin_mini", weights, **entry))
+    model = Steps(config, torch.device("cpu")).run.model
+    assert (model.student.amp_dtype, model.teacher.amp_dtype) == (None, torch.bfloat16)
+    with pytest.raises(ConfigError, match="measure the same twice"):
+        measure_step(Report("", {}), "mbf", "swin_t", precision="bf16", teacher_bf16=True)
+
+
 def test_every_floor_is_of_sides_that_were_timed(monkeypatch):
     at_once = functools.partial(step.take_turns, warm_up=0)
     monkeypatch.setattr(step, "take_turns", at_once)
@@ -73,6 +84,8 @@ def test_every_floor_is_of_sides_that_were_timed(monkeypatch):
     measure_step(report, "r10_narrow", "swin_mini", batch_size=2, rounds=1, teacher_bf16=True)
     assert all(part in report.seconds for parts in FLOORS.values() for part in parts)
     assert {f"{method}, teacher in bf16" for method in METHODS} <= report.seconds.keys()
+    both = report.ratios["URFM, teacher in bf16 / URFM"].median
+    assert both == report.seconds["URFM, teacher in bf16"][0] / report.seconds["URFM"][0]
     took = report.seconds["URFM, teacher in bf16"][0]
     floor = sum(report.seconds[part][0] for part in FLOORS["URFM"])
     name = "URFM, teacher in bf16 / (plain step + teacher's forward)"

@@ -155,6 +155,8 @@ def test_a_mistake_in_the_file_is_one_line(write, body, message):
         ("lr={[]: 1}", "lr must be float, got '{[]: 1}'"),
         ("seed.x=1", "--set seed.x=1: seed is not an entry"),
         ("augment={b'crop': 0.2}", "--set augment={b'crop': 0.2}: b'crop' is the name of no"),
+        ("cakd.__weakref__=1", "'__weakref__' is the name of no setting"),
+        ("cakd={'__weakref__': 1}", "'__weakref__' is the name of no setting"),
         ("cakd={'losses': ({'name': 'rkd', 1: 2},)}", "1 is the name of no setting"),
         ("cakd={'losses': [{'name': 'rkd', 'items': 3}]}", "'items' is the name of no setting"),
         ("margin_list.3=1", "--set margin_list.3=1: margin_list has entries 0 to 2"),
@@ -162,6 +164,12 @@ def test_a_mistake_in_the_file_is_one_line(write, body, message):
 )
 def test_a_mistake_in_set_is_one_line(write, override, message):
     fails_with(message, write(REC + "config.seed = 1\nconfig.margin_list = (1, 0, 0)"), [override])
+
+
+def test_a_long_name_is_shown_in_part(write):
+    with pytest.raises(ConfigError) as raised:
+        load_config(write(REC), [f"cakd={{('{'x' * 5000}',): 1}}"])
+    assert len(str(raised.value)) < 500
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,8 @@ def every_line_is_caught(caplog):
     caplog.set_level(logging.INFO, logger="arcface_cakd")
 
 
-def config_of(faces, output, weights, losses=LOSSES, centers="from_data", **settings):
-    teacher = {"network": "test_tiny", "weights": str(weights), "centers": centers}
+def config_of(faces, output, weights, losses=LOSSES, centers="from_data", cache=None, **settings):
+    teacher = {"network": "test_tiny", "weights": str(weights), "centers": centers, "cache": cache}
     cakd = small_cakd(teacher=teacher, prompts=None, urfm=None, losses=losses)
     return small_config(faces, output, cakd=cakd, save_all_states=True, frequent=1, **settings)
 
@@ -122,6 +122,17 @@ def test_losses_compare_with_them(faces, weights, tmp_path):
     again = train(given, stop_after_step=3)
     terms = [[line["terms"] for line in run.history if "terms" in line] for run in (once, again)]
     assert terms[0] == terms[1] and len(terms[0]) == 3
+
+
+def test_a_teacher_whose_words_are_cached_gives_them_before_it_is_dropped(faces, weights, tmp_path):
+    once = train(config_of(faces, tmp_path / "once", weights), stop_after_step=3)
+    cached = config_of(faces, tmp_path / "run", weights, cache=str(tmp_path / "cache"))
+    again = train(cached, stop_after_step=3)
+    centers = [
+        torch.load(r.output / "teacher_centers.pt", weights_only=True) for r in (once, again)
+    ]
+    assert torch.equal(centers[0]["centers"], centers[1]["centers"])
+    assert again.history[-1]["loss"] == pytest.approx(once.history[-1]["loss"], rel=5e-3)
 
 
 class TestResuming:

@@ -276,6 +276,14 @@ def test_advice_goes_by_what_was_not_finite(faces, tmp_path):
     own = small_cakd(teacher={**config.cakd.teacher, "bf16": True})
     bf16 = dataclasses.replace(config, cakd=own)
     assert "take other weights" in advice(bf16, ["the teacher's pixel features"])
+    # An ONNX file has a precision, and weights, of its own.
+    alone = {"prompts": None, "urfm": None, "losses": [{"name": "embedding_cosine"}]}
+    file = small_cakd(teacher={"network": "onnx:teacher.onnx", "cache": "cache"}, **alone)
+    onnx = advice(dataclasses.replace(config, cakd=file), ["the teacher's embedding"])
+    assert onnx.endswith(
+        "take another file (cakd.teacher.network) and a new folder for its cache "
+        "(cakd.teacher.cache)"
+    )
     assert "lower lr (now 0.05)" in advice(config, ["the prompted teacher's embedding", "margin"])
     plain = dataclasses.replace(config, cakd=None, fp16=False)
     assert "teacher" not in advice(plain, ["margin"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from helpers.engine_runs import made_face, make_faces, png, small_cakd, small_co
 from arcface_cakd.config import ConfigError
 from arcface_cakd.engine import checkpoint_path, train
 from arcface_cakd.engine.builders import Run, build_run
-from arcface_cakd.engine.run_settings import changed_settings, run_settings
+from arcface_cakd.engine.run_settings import changed_settings, log_changes, run_settings
 from arcface_cakd.locks import LOCK, FolderInUseError
 
 CPU = torch.device("cpu")
@@ -158,6 +159,21 @@ def test_settings_of_the_entry_have_dotted_names():
     assert changes == "cakd.losses.0.settings.temperature 4.0 (was 3.0)"
     plain = changed_settings(run_settings(then), run_settings(small_config("x", "y")))
     assert "cakd None (was unset)" in plain and "cakd.margin_weight unset (was 1.0)" in plain
+
+
+def test_settings_that_are_newer_than_a_checkpoint_were_at_their_defaults(caplog):
+    teacher = {"network": "swin_mini", "weights": "random"}
+    config = small_config("x", "y", cakd=small_cakd(teacher=teacher))
+    new = ("cakd.teacher.bf16", "cakd.urfm.placing", "cakd.clipping", "fp16")
+    then = {name: value for name, value in run_settings(config).items() if name not in new}
+    log_changes(then, config, Path("checkpoint_gpu_0.pt"))
+    assert not caplog.messages
+    own = small_cakd(teacher={**teacher, "bf16": True}, clipping="shared")
+    log_changes(then, dataclasses.replace(config, cakd=own), Path("checkpoint_gpu_0.pt"))
+    (line,) = caplog.messages
+    assert line.endswith(
+        "settings: cakd.clipping 'shared' (was 'separate'), cakd.teacher.bf16 True (was False)"
+    )
 
 
 def test_the_set_may_be_named_by_its_record_file(faces, tmp_path):
