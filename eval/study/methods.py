@@ -82,10 +82,11 @@ COMPARING_WITH_CENTRES = frozenset(
 BESIDE = ("at", "cakd_liu", "fitnet", "mgd", "pat", "reviewkd", "rkd", "scalekd", "vid")
 
 EMBEDDING, URFM = "embedding_64", "embedding_64_urfm_50_1"
+DEFAULT = "embedding_64_urfm_100_1_falling"  # the package's
 # What a method trains with where that is not what the data's other students do (grid.py).
 SETTINGS: dict[str, dict[str, Any]] = {
     f"{name}_{what}": settings
-    for name in (EMBEDDING, URFM)
+    for name in (EMBEDDING, URFM, DEFAULT)
     for what, settings in {
         "augmented": {"augment": {}},
         "8_epochs": {"num_epoch": 8},
@@ -122,6 +123,13 @@ def _beside() -> dict[str, Entry]:
     }
 
 
+def _of_prefix(name: str) -> Entry:
+    """The entry of a method in SETTINGS."""
+    if name.startswith(DEFAULT):
+        return with_urfm(100.0, 1.0, falling=True)
+    return with_urfm(50.0, 1.0) if name.startswith(URFM) else distilled(embedding(64.0))
+
+
 def _designs() -> dict[str, Entry]:
     """Other forms of our own, of URFM and of what stands around it."""
     urfm = with_urfm(50.0, 1.0)
@@ -140,7 +148,7 @@ def _designs() -> dict[str, Entry]:
         f"{URFM}_unscaled": {**urfm, "lr_scale": {"urfm": 1.0}},
         f"{URFM}_stage_1": {**urfm, "teacher": {"stage": 1}},
         **{
-            name: (urfm if name.startswith(URFM) else distilled(embedding(64.0)))
+            name: _of_prefix(name)
             | ({"teacher": {"cached_views": 4}} if "augment" in settings else {})
             for name, settings in SETTINGS.items()
         },

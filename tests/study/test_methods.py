@@ -94,7 +94,7 @@ def test_what_a_method_sets_is_in_its_config_and_its_cache_is_its_own(grid, meth
         assert differing == {"cakd", *settings}
         caches[method] = config["cakd"].teacher["cache"]
     augmented = {m for m, s in methods.SETTINGS.items() if "augment" in s}
-    assert len(augmented) == 2
+    assert len(augmented) == 3
     assert {caches[m] for m in augmented}.isdisjoint({caches[m] for m in caches.keys() - augmented})
 
 
