@@ -25,7 +25,7 @@ def test_a_mutant_is_read_or_refused_in_one_documented_line(tmp_path, name):
     # Most of what is changed was good: else all would be refused for what it was before.
     assert counts["read"] >= len(corpus) - REFUSED.get(name, 0)
 
-    # Hypothesis chooses the seeds, the same ones on every machine, and names the one that fails.
+    # Hypothesis chooses the seeds, the same in each run of one version, and names one that fails.
     # It cannot draw for the changes themselves: how much they draw hangs on what they meet.
     @given(rng=st.randoms(use_true_random=True))
     @settings(
