@@ -95,6 +95,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "class_means": {"init_centers": TEACHERS_CENTRES},
     }.items()
 }
+# Others that are also given twice the epochs.
+PATIENT = (
+    *("plain", "embedding_256", f"{EMBEDDING}_fitnet_42"),
+    *(f"{EMBEDDING}_cakd_liu_0.19", f"{EMBEDDING}_pat_10"),
+)
+SETTINGS |= {f"{name}_8_epochs": {"num_epoch": 8} for name in PATIENT}
 
 
 def _rivals(factor: float) -> dict[str, Entry]:
@@ -154,6 +160,7 @@ def _designs() -> dict[str, Entry]:
             name: _of_prefix(name)
             | ({"teacher": {"cached_views": 4}} if "augment" in settings else {})
             for name, settings in SETTINGS.items()
+            if name.removesuffix("_8_epochs") not in PATIENT
         },
     }
 
@@ -211,7 +218,8 @@ def _methods() -> dict[str, Entry | None]:
     methods[URFM] = with_urfm(50.0, 1.0)
     methods["embedding_64_urfm_200_1"] = with_urfm(200.0, 1.0)
     methods["embedding_256_urfm_200_1"] = with_urfm(200.0, 1.0, alone=256.0)
-    return {**methods, **_weights(), **_falling(), **_apt(), **_beside(), **_designs()}
+    methods |= {**_weights(), **_falling(), **_apt(), **_beside(), **_designs()}
+    return methods | {f"{name}_8_epochs": methods[name] for name in PATIENT}
 
 
 METHODS: Mapping[str, Entry | None] = _methods()
@@ -225,6 +233,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "rivals": tuple(name for factor in (1.0, 0.2, 3.0) for name in _rivals(factor)),
     "beside": tuple(_beside()),
     "designs": tuple(_designs()),
+    "patient": tuple(f"{name}_8_epochs" for name in PATIENT),
     "weights": tuple(_weights()),
     "falling": tuple(_falling()),
     "apt": tuple(_apt()),

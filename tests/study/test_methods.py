@@ -91,8 +91,9 @@ def test_what_a_method_sets_is_in_its_config_and_its_cache_is_its_own(grid, meth
     for method, settings in methods.SETTINGS.items():
         config = vars(grid.cell_config(grid.Cell("real", method, 1), Path("faces"), Path("out")))
         differing = {k for k in config if config[k] != plain[k]}
-        assert differing == {"cakd", *settings}
-        caches[method] = config["cakd"].teacher["cache"]
+        assert differing == {"cakd", *settings} - ({"cakd"} if config["cakd"] is None else set())
+        if config["cakd"] is not None:
+            caches[method] = config["cakd"].teacher["cache"]
     augmented = {m for m, s in methods.SETTINGS.items() if "augment" in s}
     assert len(augmented) == 3
     assert {caches[m] for m in augmented}.isdisjoint({caches[m] for m in caches.keys() - augmented})
