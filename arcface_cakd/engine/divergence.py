@@ -110,7 +110,8 @@ def teachers_advice(teacher: Mapping[str, Any], fp16: bool) -> str:
     of_a_file = teacher["network"].startswith(ONNX)  # and so in the precision of that
     if fp16 and not (teacher["bf16"] or of_a_file):
         return f"{overflows}, as float16 ends at 65504: set cakd.teacher.bf16=True"
-    another = "another file (cakd.teacher.network)" if of_a_file else "other weights"
-    place = "" if of_a_file else " (cakd.teacher.weights)"
+    another = "other weights (cakd.teacher.weights)"
+    if of_a_file:
+        another = "another file (cakd.teacher.network)"
     also = " and a new folder for its cache (cakd.teacher.cache)" if teacher["cache"] else ""
-    return f"{overflows}: take {another}{place}{also}"
+    return f"{overflows}: take {another}{also}"

@@ -56,18 +56,18 @@ def log_changes(then: Mapping[str, str] | None, config: Any, path: Path) -> None
 
 
 def _defaults(config: Any, then: Mapping[str, str]) -> dict[str, str]:
-    """The defaults of a ``TrainConfig``'s settings, and of those in the parts of its entry, as far
-    as the run had these parts; as ``run_settings`` has them.
+    """The defaults of a ``TrainConfig``'s settings, and of those in the entry and its parts as far
+    as the stopped run had these; as ``run_settings`` has them.
     """
     flat = {field.name: field.default for field in dataclasses.fields(config)}
-    if config.cakd is not None and "cakd.margin_weight" in then:
+    if config.cakd is not None and any(name.startswith("cakd.") for name in then):
         own = dataclasses.fields(config.cakd)
         flat |= {f"cakd.{field.name}": field.default for field in own}
         for part in SECTIONS.names():
             if any(name.startswith(f"cakd.{part}.") for name in then):
                 settings = settings_of(SECTIONS.get(part))
                 flat |= {f"cakd.{part}.{name}": s.default for name, s in settings.items()}
-    return {name: repr(value) for name, value in flat.items()}
+    return dict(pair for name, value in flat.items() for pair in _flatten(value, name))
 
 
 def _flatten(value: Any, name: str) -> list[tuple[str, str]]:

@@ -96,7 +96,9 @@ def files(folder: Path) -> dict[str, tuple[Path, Callable[[], object]]]:
 
 
 def flipped(path: Path, read: Callable[[], object], number: int, rng: random.Random) -> dict:
-    """How many flips are seen: refused with an error of ours, of one line."""
+    """How many flips are seen: refused with an error of ours, of one line. Of the others, how many
+    leave what is read as it was, and how many change it unseen.
+    """
     whole = path.read_bytes()
     written = read()
     counts: Counter[str] = Counter()

@@ -85,22 +85,21 @@ NEAREST = ("cakd_liu", "pat", "reviewkd")
 
 EMBEDDING, URFM = "embedding_64", "embedding_64_urfm_50_1"
 DEFAULT = "embedding_64_urfm_100_1_falling"  # the package's
-# What a method trains with where that is not what the data's other students do (grid.py).
-SETTINGS: dict[str, dict[str, Any]] = {
-    f"{name}_{what}": settings
-    for name in (EMBEDDING, URFM, DEFAULT)
-    for what, settings in {
-        "augmented": {"augment": {}},
-        "8_epochs": {"num_epoch": 8},
-        "class_means": {"init_centers": TEACHERS_CENTRES},
-    }.items()
-}
-# Others that are also given twice the epochs.
+# What is tried with other settings than the data's (grid.py), and those settings.
+OURS = (EMBEDDING, URFM, DEFAULT)
 PATIENT = (
     *("plain", "embedding_256", f"{EMBEDDING}_fitnet_42"),
     *(f"{EMBEDDING}_cakd_liu_0.19", f"{EMBEDDING}_pat_10"),
 )
-SETTINGS |= {f"{name}_8_epochs": {"num_epoch": 8} for name in PATIENT}
+VARIED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "augmented": (OURS, {"augment": {}}),
+    "8_epochs": ((*OURS, *PATIENT), {"num_epoch": 8}),
+    "class_means": (OURS, {"init_centers": TEACHERS_CENTRES}),
+}
+# By the name of the method with them.
+SETTINGS: dict[str, dict[str, Any]] = {
+    f"{name}_{what}": settings for what, (names, settings) in VARIED.items() for name in names
+}
 
 
 def _rivals(factor: float) -> dict[str, Entry]:
@@ -132,13 +131,6 @@ def _beside() -> dict[str, Entry]:
     return fitnet | found
 
 
-def _of_prefix(name: str) -> Entry:
-    """The entry of a method in SETTINGS."""
-    if name.startswith(DEFAULT):
-        return with_urfm(100.0, 1.0, falling=True)
-    return with_urfm(50.0, 1.0) if name.startswith(URFM) else distilled(embedding(64.0))
-
-
 def _designs() -> dict[str, Entry]:
     """Other forms of our own, of URFM and of what stands around it."""
     urfm = with_urfm(50.0, 1.0)
@@ -156,13 +148,19 @@ def _designs() -> dict[str, Entry]:
         f"{URFM}_learned": {**urfm, "urfm": learned},
         f"{URFM}_unscaled": {**urfm, "lr_scale": {"urfm": 1.0}},
         f"{URFM}_stage_1": {**urfm, "teacher": {"stage": 1}},
-        **{
-            name: _of_prefix(name)
-            | ({"teacher": {"cached_views": 4}} if "augment" in settings else {})
-            for name, settings in SETTINGS.items()
-            if name.removesuffix("_8_epochs") not in PATIENT
-        },
     }
+
+
+def _varied(methods: Mapping[str, Entry | None]) -> dict[str, Entry | None]:
+    """The methods of SETTINGS: the same entries, with what a cache of augmented views wants."""
+    found: dict[str, Entry | None] = {}
+    for what, (names, settings) in VARIED.items():
+        for name in names:
+            entry = methods[name]
+            if entry is not None and "augment" in settings:
+                entry = {**entry, "teacher": {"cached_views": 4}}
+            found[f"{name}_{what}"] = entry
+    return found
 
 
 def _weights() -> dict[str, Entry]:
@@ -219,7 +217,7 @@ def _methods() -> dict[str, Entry | None]:
     methods["embedding_64_urfm_200_1"] = with_urfm(200.0, 1.0)
     methods["embedding_256_urfm_200_1"] = with_urfm(200.0, 1.0, alone=256.0)
     methods |= {**_weights(), **_falling(), **_apt(), **_beside(), **_designs()}
-    return methods | {f"{name}_8_epochs": methods[name] for name in PATIENT}
+    return methods | _varied(methods)
 
 
 METHODS: Mapping[str, Entry | None] = _methods()
@@ -233,7 +231,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "rivals": tuple(name for factor in (1.0, 0.2, 3.0) for name in _rivals(factor)),
     "beside": tuple(_beside()),
     "designs": tuple(_designs()),
-    "patient": tuple(f"{name}_8_epochs" for name in PATIENT),
+    "varied": tuple(SETTINGS),
     "weights": tuple(_weights()),
     "falling": tuple(_falling()),
     "apt": tuple(_apt()),

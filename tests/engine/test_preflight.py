@@ -163,8 +163,10 @@ def test_settings_of_the_entry_have_dotted_names():
 
 def test_settings_that_are_newer_than_a_checkpoint_were_at_their_defaults(caplog):
     teacher = {"network": "swin_mini", "weights": "random"}
-    config = small_config("x", "y", cakd=small_cakd(teacher=teacher))
-    new = ("cakd.teacher.bf16", "cakd.urfm.placing", "cakd.clipping", "fp16")
+    sets = ("lfw", "cfp_fp", "agedb_30")  # the default
+    config = small_config("x", "y", cakd=small_cakd(teacher=teacher), val_targets=sets)
+    new = ("cakd.teacher.bf16", "cakd.urfm.placing", "cakd.clipping", "cakd.lr_scale.prompts")
+    new = (*new, "fp16", "val_targets")
     then = {name: value for name, value in run_settings(config).items() if name not in new}
     log_changes(then, config, Path("checkpoint_gpu_0.pt"))
     assert not caplog.messages
