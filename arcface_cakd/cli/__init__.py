@@ -17,6 +17,7 @@ from arcface_cakd.cli.help import Parser
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.files import DISK_IS_FULL
 from arcface_cakd.launcher import tell_launcher
+from arcface_cakd.openmp import spin_briefly
 
 COMMANDS = ("demo", "train", "evaluate", "export", "report", "data", "bench", "patch", "list")
 
@@ -87,6 +88,7 @@ def main(argv: list[str] | None = None) -> int:
         # What a terminal cannot show, such as a folder's name, is escaped and no error.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    spin_briefly()  # before a command imports torch
     parser = _parser()
     _complete(parser)
     args = parser.parse_args(argv)
