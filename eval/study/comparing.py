@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from grid import Cell, StudyError
-from methods import REFERENCES, SETTINGS
+from methods import REFERENCES, SETTINGS, plain_of
 from records import FIGURES, ON_LISTED, read_people, records, unpacked_scores
 
 from arcface_cakd.config import TrainConfig
@@ -131,14 +131,18 @@ class Study:
         return difference(ours, theirs)
 
     def gap(self, method: str, figure: str) -> Estimate | None:
-        """``gap_closed``; None without plain student or teacher."""
-        if not {"plain", "teacher"} <= set(self.methods):
+        """``gap_closed``, from the plain student with the method's settings (``plain_of``).
+
+        None without that student or the teacher.
+        """
+        lowest = plain_of(method)
+        if not {lowest, "teacher"} <= set(self.methods):
             return None
-        seeds = self.seeds(method, "plain")
+        seeds = self.seeds(method, lowest)
         if not seeds:
             return None
         ours, plain, teacher = (
-            self.resampled(name, figure, seeds) for name in (method, "plain", "teacher")
+            self.resampled(name, figure, seeds) for name in (method, lowest, "teacher")
         )
         return gap_closed(ours, plain, teacher)
 

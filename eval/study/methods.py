@@ -27,6 +27,8 @@ def embedding(weight: float) -> Entry:
 
 # From its weight to 0 over the run, linearly.
 FALLING: Entry = {"schedule": {"kind": "decay"}}
+# The embedding's weight, and URFM's where it falls.
+FALLING_FROM = ((64.0, 50.0), (64.0, 100.0), (64.0, 200.0), (128.0, 100.0), (256.0, 100.0))
 
 
 def with_urfm(
@@ -87,9 +89,14 @@ EMBEDDING, URFM = "embedding_64", "embedding_64_urfm_50_1"
 DEFAULT = "embedding_64_urfm_100_1_falling"  # the package's
 # What is tried with other settings than the data's (grid.py), and those settings.
 OURS = (EMBEDDING, URFM, DEFAULT)
+# What of the families that came nearest is tried with twice the epochs: three weights of each.
 PATIENT = (
-    *("plain", "embedding_256", f"{EMBEDDING}_fitnet_42"),
-    *(f"{EMBEDDING}_cakd_liu_0.19", f"{EMBEDDING}_pat_10"),
+    *("plain", "embedding_128", "embedding_256", f"{EMBEDDING}_urfm_200_1_falling"),
+    *(f"{EMBEDDING}_urfm_50_1_falling", f"{EMBEDDING}_fitnet_14", f"{EMBEDDING}_fitnet_42"),
+    *(f"{EMBEDDING}_fitnet_140", f"{EMBEDDING}_cakd_liu_0.038", f"{EMBEDDING}_cakd_liu_0.19"),
+    *(f"{EMBEDDING}_cakd_liu_0.57", f"{EMBEDDING}_pat_2", f"{EMBEDDING}_pat_10"),
+    *(f"{EMBEDDING}_pat_30", f"{EMBEDDING}_reviewkd_8", f"{EMBEDDING}_reviewkd_40"),
+    f"{EMBEDDING}_reviewkd_120",
 )
 VARIED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "augmented": (OURS, {"augment": {}}),
@@ -100,6 +107,14 @@ VARIED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 SETTINGS: dict[str, dict[str, Any]] = {
     f"{name}_{what}": settings for what, (names, settings) in VARIED.items() for name in names
 }
+
+
+def plain_of(method: str) -> str:
+    """The plain student with the settings that ``method`` has of its own, where there is one."""
+    for what, (names, _) in VARIED.items():
+        if method.endswith(f"_{what}") and "plain" in names:
+            return f"plain_{what}"
+    return "plain"
 
 
 def _rivals(factor: float) -> dict[str, Entry]:
@@ -181,7 +196,7 @@ def _falling() -> dict[str, Entry]:
         f"embedding_{alone:g}_urfm_{feature:g}_1_falling": with_urfm(
             feature, 1.0, alone, falling=True
         )
-        for alone, feature in ((64.0, 100.0), (64.0, 200.0), (128.0, 100.0), (256.0, 100.0))
+        for alone, feature in FALLING_FROM
     }
     for feature in (100.0, 200.0):
         entry = with_urfm(feature, 1.0)
@@ -208,7 +223,7 @@ def _apt() -> dict[str, Entry]:
 
 def _methods() -> dict[str, Entry | None]:
     methods: dict[str, Entry | None] = {"plain": None}
-    for alone in (10.0, 64.0, 256.0):
+    for alone in (10.0, 64.0, 128.0, 256.0):
         methods[f"embedding_{alone:g}"] = distilled(embedding(alone))
     for factor in FACTORS:
         methods |= _rivals(factor)
@@ -227,7 +242,7 @@ REFERENCES = ("teacher", "colour_histogram")
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "references": REFERENCES,
-    "baselines": ("plain", "embedding_10", "embedding_64", "embedding_256"),
+    "baselines": ("plain", "embedding_10", "embedding_64", "embedding_128", "embedding_256"),
     "rivals": tuple(name for factor in (1.0, 0.2, 3.0) for name in _rivals(factor)),
     "beside": tuple(_beside()),
     "designs": tuple(_designs()),

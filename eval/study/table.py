@@ -5,8 +5,8 @@
 
 Figures are means over seeds, with the standard deviation over them. Differences are to --baseline,
 paired: the same people and the same seeds drawn in each of --draws (arcface_cakd.evaluation). Below
-zero is better for 1 - AUC. "gap" is the share of the way from plain student to teacher. A method
-that lacks a seed is compared by the seeds that it has.
+zero is better for 1 - AUC. "gap" is the share of the way from plain student to teacher, from the
+plain student of as many epochs. A method that lacks a seed is compared by the seeds that it has.
 
 Cells whose sources differ are refused, unless a sentinel that uses the part in question gave equal
 figures with both (run.py --sentinel).
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from comparing import Study
 from grid import SIZES, StudyError
-from methods import REFERENCES
+from methods import REFERENCES, plain_of
 from records import FIGURES, RUNS
 from run import expanded
 
@@ -76,8 +76,8 @@ def table(args: argparse.Namespace) -> str:
             f"the baseline {args.baseline!r} has no figures: run it, or choose with --baseline"
         )
     # Plain student, colours and teacher stand in every table.
-    always = [m for m in ("colour_histogram", "plain", "teacher") if m in study.methods]
-    methods = list(dict.fromkeys([*always, *methods]))
+    always = ["colour_histogram", "plain", *map(plain_of, methods), "teacher"]
+    methods = list(dict.fromkeys([*(m for m in always if m in study.methods), *methods]))
     means = {m: float(np.mean(study.values(m, args.figure))) for m in methods}
     methods.sort(key=means.__getitem__, reverse=args.figure == "1-auc")
     header = ["method", "seeds", *FIGURES, "gap closed", f"less {args.baseline}", "p", "CPU s"]

@@ -116,6 +116,26 @@ def test_figures_and_order(study, runs, capsys):
     assert rows["teacher"]["gap closed"] == "100 % [100, 100]"
 
 
+def test_the_way_starts_at_the_plain_student_of_as_many_epochs(study, runs, capsys, monkeypatch):
+    for method, strength in {"plain_8_epochs": 0.3, "embedding_64_8_epochs": 0.6}.items():
+        monkeypatch.setitem(STRENGTH, method, strength)
+        for seed in (1, 2, 3):
+            settings = {"lr": 0.1, "seed": seed, "cakd": method, "num_epoch": 8}
+            write(study, runs, method, seed, settings=settings)
+    longer, short = "embedding_64_8_epochs", "embedding_64"
+    _, rows = shown(study, runs, capsys, "--methods", longer, short)
+    assert set(rows) == {*STRENGTH} - {"sp_1000", "rkd_6.7"}
+    means = {
+        method: np.mean([one_minus_auc(cosines(method, seed)) for seed in (1, 2, 3)])
+        for method in (longer, short, "plain", "plain_8_epochs")
+    }
+    teacher = one_minus_auc(cosines("teacher", 0))
+    for method, plain in {longer: "plain_8_epochs", short: "plain"}.items():
+        expected = 100 * (means[method] - means[plain]) / (teacher - means[plain])
+        assert float(rows[method]["gap closed"].split(" %")[0]) == pytest.approx(expected, abs=0.6)
+    assert rows["plain_8_epochs"]["gap closed"] == "0 % [0, 0]"
+
+
 def test_differences_to_the_baseline(study, runs, capsys):
     _, rows = shown(study, runs, capsys)
     baseline = np.mean([one_minus_auc(cosines("embedding_64", s)) for s in (1, 2, 3)])
