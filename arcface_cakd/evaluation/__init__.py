@@ -1,5 +1,6 @@
 """Face recognition judged: embeddings, protocols, ROC figures, intervals, comparison, pictures."""
 
+from arcface_cakd.evaluation.auc_difference import auc_difference
 from arcface_cakd.evaluation.comparison import (
     Estimate,
     difference,
@@ -49,6 +50,7 @@ __all__ = [
     "RocCurve",
     "VerificationResult",
     "accuracy",
+    "auc_difference",
     "check_pairs",
     "check_picture",
     "difference",

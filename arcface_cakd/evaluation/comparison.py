@@ -14,15 +14,14 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its percentile interval.
+    """A figure with its interval.
 
     Attributes:
         value: on the set as it is, the mean over seeds.
         low: end of the interval, and ``high`` the other.
         high: see ``low``.
-        std: standard deviation over the draws, the standard error of ``value``.
-        p: two-sided p value of the hypothesis that the figure is 0: the percentile intervals
-            that leave 0 out, (1 + draws on the rarer side of 0) / (1 + draws), doubled.
+        std: the standard error of ``value``.
+        p: two-sided p value of the hypothesis that the figure is 0.
     """
 
     value: float
@@ -37,7 +36,10 @@ class Estimate:
 
 
 def estimate(value: float, drawn: np.ndarray, level: float = LEVEL) -> Estimate:
-    """A figure and its values (B,) on the draws.
+    """A figure with its percentile interval, from its values (B,) on the draws.
+
+    ``std`` is the standard deviation over the draws; ``p`` goes by the percentile intervals that
+    leave 0 out: (1 + draws on the rarer side of 0) / (1 + draws), doubled.
 
     Raises:
         EvaluationError: a draw is not finite, as where the gap of ``gap_closed`` is 0 in one.

@@ -18,6 +18,7 @@ from arcface_cakd.evaluation import (
     Estimate,
     People,
     Resampled,
+    auc_difference,
     difference,
     gap_closed,
 )
@@ -75,6 +76,7 @@ class Study:
         own = [
             People(p.issame[:n], p.persons[:n]) for p, n in zip(people, self._listed, strict=True)
         ]
+        self._people = people
         self._bootstrap, self._of_listed = Bootstrap(people, draws), Bootstrap(own, draws)
         self._resample = lru_cache(maxsize=None)(self._resampled)
 
@@ -97,14 +99,18 @@ class Study:
         return self._resample(method, figure, (0,) if method in REFERENCES else tuple(seeds))
 
     def _resampled(self, method: str, figure: str, seeds: tuple[int, ...]) -> Resampled:
-        scores = [
-            np.stack([unpacked_scores(self.record(method, s)["sets"][n]["scores"]) for s in seeds])
-            for n in self.sets
-        ]
+        scores = self._scores(method, seeds)
         if figure in ON_LISTED:
             scores = [rows[:, :n] for rows, n in zip(scores, self._listed, strict=True)]
             return self._of_listed.resample(scores, FIGURES[figure])
         return self._bootstrap.resample(scores, FIGURES[figure])
+
+    def _scores(self, method: str, seeds: Sequence[int]) -> list[np.ndarray]:
+        """(S, P) cosines for each set."""
+        return [
+            np.stack([unpacked_scores(self.record(method, s)["sets"][n]["scores"]) for s in seeds])
+            for n in self.sets
+        ]
 
     def record(self, method: str, seed: int) -> Record:
         for cell, record in self.cells.items():
@@ -120,15 +126,27 @@ class Study:
             if cell.method == method
         ]
 
-    def difference(self, method: str, other: str, figure: str) -> Estimate | None:
-        """``method`` less ``other`` by the seeds that both have; None where they share none."""
+    def difference(
+        self, method: str, other: str, figure: str, *, drawn: bool = False
+    ) -> Estimate | None:
+        """``method`` less ``other`` by the seeds that both have; None where they share none.
+
+        1 - AUC by ``auc_difference``; other figures, or all where ``drawn``, by drawing people
+        and seeds again.
+        """
         seeds = self.seeds(method, other)
         if not seeds:
             return None
-        ours, theirs = (self.resampled(name, figure, seeds) for name in (method, other))
-        if ours.draws.shape != theirs.draws.shape:  # a reference, with one seed for all
-            ours, theirs = (as_wide(r, len(seeds)) for r in (ours, theirs))
-        return difference(ours, theirs)
+        if figure == "1-auc" and not drawn:
+            ours, theirs = (
+                self._scores(name, (0,) * len(seeds) if name in REFERENCES else seeds)
+                for name in (method, other)
+            )
+            return auc_difference(ours, theirs, self._people)
+        one, another = (self.resampled(name, figure, seeds) for name in (method, other))
+        if one.draws.shape != another.draws.shape:  # a reference, with one seed for all
+            one, another = (as_wide(r, len(seeds)) for r in (one, another))
+        return difference(one, another)
 
     def gap(self, method: str, figure: str) -> Estimate | None:
         """``gap_closed``, from the plain student with the method's settings (``plain_of``).

@@ -4,9 +4,11 @@
     python eval/study/table.py --data real --set test --seeds 11 12 13 14 15 --figure accuracy
 
 Figures are means over seeds, with the standard deviation over them. Differences are to --baseline,
-paired: the same people and the same seeds drawn in each of --draws (arcface_cakd.evaluation). Below
-zero is better for 1 - AUC. "gap" is the share of the way from plain student to teacher, from the
-plain student of as many epochs. A method that lacks a seed is compared by the seeds that it has.
+paired by people, pairs and seeds. Those of 1 - AUC, where below zero is better, have an interval in
+closed form (arcface_cakd.evaluation.auc_difference); all else, and with --drawn those too, by
+drawing people and seeds again, --draws times. "gap" is the share of the way from plain student to
+teacher, from the plain student of as many epochs. A method that lacks a seed is compared by the
+seeds that it has.
 
 Cells whose sources differ are refused, unless a sentinel that uses the part in question gave equal
 figures with both (run.py --sentinel).
@@ -42,6 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--baseline", default="embedding_64")
     parser.add_argument("--figure", choices=FIGURES, default="1-auc", help="of the differences")
     parser.add_argument("--draws", type=int, default=2000)
+    parser.add_argument(
+        "--drawn", action="store_true", help="differences of 1-auc by drawing, as all else"
+    )
     parser.add_argument("--size", choices=SIZES, default="cpu")
     parser.add_argument("--runs", type=Path, default=RUNS)
     parser.add_argument("--out", type=Path, help="write the table there too")
@@ -106,8 +111,12 @@ def cells_of(study: Study, method: str, args: argparse.Namespace) -> list[str]:
         cells.append("{} % [{}, {}]".format(*shares))
     found = None
     if method != args.baseline:
-        found = study.difference(method, args.baseline, args.figure)
-    cells += ["", ""] if found is None else [interval(found), f"{found.p:.3f}"]
+        found = study.difference(method, args.baseline, args.figure, drawn=args.drawn)
+    cells += (
+        ["", ""]
+        if found is None
+        else [interval(found), "<0.001" if found.p < 0.001 else f"{found.p:.3f}"]
+    )
     costs = [
         record["cpu_seconds"]
         for cell, record in study.cells.items()
@@ -120,7 +129,7 @@ def hypotheses(study: Study, args: argparse.Namespace) -> list[str]:
     """Lines on what was asked by --hypothesis."""
     found: dict[str, tuple[str, str, Estimate]] = {}
     for name, method, rival in args.hypothesis:
-        tested = study.difference(method, rival, args.figure)
+        tested = study.difference(method, rival, args.figure, drawn=args.drawn)
         if tested is None:
             raise StudyError(f"{name}: {method} and {rival} have no seed in common here")
         found[name] = (method, rival, tested)

@@ -7,6 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from arcface_cakd.evaluation import auc_difference
+
 PEOPLE, PAIRS, LISTED = 40, 400, 350
 SOURCES = {"torch": "2", "training": "a", "network r10_mini": "b"}
 STRENGTH = {  # how far the scores of one person's pairs lie above the others'
@@ -149,6 +151,24 @@ def test_differences_to_the_baseline(study, runs, capsys):
     assert _numbers(rows["plain"]["less embedding_64"])[1] > 0
     assert float(rows["rkd_6.7"]["p"]) < 0.05 < float(rows["sp_1000"]["p"])
     assert rows["embedding_64"]["less embedding_64"] == ""
+
+
+def test_intervals_of_auc_are_closed_or_drawn(study, runs, capsys):
+    """Of the same difference; the closed ones are the package's, to the last digit shown."""
+    people = study.records.People(persons()[:, 0] == persons()[:, 1], persons())
+    ours, theirs = (
+        [np.stack([cosines(method, seed) for seed in (1, 2, 3)])]
+        for method in ("rkd_6.7", "embedding_64")
+    )
+    expected = auc_difference(ours, theirs, [people])
+    _, rows = shown(study, runs, capsys)
+    closed = _numbers(rows["rkd_6.7"]["less embedding_64"])
+    assert closed == pytest.approx((expected.value, expected.low, expected.high), abs=2e-4)
+    _, rows = shown(study, runs, capsys, "--drawn")
+    drawn = _numbers(rows["rkd_6.7"]["less embedding_64"])
+    assert drawn[0] == closed[0]
+    # The scores are of single pairs alone, which drawing people counts up to three times.
+    assert 1.2 < (drawn[2] - drawn[1]) / (closed[2] - closed[1]) < 2
 
 
 def _numbers(text):
