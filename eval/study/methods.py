@@ -94,7 +94,8 @@ PATIENT = (
     *("plain", "embedding_128", "embedding_256", f"{EMBEDDING}_urfm_200_1_falling"),
     *(f"{EMBEDDING}_urfm_50_1_falling", f"{EMBEDDING}_fitnet_14", f"{EMBEDDING}_fitnet_42"),
     *(f"{EMBEDDING}_fitnet_140", f"{EMBEDDING}_cakd_liu_0.038", f"{EMBEDDING}_cakd_liu_0.19"),
-    *(f"{EMBEDDING}_cakd_liu_0.57", f"{EMBEDDING}_pat_2", f"{EMBEDDING}_pat_10"),
+    *(f"{EMBEDDING}_cakd_liu_0.57", f"{EMBEDDING}_cakd_liu_1.7", f"{EMBEDDING}_fitnet_420"),
+    *(f"{EMBEDDING}_pat_2", f"{EMBEDDING}_pat_10"),
     *(f"{EMBEDDING}_pat_30", f"{EMBEDDING}_reviewkd_8", f"{EMBEDDING}_reviewkd_40"),
     f"{EMBEDDING}_reviewkd_120",
 )
@@ -134,9 +135,11 @@ def _beside() -> dict[str, Entry]:
         f"{EMBEDDING}_fitnet_{weight:g}{'_falling' if changing else ''}": distilled(
             embedding(64.0), {"name": "fitnet", "weight": weight, **changing}
         )
-        for weight, changing in ((42.0, {}), (140.0, {}), (200.0, FALLING))
+        for weight, changing in ((42.0, {}), (140.0, {}), (420.0, {}), (200.0, FALLING))
     }
-    found = {}
+    found = {
+        f"{EMBEDDING}_cakd_liu_1.7": distilled(embedding(64.0), {"name": "cakd_liu", "weight": 1.7})
+    }
     for name in BESIDE:
         middle, settings = RIVALS[name]
         for factor in FACTORS if name in NEAREST else (1.0,):
