@@ -2,7 +2,7 @@
 
     python eval/shared_threads.py --rounds 3 --json eval/benchmarks/shared_threads.json
 
-Processes take turns, long spins and short ones and one thread, with nothing beside them and
+Processes take turns, with long spins, short ones and one thread, with nothing beside them and
 beside one busy process; each trains r10_narrow from swin_mini, 32 images a step, for some seconds.
 Images a second are of the wall, as it is waiting that is measured: on a machine where anything
 else runs, stop that first.
@@ -19,10 +19,16 @@ import time
 from pathlib import Path
 
 from arcface_cakd.bench.machine import machine
+from arcface_cakd.engine.threads import CHOSEN_BY as THREADS_CHOSEN_BY
 from arcface_cakd.files import write_text
-from arcface_cakd.openmp import CHOSEN_BY
+from arcface_cakd.openmp import CHOSEN_BY, FEW_SPINS
 
-SIDES = {"long": {}, "short": {"GOMP_SPINCOUNT": "1000"}, "one thread": {"OMP_NUM_THREADS": "1"}}
+SIDES = {
+    "long spins": {},
+    "short spins": {"GOMP_SPINCOUNT": FEW_SPINS},
+    "one thread": {"OMP_NUM_THREADS": "1"},
+}
+CHOSEN = {*CHOSEN_BY, *THREADS_CHOSEN_BY}
 BATCH = 32
 
 
@@ -55,7 +61,7 @@ def images_per_second(seconds: float) -> dict[str, float]:
 
 
 def measured(side: str, seconds: float) -> dict[str, float]:
-    kept = {k: v for k, v in os.environ.items() if k not in {*CHOSEN_BY, "OMP_NUM_THREADS"}}
+    kept = {k: v for k, v in os.environ.items() if k not in CHOSEN}
     command = [sys.executable, __file__, "--train", str(seconds)]
     done = subprocess.run(
         command, env=kept | SIDES[side], capture_output=True, text=True, check=True
@@ -73,6 +79,7 @@ def main() -> None:
     if args.train:
         print(json.dumps(images_per_second(args.train)))
         return
+    alone = machine()
     rounds: dict[str, dict[str, list[dict[str, float]]]] = {}
     for beside in ("nothing", "a busy process"):
         busy = None
@@ -94,7 +101,7 @@ def main() -> None:
         report = {
             "command": " ".join(["python", *sys.argv]),
             "date": datetime.date.today().isoformat(),
-            "machine": machine(),
+            "machine": alone,
             "rounds": rounds,
         }
         write_text(args.json, json.dumps(report, indent=1) + "\n")

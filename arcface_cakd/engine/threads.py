@@ -2,7 +2,8 @@
 
 torch takes as many as there are cores, and each of its operations waits for the slowest of them.
 Where a container has less than all the cores, or other programs run, that is one that waits for a
-core itself: seen on 2 cores, 16 images a second with 2 threads where 1 thread gave 75.
+core itself, which the others, awake, may hold: see ``openmp``. Seen on 2 cores: 16 images a second
+with 2 threads where 1 thread gave 75.
 """
 
 import logging
@@ -11,6 +12,8 @@ import os
 from pathlib import Path
 
 import torch
+
+from arcface_cakd import openmp
 
 logger = logging.getLogger("arcface_cakd")
 
@@ -31,14 +34,17 @@ def settle_threads() -> None:
         logger.info("threads: %d instead of %d, as this process has no more cores", cores, threads)
         torch.set_num_threads(cores)
         threads = cores
+    if any(os.environ.get(name) for name in openmp.CHOSEN_BY):  # then they wait asleep
+        return
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if threads > 1 and load >= cores:
         logger.warning(
-            "the load of this machine is %.1f on %d cores, and %d threads wait for one another: "
-            "OMP_NUM_THREADS=1 may be faster",
+            "the load of this machine is %.1f on %d cores, and %d threads wait awake for one "
+            "another: GOMP_SPINCOUNT=%s in the environment may be faster, or OMP_NUM_THREADS=1",
             load,
             cores,
             threads,
+            openmp.FEW_SPINS,
         )
 
 

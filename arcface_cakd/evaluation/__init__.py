@@ -1,6 +1,6 @@
 """Face recognition judged: embeddings, protocols, ROC figures, intervals, comparison, pictures."""
 
-from arcface_cakd.evaluation.auc_difference import auc_difference
+from arcface_cakd.evaluation.auc_comparison import auc_difference
 from arcface_cakd.evaluation.comparison import (
     Estimate,
     difference,

@@ -44,7 +44,7 @@ class World:
     trainings: float  # by which all pairs of one person move together
 
 
-# The first is near what the cells of real faces have; in each of the others one part is large.
+# The first is guessed to be as real faces are; in each of the others one part is large.
 WORLDS = {
     "as on real faces": World((0.08, 0.03, 0.03), (0.14, 0.06, 0.06), 0.01),
     "people differ": World((0.14, 0.08, 0.06), (0.10, 0.03, 0.03), 0.01),

@@ -6,6 +6,7 @@ import os
 import pytest
 import torch
 
+from arcface_cakd import openmp
 from arcface_cakd.engine import threads
 from arcface_cakd.engine.threads import CHOSEN_BY, settle_threads, usable_cores
 
@@ -14,7 +15,7 @@ from arcface_cakd.engine.threads import CHOSEN_BY, settle_threads, usable_cores
 def machine(monkeypatch):
     """Of two cores, where nobody has chosen; ``set`` is the number that torch was given last."""
     given = {"set": 8, "load": 0.0}
-    for name in CHOSEN_BY:
+    for name in (*CHOSEN_BY, *openmp.CHOSEN_BY):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(threads, "usable_cores", lambda: 2)
     monkeypatch.setattr(torch, "get_num_threads", lambda: given["set"])
@@ -37,10 +38,19 @@ def test_a_busy_machine_is_said_and_changes_nothing(machine, caplog):
     settle_threads()
     assert machine["set"] == 2
     assert "load of this machine is 7.5 on 2 cores" in caplog.text
-    assert "OMP_NUM_THREADS=1" in caplog.text
+    assert "GOMP_SPINCOUNT=1000 in the environment may be faster" in caplog.text
     caplog.clear()
     machine.update(set=1)
     settle_threads()
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("name", openmp.CHOSEN_BY)
+def test_threads_that_wait_asleep_need_no_word(name, machine, monkeypatch, caplog):
+    machine.update(set=2, load=7.5)
+    monkeypatch.setenv(name, "passive")
+    settle_threads()
+    assert machine["set"] == 2
     assert not caplog.messages
 
 

@@ -125,7 +125,7 @@ def test_the_way_starts_at_the_plain_student_of_as_many_epochs(study, runs, caps
             settings = {"lr": 0.1, "seed": seed, "cakd": method, "num_epoch": 8}
             write(study, runs, method, seed, settings=settings)
     longer, short = "embedding_64_8_epochs", "embedding_64"
-    _, rows = shown(study, runs, capsys, "--methods", longer, short)
+    out, rows = shown(study, runs, capsys, "--methods", longer, short)
     assert set(rows) == {*STRENGTH} - {"sp_1000", "rkd_6.7"}
     means = {
         method: np.mean([one_minus_auc(cosines(method, seed)) for seed in (1, 2, 3)])
@@ -136,6 +136,13 @@ def test_the_way_starts_at_the_plain_student_of_as_many_epochs(study, runs, caps
         expected = 100 * (means[method] - means[plain]) / (teacher - means[plain])
         assert float(rows[method]["gap closed"].split(" %")[0]) == pytest.approx(expected, abs=0.6)
     assert rows["plain_8_epochs"]["gap closed"] == "0 % [0, 0]"
+    assert "No gap closed" not in out
+    for seed in (1, 2, 3):
+        (runs / "real" / "plain_8_epochs" / f"{seed}.json").unlink()
+    out, rows = shown(study, runs, capsys, "--methods", longer, short)
+    assert rows[longer]["gap closed"] == ""
+    assert rows[short]["gap closed"]
+    assert "No gap closed where it starts at plain_8_epochs, which was not run." in out
 
 
 def test_differences_to_the_baseline(study, runs, capsys):
@@ -161,10 +168,12 @@ def test_intervals_of_auc_are_closed_or_drawn(study, runs, capsys):
         for method in ("rkd_6.7", "embedding_64")
     )
     expected = auc_difference(ours, theirs, [people])
-    _, rows = shown(study, runs, capsys)
+    out, rows = shown(study, runs, capsys)
+    assert "differences of 1-auc in closed form, gap closed by 200 draws" in out
     closed = _numbers(rows["rkd_6.7"]["less embedding_64"])
     assert closed == pytest.approx((expected.value, expected.low, expected.high), abs=2e-4)
-    _, rows = shown(study, runs, capsys, "--drawn")
+    out, rows = shown(study, runs, capsys, "--drawn")
+    assert "; 200 draws of people and seeds." in out
     drawn = _numbers(rows["rkd_6.7"]["less embedding_64"])
     assert drawn[0] == closed[0]
     # The scores are of single pairs alone, which drawing people counts up to three times.

@@ -42,7 +42,8 @@ def auc_difference(
         level: of the interval.
 
     Raises:
-        EvaluationError: scores that do not fit the sets or each other.
+        EvaluationError: scores that do not fit the sets or each other, or methods that differ
+            and of which each places all pairs of a kind alike, so that nothing says how surely.
     """
     seeds = len(ours[0]) if len(ours) else 0
     expected = [(seeds, len(people.issame)) for people in sets]
@@ -114,8 +115,12 @@ def _estimate(
     from scipy.stats import t as student
 
     variance = of_people + of_seeds
-    if variance == 0:  # methods whose every pair is placed alike
-        return Estimate(value, value, value, 0.0, 1.0 if value == 0 else 0.0)
+    if variance == 0 and value:
+        raise EvaluationError(
+            "each method places all pairs of a kind alike: the difference has no standard error"
+        )
+    if variance == 0:  # a method and itself
+        return Estimate(0.0, 0.0, 0.0, 0.0, 1.0)
     uncertain = of_people**2 / persons + (of_seeds**2 / seeds if seeds else 0.0)
     distribution = student(variance**2 / uncertain)
     std = variance**0.5

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from arcface_cakd.evaluation import EvaluationError, PairScores, People, auc_difference
-from arcface_cakd.evaluation.auc_difference import auc_shares, clustered_by_people
+from arcface_cakd.evaluation.auc_comparison import auc_shares, clustered_by_people
 
 
 def made(seed, people=30, matched=2, different=80):
@@ -116,6 +116,14 @@ def test_estimate_by_hand(seeds):
     assert (back.value, back.low, back.p) == pytest.approx((-found.value, -found.high, found.p))
 
 
+def test_no_less_than_of_the_pairs_of_each_person_together():
+    """Where those of two people take them off."""
+    people = People(np.array([True, True, False]), np.array([[0, 0], [0, 0], [0, 1]]))
+    shares = np.array([1.0, 0.5, -1.4])
+    # Person 0 is on all: (1 + 0.5 - 1.4)^2, and person 1's own pair adds nothing new.
+    assert clustered_by_people(shares, people) == pytest.approx(1.5**2 + 1.4**2)
+
+
 def test_a_method_does_not_differ_from_itself():
     people = made(0)
     ours = scores_of(people, 1)
@@ -156,6 +164,13 @@ def test_five_of_a_hundred_null_studies_find_something(seeds):
 
 class TestRefusals:
     people = made(0)
+
+    def test_nothing_varies(self):
+        """All right against all level: a difference, and nothing that says how sure it is."""
+        perfect = np.where(self.people.issame, 0.9, 0.1)[None]
+        level = np.full_like(perfect, 0.5)
+        with pytest.raises(EvaluationError, match="places all pairs of a kind alike"):
+            auc_difference([perfect], [level], [self.people])
 
     @pytest.mark.parametrize(
         ("ours", "theirs", "sets"),
