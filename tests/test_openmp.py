@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from arcface_cakd.cli import main
 from arcface_cakd.openmp import CHOSEN_BY, FEW_SPINS, spin_briefly
 
 # torch's wheels for Linux bring it beside their own libraries.
@@ -35,6 +36,14 @@ def test_whoever_has_chosen_is_left_alone(name, nobody_chose, monkeypatch):
     before = dict(os.environ)
     spin_briefly()
     assert dict(os.environ) == before
+
+
+def test_a_bench_measures_torch_as_it_is(nobody_chose, capsys):
+    assert main(["bench", "latency", "nowhere.pt"]) == 1
+    assert "GOMP_SPINCOUNT" not in os.environ
+    assert main(["evaluate", "nowhere.pt", "--data", "nowhere"]) == 1
+    assert os.environ["GOMP_SPINCOUNT"] == FEW_SPINS
+    capsys.readouterr()
 
 
 @pytest.mark.skipif(not GNU_OPENMP, reason="this torch is not built with GNU's OpenMP")

@@ -88,10 +88,11 @@ def main(argv: list[str] | None = None) -> int:
         # What a terminal cannot show, such as a folder's name, is escaped and no error.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    spin_briefly()  # before a command imports torch
     parser = _parser()
     _complete(parser)
     args = parser.parse_args(argv)
+    if args.command != "bench":  # which measures torch as other programs have it
+        spin_briefly()  # before a command imports torch
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     # Under torchrun every rank runs this; one of them speaks.
     rank = os.environ.get("RANK", "")
