@@ -2,10 +2,9 @@
 
 Between two operations each of them spins, to begin at once. Where other programs want the cores
 too, a thread that spins takes the core that the slowest thread of the operation waits for. On 2
-cores beside one busy process, ``r10_narrow`` trained from ``swin_mini`` at 26 to 30 images/s, with
-short spins at 40 to 43, as with one thread (39 to 45); with nothing beside it, at 85 to 96 and 77
-to 87, within what two runs of one kind differ by. What is computed is the same to the bit, as
-there are as many threads.
+cores beside one busy process ``r10_narrow`` trained from ``swin_mini`` at 33 images/s, with short
+spins at 45; with nothing beside it, at 83 both ways (``eval/shared_threads.py``). More cores were
+not to be had. What is computed is the same to the bit, as there are as many threads.
 """
 
 import os

@@ -96,13 +96,12 @@ def test_the_table_of_real_faces_is_what_the_cells_found():
     runs = ROOT / "eval" / "study" / "runs" / "real"
     rows = {
         "colour_histogram": "colour histogram alone",
-        "plain": "student, plain",
-        "adadistill_2.58": "AdaDistill, weight 2.58",
-        "embedding_l2_1.74": "embedding by L2, weight 1.74",
-        "embedding_256": "embedding only, weight 256",
-        "embedding_64_fitnet_42": "embedding 64 and FitNet, weight 42",
-        "embedding_64_cakd_liu_0.19": "embedding 64 and CAKD-Liu, weight 0.19",
-        "embedding_64_urfm_100_1_falling": "embedding 64 and URFM (the default)",
+        "plain_8_epochs": "student, plain",
+        "embedding_128_8_epochs": "embedding only, weight 128",
+        "embedding_64_reviewkd_40_8_epochs": "embedding 64 and ReviewKD, weight 40",
+        "embedding_64_fitnet_140_8_epochs": "embedding 64 and FitNet, weight 140",
+        "embedding_64_cakd_liu_0.57_8_epochs": "embedding 64 and CAKD-Liu, weight 0.57",
+        "embedding_64_urfm_100_1_falling_8_epochs": "embedding 64 and URFM (the default)",
         "teacher": "teacher",
     }
     shown = README.replace("**", "")
