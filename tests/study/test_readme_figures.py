@@ -55,4 +55,4 @@ def test_hypotheses(study, readme):
     assert one < 0.001
     assert "holds (p < 0.001)" in readme
     adjusted = holm({"H1": one, "H2": 1.0, "H3": three})["H3"]
-    assert f"(p {three:.3f}, by Holm over three {adjusted:.3f})" in readme
+    assert f"(p {three:.3f}, by Holm over three {adjusted:.3f}; below)" in readme
