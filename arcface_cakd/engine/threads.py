@@ -34,7 +34,7 @@ def settle_threads() -> None:
         logger.info("threads: %d instead of %d, as this process has no more cores", cores, threads)
         torch.set_num_threads(cores)
         threads = cores
-    if any(os.environ.get(name) for name in openmp.CHOSEN_BY):  # then they wait asleep
+    if any(os.environ.get(name) for name in openmp.CHOSEN_BY):  # how they wait is settled
         return
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if threads > 1 and load >= cores:

@@ -1,6 +1,6 @@
 """How often studies find a difference between methods that do not differ: simulated.
 
-    python eval/study/error_rates.py --studies 2000 --json eval/study/error_rates.json
+    python eval/study/error_rates.py --drawn 100 --json eval/study/error_rates.json
 
 Two methods score the pairs that this study judges on real faces, by effects of people, of pairs
 and of trainings, some of them each method's own. Which method is better is drawn anew in each
@@ -86,7 +86,7 @@ def judged(found: Sequence[Estimate]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--studies", type=int, default=2000)
+    parser.add_argument("--studies", type=int, default=1000)
     parser.add_argument("--drawn", type=int, default=0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[5, 3])
     parser.add_argument("--json", type=Path)

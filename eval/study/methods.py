@@ -89,7 +89,8 @@ EMBEDDING, URFM = "embedding_64", "embedding_64_urfm_50_1"
 DEFAULT = "embedding_64_urfm_100_1_falling"  # the package's
 # What is tried with other settings than the data's (grid.py), and those settings.
 OURS = (EMBEDDING, URFM, DEFAULT)
-# What of the families that came nearest is tried with twice the epochs: three weights of each.
+# What of the families that came nearest is tried with twice the epochs, at three weights; at a
+# fourth where the highest was the best.
 PATIENT = (
     *("plain", "embedding_128", "embedding_256", f"{EMBEDDING}_urfm_200_1_falling"),
     *(f"{EMBEDDING}_urfm_50_1_falling", f"{EMBEDDING}_fitnet_14", f"{EMBEDDING}_fitnet_42"),

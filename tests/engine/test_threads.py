@@ -46,7 +46,7 @@ def test_a_busy_machine_is_said_and_changes_nothing(machine, caplog):
 
 
 @pytest.mark.parametrize("name", openmp.CHOSEN_BY)
-def test_threads_that_wait_asleep_need_no_word(name, machine, monkeypatch, caplog):
+def test_how_threads_wait_is_settled(name, machine, monkeypatch, caplog):
     machine.update(set=2, load=7.5)
     monkeypatch.setenv(name, "passive")
     settle_threads()
