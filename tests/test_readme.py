@@ -98,7 +98,7 @@ def test_the_table_of_real_faces_is_what_the_cells_found():
         "colour_histogram": "colour histogram alone",
         "plain_8_epochs": "student, plain",
         "embedding_128_8_epochs": "embedding only, weight 128",
-        "embedding_64_reviewkd_40_8_epochs": "embedding 64 and ReviewKD, weight 40",
+        "embedding_64_reviewkd_120_8_epochs": "embedding 64 and ReviewKD, weight 120",
         "embedding_64_fitnet_140_8_epochs": "embedding 64 and FitNet, weight 140",
         "embedding_64_cakd_liu_0.57_8_epochs": "embedding 64 and CAKD-Liu, weight 0.57",
         "embedding_64_urfm_100_1_falling_8_epochs": "embedding 64 and URFM (the default)",

@@ -94,13 +94,18 @@ WIDE_TEACHER: dict[str, Any] = {
     "num_workers": 12,
     "frequent": 100,
 }
+# The same where there is no GPU: a third of the passes, in smaller batches.
+WIDE_CPU_TEACHER: dict[str, Any] = {**CPU_TEACHER, "batch_size": 64, "num_epoch": 4}
 
 
-def _made_wide(folder: str, choose: tuple[str, ...], report: tuple[str, ...]) -> Data:
+def _made_wide(
+    folder: str, choose: tuple[str, ...], report: tuple[str, ...], on_cpu: bool = False
+) -> Data:
+    name = "teacher_swin_mini_cpu" if on_cpu else "teacher_swin_mini"
     return replace(
         _made(folder, choose, report),
-        teacher={"network": "swin_mini", "weights": f"{WIDE}/teacher_swin_mini/model.pt"},
-        teacher_settings=WIDE_TEACHER,
+        teacher={"network": "swin_mini", "weights": f"{WIDE}/{name}/model.pt"},
+        teacher_settings=WIDE_CPU_TEACHER if on_cpu else WIDE_TEACHER,
         teacher_folder=WIDE,
     )
 
@@ -184,6 +189,10 @@ SIZES: dict[str, dict[str, Data]] = {
         "made_confirmation": _made("made_confirmation", (), MADE_PROTOCOLS),
         "made_wide": _made_wide("made", MADE_PROTOCOLS, ()),
         "made_wide_confirmation": _made_wide("made_confirmation", (), MADE_PROTOCOLS),
+        "made_wide_cpu": _made_wide("made", MADE_PROTOCOLS, (), on_cpu=True),
+        "made_wide_cpu_confirmation": _made_wide(
+            "made_confirmation", (), MADE_PROTOCOLS, on_cpu=True
+        ),
     },
     # 5,000 made people (made_faces.py), or a set of the user's own in the folder `own`.
     "gpu": {
@@ -276,8 +285,8 @@ def class_means_path(data: Data, faces: Path) -> Path:
 def _faces_and_teacher(data: Data) -> str:
     """Names what a teacher says of some faces."""
     parts = [data.folder, data.teacher["network"]]
-    if data.teacher_folder is not None:
-        parts.append(data.teacher_folder)
+    if data.teacher_folder is not None:  # several teachers have been trained on one
+        parts += Path(data.teacher["weights"]).parent.parts
     return "_".join(parts)
 
 

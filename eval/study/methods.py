@@ -99,9 +99,12 @@ PATIENT = (
     *(f"{EMBEDDING}_pat_2", f"{EMBEDDING}_pat_10"),
     *(f"{EMBEDDING}_pat_30", f"{EMBEDDING}_reviewkd_8", f"{EMBEDDING}_reviewkd_40"),
     f"{EMBEDDING}_reviewkd_120",
+    f"{EMBEDDING}_reviewkd_360",
 )
 VARIED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "augmented": (OURS, {"augment": {}}),
+    # As much CPU time as the default takes with 4 epochs.
+    "5_epochs": ((EMBEDDING,), {"num_epoch": 5}),
     "8_epochs": ((*OURS, *PATIENT), {"num_epoch": 8}),
     "class_means": (OURS, {"init_centers": TEACHERS_CENTRES}),
 }
@@ -138,9 +141,10 @@ def _beside() -> dict[str, Entry]:
         )
         for weight, changing in ((42.0, {}), (140.0, {}), (420.0, {}), (200.0, FALLING))
     }
-    found = {
-        f"{EMBEDDING}_cakd_liu_1.7": distilled(embedding(64.0), {"name": "cakd_liu", "weight": 1.7})
-    }
+    found = {}
+    for name, weight in (("cakd_liu", 1.7), ("reviewkd", 360.0)):
+        loss = {"name": name, "weight": weight, **RIVALS[name][1]}
+        found[f"{EMBEDDING}_{name}_{weight:g}"] = distilled(embedding(64.0), loss)
     for name in BESIDE:
         middle, settings = RIVALS[name]
         for factor in FACTORS if name in NEAREST else (1.0,):
@@ -209,6 +213,22 @@ def _falling() -> dict[str, Entry]:
     return methods
 
 
+def _ablations() -> dict[str, Entry]:
+    """The default with one part of URFM otherwise; the loss on attention off is its last one."""
+    parts: dict[str, Entry] = {
+        "euclidean": {"face_distance": None},
+        "saliency": {"face_distance": "saliency"},
+        "at_landmarks": {"placing": "landmarks"},
+        "16_centers": {"num_centers": 16},
+        "100_centers": {"num_centers": 100},
+        "by_content": {"lookup": "content", "shared_lookup": False},
+        "no_msa_residual": {"residual": False},
+    }
+    default = with_urfm(100.0, 1.0, falling=True)
+    found = {f"{DEFAULT}_{name}": {**default, "urfm": urfm} for name, urfm in parts.items()}
+    return found | {"embedding_64_urfm_100_0_falling": with_urfm(100.0, 0.0, falling=True)}
+
+
 def _apt() -> dict[str, Entry]:
     """Prompts beside URFM; for teachers that take them, the Swins."""
     method = {**with_urfm(50.0, 1.0), "prompts": {"num_tokens": 4}, "preservation": {}}
@@ -236,6 +256,7 @@ def _methods() -> dict[str, Entry | None]:
     methods["embedding_64_urfm_200_1"] = with_urfm(200.0, 1.0)
     methods["embedding_256_urfm_200_1"] = with_urfm(200.0, 1.0, alone=256.0)
     methods |= {**_weights(), **_falling(), **_apt(), **_beside(), **_designs()}
+    methods |= _ablations()
     return methods | _varied(methods)
 
 
@@ -254,6 +275,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "weights": tuple(_weights()),
     "falling": tuple(_falling()),
     "apt": tuple(_apt()),
+    "ablations": tuple(_ablations()),
     "urfm": (
         URFM,
         "embedding_64_urfm_5_100",

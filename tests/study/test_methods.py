@@ -136,18 +136,25 @@ def test_teachers_that_learned_from_edgeface_build_and_teach(grid, data):
     assert len(caches) == 2
 
 
-def test_a_wide_teacher_learns_from_faces_of_its_own(grid):
+@pytest.mark.parametrize("name", ["made_wide", "made_wide_cpu"])
+def test_a_wide_teacher_learns_from_faces_of_its_own(name, grid):
     """And what it says of the students' faces is kept apart from what another teacher says."""
-    wide, narrow = grid.SIZES["cpu"]["made_wide"], grid.SIZES["cpu"]["made"]
+    wide, narrow = grid.SIZES["cpu"][name], grid.SIZES["cpu"]["made"]
     assert grid.teacher_config(wide, Path("faces")).rec == str(Path("faces/made_5000"))
     assert grid.teacher_config(narrow, Path("faces")).rec == str(Path("faces/made"))
     configs = [
         grid.cell_config(grid.Cell(data, "embedding_64", 1), Path("faces"), Path("out"))
-        for data in ("made", "made_wide", "made_wide_confirmation")
+        for data in ("made", name, f"{name}_confirmation")
     ]
     assert [Path(config.rec).name for config in configs] == ["made", "made", "made_confirmation"]
     assert len({config.cakd.teacher["cache"] for config in configs}) == 3
     assert len({grid.class_means_path(data, Path("faces")) for data in (wide, narrow)}) == 2
+
+
+def test_two_wide_teachers_are_kept_apart(grid):
+    both = [grid.SIZES["cpu"][name] for name in ("made_wide", "made_wide_cpu")]
+    assert len({grid.teacher_config(data, Path("faces")).output for data in both}) == 2
+    assert len({grid.class_means_path(data, Path("faces")) for data in both}) == 2
 
 
 @pytest.mark.parametrize("teacher", ["swin_t", "swin_s"])
