@@ -29,7 +29,7 @@ from sources import digests
 from torch.nn import functional as F
 
 from arcface_cakd.backbones import build_teacher, get_model, load_weights
-from arcface_cakd.config import ConfigError
+from arcface_cakd.config import ConfigError, TrainConfig
 from arcface_cakd.data.loader import open_images
 from arcface_cakd.data.reading import Views
 from arcface_cakd.engine import DivergenceError, train
@@ -110,9 +110,7 @@ def run_cell(cell: Cell, faces: Path, work: Path, runs: Path) -> dict[str, Any]:
         record["sources"] = digests(teacher, None)
     elif cell.method in METHODS:
         config = cell_config(cell, faces, work)
-        centres = config.cakd is not None and config.cakd.teacher["centers"] is not None
-        if config.init_centers is not None or centres:
-            make_class_means(cell, faces)
+        give_class_means(cell, config, faces)
         settings = asdict(config)
         record["sources"] = digests(config.network, config.cakd)
         for place in ("rec", "output", "force"):  # where things lie on one machine says nothing
@@ -122,7 +120,7 @@ def run_cell(cell: Cell, faces: Path, work: Path, runs: Path) -> dict[str, Any]:
         if config.cakd is not None:
             settings["cakd"]["teacher"] |= cell.of.teacher
             settings["cakd"]["teacher"]["cache"] = config.cakd.teacher["cache"] is not None
-            if centres:
+            if config.cakd.teacher["centers"] is not None:
                 settings["cakd"]["teacher"]["centers"] = TEACHERS_CENTRES
         record["settings"] = settings
         cpu, wall = time.process_time(), time.monotonic()
@@ -169,6 +167,13 @@ def embeddings_of(cell: Cell, faces: Path, work: Path, images: np.ndarray) -> np
         network = get_model(settings["network"], num_features=settings["embedding_size"])
         load_weights(network, work / "model.pt")
     return embed(network, images, device=_device())
+
+
+def give_class_means(cell: Cell, config: TrainConfig, faces: Path) -> None:
+    """Make the teacher's class means, where a run of the cell asks for them."""
+    compared = config.cakd is not None and config.cakd.teacher["centers"] is not None
+    if compared or config.init_centers is not None:
+        make_class_means(cell, faces)
 
 
 def make_class_means(cell: Cell, faces: Path) -> None:

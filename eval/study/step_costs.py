@@ -3,8 +3,8 @@
     python eval/study/step_costs.py --json eval/study/step_costs.json
 
 Steps are of one batch of 64, what the teacher says read from its cache, in CPU time of one thread.
-A cell's own CPU seconds hold its evaluation too, and what else the machine did beside it; so costs
-are compared here and not there.
+A cell's own CPU seconds hang on what ran beside it, which was another for each; here all have the
+same. Run it with nothing beside it: caches are shared.
 """
 
 import argparse
@@ -15,17 +15,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from grid import SIZES, Cell, cell_config
+from cells import give_class_means
+from grid import SIZES, Cell, cell_config, check_teacher_is_trained
 from methods import METHODS
 from run import FACES
 
 from arcface_cakd.bench import Report, take_turns
 from arcface_cakd.bench.step import Steps
+from arcface_cakd.cli.evaluate import positive
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.files import write_text
 
 PLAIN = "plain"
-# Those of the README's table; the number of epochs changes no step.
+# One of each kind in the README's table: weights and epochs change no step.
 SHOWN = (
     "embedding_64",
     "embedding_64_fitnet_140",
@@ -39,12 +41,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", choices=SIZES["cpu"], default="real")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=SHOWN, metavar="NAME")
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=positive, default=20)
     parser.add_argument("--faces", type=Path, default=FACES, help="default: study_faces")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    command = " ".join(["python", "eval/study/step_costs.py", *sys.argv[1:]])
+    words = sys.argv[1:] if arguments is None else arguments
+    command = " ".join(["python", "eval/study/step_costs.py", *words])
     report = Report(command, {"data": args.data, "rounds": args.rounds})
     try:
         with tempfile.TemporaryDirectory() as work:
@@ -52,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for method in dict.fromkeys([PLAIN, *args.methods]):
                 cell = Cell(args.data, method, 1).checked()
                 config = cell_config(cell, args.faces, Path(work) / method)
+                if config.cakd is not None:
+                    check_teacher_is_trained(cell.of, args.faces)
+                give_class_means(cell, config, args.faces)
                 steps = Steps(config, torch.device("cpu"))
                 sides[method] = steps.without if config.cakd is None else steps.with_cache
             times = take_turns(sides, args.rounds)

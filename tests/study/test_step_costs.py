@@ -21,6 +21,21 @@ def step_costs(tiny, monkeypatch):
     torch.set_num_threads(threads)
 
 
+def test_a_method_with_class_centres_and_its_command(step_costs, tmp_path):
+    path = tmp_path / "costs.json"
+    words = ["--methods", "kd_0.17", "--rounds", "1", "--json", str(path)]
+    assert step_costs(*words) == 0
+    found = json.loads(path.read_text())
+    assert set(found["ratios"]) == {"kd_0.17 / plain"}
+    assert found["command"].endswith(" ".join(words))
+
+
+def test_no_rounds_are_refused(step_costs, capsys):
+    with pytest.raises(SystemExit):
+        step_costs("--rounds", "0")
+    assert "--rounds" in capsys.readouterr().err
+
+
 def test_each_method_stands_against_the_plain_student_and_no_teacher_runs(
     step_costs, tmp_path, monkeypatch
 ):
