@@ -114,3 +114,31 @@ def test_the_default_is_ahead_of_reviewkd_and_took_half_of_its_time(apart, readm
     said = f"at half of its CPU time ({costs[0]:.0f} and {costs[1]:.0f} seconds a training"
     assert said in readme
     assert costs[0] / costs[1] == pytest.approx(0.5, abs=0.03)
+
+
+def test_made_faces(readme):
+    from comparing import Study
+
+    sets = ["lfw", "cfp_fp", "agedb_30"]
+    study = Study(STUDY / "runs", "made_wide_cpu_confirmation", sets, SEEDS, draws=2)
+    urfm, embedding, default, squares = (
+        "embedding_256_urfm_100_1_falling",
+        "embedding_256",
+        "embedding_64_urfm_100_1_falling",
+        "embedding_l2_1.74",
+    )
+    assert best(study, "embedding_128", embedding) == embedding
+    plain, alone, beside, ours, rival = (
+        f"{sum(study.values(name, '1-auc')) / 5:.4f}"
+        for name in ("plain", embedding, urfm, default, squares)
+    )
+    assert f"1 - AUC is {plain} for a plain student, {alone} for the embedding alone" in readme
+    assert f"256, and {beside} with URFM beside that" in readme
+    assert f"has {ours}, and the best rival, `embedding_l2`, {rival}:" in readme
+    found = study.difference(embedding, urfm, "1-auc")
+    said = f"by {found.value:.4f} [{found.low:.4f}, {found.high:.4f}] (p {found.p:.3f})"
+    assert f"H1 holds there, {said}" in readme
+    assert found.p < 0.05
+    found = study.difference(default, squares, "1-auc")
+    assert f"behind it by {found.value:.4f} [{found.low:.4f}, {found.high:.4f}]" in readme
+    assert found.low > 0
