@@ -20,11 +20,18 @@ from arcface_cakd.engine.interrupts import SIGNALS, Asked, Interrupts
 
 
 @pytest.fixture(autouse=True)
-def ctrl_c_is_heard():
-    """Also where the tests run in the background of a shell, which has them ignore it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def every_signal_is_heard():
+    """Also where the tests run in a shell's background or under nohup, which ignore some."""
+    before = {
+        number: signal.signal(number, default)
+        for number, default in (
+            (signal.SIGINT, signal.default_int_handler),
+            (signal.SIGHUP, signal.SIG_DFL),
+        )
+    }
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 CODES = {"SIGTERM": 143, "SIGINT": 130, "SIGUSR1": 138, "SIGHUP": 129}
