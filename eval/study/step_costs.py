@@ -2,16 +2,16 @@
 
     python eval/study/step_costs.py --json eval/study/step_costs.json
 
-Steps are of one batch of 64, what the teacher says read from its cache, in CPU time of one thread.
-A cell's own CPU seconds hang on what ran beside it, which was another for each; here all have the
-same. Run it with nothing beside it: caches are shared.
+A turn is a few steps of one batch of 64, as a step after another method's finds nothing of its own
+in the caches; what the teacher says is read from its cache. CPU time of one thread. A cell's own
+CPU seconds hang on what ran beside it, another for each: here all have the same, best nothing.
 """
 
 import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -41,14 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", choices=SIZES["cpu"], default="real")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=SHOWN, metavar="NAME")
-    parser.add_argument("--rounds", type=positive, default=20)
+    parser.add_argument("--rounds", type=positive, default=10)
+    parser.add_argument("--steps", type=positive, default=5, help="of a turn; default: 5")
     parser.add_argument("--faces", type=Path, default=FACES, help="default: study_faces")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     words = sys.argv[1:] if arguments is None else arguments
     command = " ".join(["python", "eval/study/step_costs.py", *words])
-    report = Report(command, {"data": args.data, "rounds": args.rounds})
+    report = Report(command, {k: getattr(args, k) for k in ("data", "rounds", "steps")})
     try:
         with tempfile.TemporaryDirectory() as work:
             sides = {}
@@ -59,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     check_teacher_is_trained(cell.of, args.faces)
                 give_class_means(cell, config, args.faces)
                 steps = Steps(config, torch.device("cpu"))
-                sides[method] = steps.without if config.cakd is None else steps.with_cache
+                step = steps.without if config.cakd is None else steps.with_cache
+                sides[method] = turn_of(step, args.steps)
             times = take_turns(sides, args.rounds)
     except ArcfaceCakdError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -72,6 +74,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.json:
         write_text(args.json, json.dumps(report.to_dict(), indent=1) + "\n")
     return 0
+
+
+def turn_of(step: Callable[[], None], steps: int) -> Callable[[], None]:
+    """So many steps."""
+
+    def turn() -> None:
+        for _ in range(steps):
+            step()
+
+    return turn
 
 
 if __name__ == "__main__":
