@@ -97,3 +97,15 @@ def test_a_version_is_said_once_and_the_same():
 def test_ruff_is_the_same_for_ci_and_for_commits():
     (pinned,) = re.findall(r'"ruff==([\d.]+)"', read("setup.py"))
     assert f"ruff-pre-commit\n    rev: v{pinned}\n" in read(".pre-commit-config.yaml")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_of_a_table_have_as_many_cells_as_its_header(name):
+    """One that has not is cut, or split in two, without a word by whatever shows it."""
+    width, odd = 0, []
+    for line in without_blocks((ROOT / name).read_text("utf-8")).splitlines():
+        cells = len(re.split(r"(?<!\\)\|", line.strip())) if line.startswith("|") else 0
+        if width and cells and cells != width:
+            odd.append(line)
+        width = cells if not cells or not width else width
+    assert not odd

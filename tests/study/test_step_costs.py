@@ -55,6 +55,20 @@ def test_each_method_stands_against_the_plain_student_and_no_teacher_runs(
         assert found["ratios"][f"{method} / plain"]["median"] == pytest.approx(expected)
 
 
+def test_a_turn_is_so_many_steps(step_costs, monkeypatch):
+    from arcface_cakd.bench.step import Steps
+
+    counted = {"without": 0, "with_cache": 0}
+    for name in counted:
+
+        def step(self, name=name):
+            counted[name] += 1
+
+        monkeypatch.setattr(Steps, name, step)
+    assert step_costs("--methods", "embedding_64", "--rounds", "2", "--steps", "3") == 0
+    assert counted == {"without": 9, "with_cache": 9}  # a round before those that count
+
+
 def test_faces_that_are_not_there_are_named(step_costs, tiny, capsys):
     (tiny.faces / "tiny").unlink()
     assert step_costs("--methods", "embedding_64") == 1
