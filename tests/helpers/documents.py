@@ -15,7 +15,7 @@ DOCUMENTS = [
         "patches/README.md",
         "recipes/README.md",
     )
-] + sorted((ROOT / "docs").glob("*.md"))
+] + [*sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "eval").glob("*/*.md"))]
 
 
 def read(name: str) -> str:
