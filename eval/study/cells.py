@@ -145,7 +145,7 @@ def judged(cell: Cell, faces: Path, work: Path, names: Sequence[str], runs: Path
     """The figures and scores of a cell's network on the sets of these names."""
     results = {}
     for name in names:
-        pairs = _pairs(faces / cell.of.folder, name, cell.of.negatives)
+        pairs = _pairs(faces / cell.of.folder, name, cell.of.negatives_of(name))
         write_people(runs, cell.data, name, pairs)
         results[name] = scored(pairs, pairs.cosines(embeddings_of(cell, faces, work, pairs.images)))
     return results

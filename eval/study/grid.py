@@ -29,6 +29,7 @@ class Data:
         teacher_settings: settings of the teacher's own, where the study trains it.
         teacher_folder: what it is trained on; None: on ``folder``.
         negatives: pairs of two people for each of one person, see ``records.more_negatives``.
+        as_listed: sets whose ``.bin`` says which images may make a pair: no pairs are added.
     """
 
     folder: str
@@ -39,6 +40,11 @@ class Data:
     teacher_settings: Mapping[str, Any] | None = None
     teacher_folder: str | None = None
     negatives: int = 1
+    as_listed: tuple[str, ...] = ()
+
+    def negatives_of(self, name: str) -> int:
+        """``negatives`` of one of its sets."""
+        return 1 if name in self.as_listed else self.negatives
 
 
 # As in the first try on these faces; a cell takes two CPU minutes and the teacher's.
@@ -118,10 +124,11 @@ def _real(teacher: Mapping[str, Any], settings: Mapping[str, Any] | None = None)
         folder="real",
         teacher=teacher,
         choose=("dev",),
-        report=("test", "reserve"),
+        report=("test", "reserve", "cfp_ff", "cfp_fp"),
         student=CPU_STUDENT,
         teacher_settings=settings,
         negatives=10,
+        as_listed=("cfp_fp",),  # a frontal face and a profile; any two images would be another task
     )
 
 
@@ -137,7 +144,7 @@ def _from_edgeface(network: str) -> Data:
         "num_epoch": 20,
         "warmup_epoch": 1.0,
         "augment": {},
-        "cakd": {**METHODS["embedding_64_no_margin"], "teacher": EDGEFACE},
+        "cakd": {**METHODS["embedding_64_no_margin"], "teacher": {**EDGEFACE, "cached_views": 4}},
     }
     teacher = {"network": network, "weights": f"real_{network}/teacher/model.pt"}
     return _real(teacher, settings)
@@ -268,13 +275,17 @@ def cell_config(cell: Cell, faces: Path, output: Path) -> TrainConfig:
         teacher = {**teacher_entry(cell.of, faces), **entry.get("teacher", {})}
         if teacher.get("centers") == TEACHERS_CENTRES:
             teacher["centers"] = str(class_means_path(cell.of, faces))
-        # A cache is of one teacher, stage and augmentation.
-        parts = [_faces_and_teacher(cell.of)]
-        apart = ("stage", "cached_views", "bf16")
-        parts += [f"{key}_{teacher[key]}" for key in apart if key in teacher]
-        teacher["cache"] = str(faces / "work" / "cache" / "_".join(parts))
+        teacher["cache"] = _cache(cell.of, teacher, faces)
         settings["cakd"] = {**entry, "teacher": teacher}
     return _config(cell.of, settings, faces, output, seed=cell.seed)
+
+
+def _cache(data: Data, teacher: Mapping[str, Any], faces: Path) -> str:
+    """Where its teacher's answers are kept: a cache is of one teacher, stage and augmentation."""
+    parts = [_faces_and_teacher(data)]
+    apart = ("stage", "cached_views", "bf16")
+    parts += [f"{key}_{teacher[key]}" for key in apart if key in teacher]
+    return str(faces / "work" / "cache" / "_".join(parts))
 
 
 def class_means_path(data: Data, faces: Path) -> Path:
@@ -304,8 +315,10 @@ def teacher_config(data: Data, faces: Path) -> TrainConfig:
     settings = dict(data.teacher_settings)
     if "cakd" in settings:
         entry = settings["cakd"]
-        taught = entry["teacher"] | {"weights": str(faces / entry["teacher"]["weights"])}
-        settings["cakd"] = entry | {"teacher": taught}
+        taught = entry["teacher"]
+        places = {"weights": str(faces / taught["weights"])}
+        places["cache"] = _cache(replace(data, teacher=taught), taught, faces)
+        settings["cakd"] = entry | {"teacher": taught | places}
     output = (faces / data.teacher["weights"]).parent
     taught_on = replace(data, folder=data.teacher_folder or data.folder)
     return _config(taught_on, settings, faces, output)
