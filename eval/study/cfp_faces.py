@@ -18,8 +18,6 @@ What may be done with it: see eval/study/README.md. No image and no .bin belongs
 import argparse
 import random
 import re
-import subprocess
-import tarfile
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,9 +26,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from clones import files_below, from_git
 from face_detection import QUALITY, FaceFinder
 from near_duplicates import embed_crops, near_duplicates
-from real_faces import DRAW, LFW_COMMIT, TENTHS, Crop, Pair, from_git, people_of, write_pairs
+from real_faces import DRAW, LFW_COMMIT, TENTHS, Crop, Pair, people_of, write_pairs
 
 from arcface_cakd.data.bins import load_bin
 from arcface_cakd.data.records import FaceRecords
@@ -75,23 +74,15 @@ def person_of(image: str) -> str:
 
 def images_of(cfp: str) -> dict[str, bytes]:
     """Every image, encoded, by "<person>/<frontal or profile>/<file>"."""
-    command = ["git", "-C", cfp, "archive", CFP_COMMIT, f"{ROOT}/Data/Images"]
-    found = {}
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as git:
-        assert git.stdout is not None
-        try:
-            with tarfile.open(fileobj=git.stdout, mode="r|") as tar:
-                for member in tar:
-                    if member.isfile() and member.name.endswith(".jpg"):
-                        file = tar.extractfile(member)
-                        assert file is not None
-                        # The clone has people in two folders, "train" and "test".
-                        found["/".join(member.name.split("/")[-3:])] = file.read()
-        except tarfile.ReadError:  # git says why on its own
-            pass
-    if git.returncode:
-        raise SystemExit(f"git archive of {cfp} failed: is it a clone that has {CFP_COMMIT}?")
+    files = files_below(cfp, CFP_COMMIT, f"{ROOT}/Data/Images")
+    # The clone has people in two folders, "train" and "test".
+    found = {below(path): encoded for path, encoded in files if path.endswith(".jpg")}
     return dict(sorted(found.items()))
+
+
+def below(path: str) -> str:
+    """Its last three parts: "001/frontal/01.jpg" of "../Data/Images/001/frontal/01.jpg"."""
+    return "/".join(path.split("/")[-3:])
 
 
 def lfw_people(lfw: str) -> set[str]:
@@ -149,7 +140,7 @@ def protocol(cfp: str, name: str, kinds: tuple[str, str]) -> list[tuple[str, str
     for kind in set(kinds):
         text = from_git(cfp, CFP_COMMIT, f"{ROOT}/Protocol/Pair_list_{LISTS[kind]}.txt").decode()
         rows = (line.split() for line in text.splitlines() if line.strip())
-        images[kind] = {number: "/".join(path.split("/")[-3:]) for number, path in rows}
+        images[kind] = {number: below(path) for number, path in rows}
     pairs = []
     for fold in range(1, FOLDS + 1):
         for file, same in (("same", True), ("diff", False)):
@@ -168,11 +159,11 @@ def pairs_of(
     In the order of the list, which has some pairs twice, each pair of one person followed by one
     of two people.
     """
-    there = [row for row in listed if row[0] in crops and row[1] in crops]
-    kept = {frozenset(row[:2]): row for row in reversed(there)}
-    same, different = (
-        [row[:2] for row in reversed(kept.values()) if row[2] is kind] for kind in (True, False)
-    )
+    kept: dict[frozenset[str], tuple[str, str, bool]] = {}
+    for one, other, is_same in listed:
+        if one in crops and other in crops:
+            kept.setdefault(frozenset((one, other)), (one, other, is_same))
+    same, different = ([row[:2] for row in kept.values() if row[2] is k] for k in (True, False))
     first, second = ([image for image in crops if image.split("/")[1] == kind] for kind in kinds)
     known = set(kept)
     rng = random.Random(DRAW)

@@ -21,14 +21,13 @@ import argparse
 import io
 import itertools
 import random
-import subprocess
-import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from clones import files_below, from_git
 from face_detection import FaceFinder, aligned_crop
 from near_duplicates import NEAR_DUPLICATE, embed_crops, near_duplicates
 
@@ -116,34 +115,14 @@ def main() -> None:
 
 def images_of(lfw: str) -> Iterator[tuple[str, bytes]]:
     """Every image of LFW, as ("<person>/<file>", encoded), in order of name."""
-    command = ["git", "-C", lfw, "archive", LFW_COMMIT, IMAGES]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as git:
-        assert git.stdout is not None
-        try:
-            with tarfile.open(fileobj=git.stdout, mode="r|") as tar:  # git sorts by name
-                for member in tar:
-                    if member.isfile() and member.name.endswith(".jpg"):
-                        file = tar.extractfile(member)
-                        assert file is not None
-                        yield member.name.removeprefix(f"{IMAGES}/"), file.read()
-        except tarfile.ReadError:  # git says why on its own
-            pass
-    if git.returncode:
-        raise SystemExit(f"git archive of {lfw} failed: is it a clone that has {LFW_COMMIT}?")
+    files = files_below(lfw, LFW_COMMIT, IMAGES)
+    return ((name, encoded) for name, encoded in files if name.endswith(".jpg"))
 
 
 def people_of(lfw: str, list_file: str) -> list[str]:
     """The people of one of LFW's lists, in order of name."""
     text = from_git(lfw, LFW_COMMIT, list_file).decode()
     return sorted(line.split()[0] for line in text.splitlines() if len(line.split()) == 2)
-
-
-def from_git(repository: str, commit: str, path: str) -> bytes:
-    command = ["git", "-C", repository, "show", f"{commit}:{path}"]
-    result = subprocess.run(command, capture_output=True)
-    if result.returncode:
-        raise SystemExit(f"{repository} has no {path} at {commit}: {result.stderr.decode()}")
-    return result.stdout
 
 
 def align(images: Iterable[tuple[str, bytes]]) -> Iterator[Crop]:
