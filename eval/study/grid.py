@@ -132,6 +132,14 @@ def _real(teacher: Mapping[str, Any], settings: Mapping[str, Any] | None = None)
     )
 
 
+FOLDS = tuple(f"real_fold_{fold}" for fold in range(4))  # of the people of `real` (folds.py)
+
+
+def _fold(folder: str) -> Data:
+    """Trained on three quarters of the people, with nothing to choose by, judged on the fourth."""
+    return replace(_real(EDGEFACE), folder=folder, choose=(), report=("held_out",), as_listed=())
+
+
 def _from_edgeface(network: str) -> Data:
     """A teacher of another architecture, which learned from EdgeFace what it knows: label-free, by
     its embeddings alone, so that a Transformer and a CNN teach what the same network taught them.
@@ -190,6 +198,7 @@ def _gpu(faces: str, teacher: str, student: str) -> Data:
 SIZES: dict[str, dict[str, Data]] = {
     "cpu": {
         "real": _real(EDGEFACE),
+        **{folder: _fold(folder) for folder in FOLDS},
         "real_swin": _from_edgeface("swin_mini"),
         "real_cnn": _from_edgeface("r10_narrow"),
         "made": _made("made", MADE_PROTOCOLS, ()),
