@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -29,10 +30,13 @@ Record = Mapping[str, Any]
 class Study:
     """The cells of some data, compared on some sets.
 
+    Of several data a method has a seed where it has it in all of them, and that seed is one: what
+    its trainings on each say together.
+
     Args:
         runs: folder of the JSONs.
-        data: which.
-        sets: names of .bin sets; a figure is the mean over them.
+        data: which, one or several of different people.
+        sets: names of .bin sets; a figure is the mean over them, and over the data.
         seeds: to look at; None: all.
         draws: of people and seeds.
 
@@ -41,32 +45,45 @@ class Study:
     """
 
     def __init__(
-        self, runs: Path, data: str, sets: Sequence[str], seeds: Sequence[int] | None, draws: int
+        self,
+        runs: Path,
+        data: Sequence[str],
+        sets: Sequence[str],
+        seeds: Sequence[int] | None,
+        draws: int,
     ):
-        self.sets = list(sets)
+        self._places = [(each, name) for each in data for name in sets]
         found = {
             cell: record
-            for cell, record in records(runs, data).items()
+            for each in data
+            for cell, record in records(runs, each).items()
             if seeds is None or cell.seed in seeds or cell.method in REFERENCES
         }
         self.failed = {cell: r["failure"] for cell, r in found.items() if r["failure"]}
-        self.cells = {
+        judged = {
             cell: record
             for cell, record in found.items()
             if not record["failure"] and all(name in record["sets"] for name in sets)
         }
+        times = Counter((cell.method, cell.seed) for cell in judged)
+        self.cells = {
+            cell: record
+            for cell, record in judged.items()
+            if times[cell.method, cell.seed] == len(data)
+        }
         if not self.cells:
             raise StudyError(
-                f"no cell of {data} in {runs} has figures on {', '.join(sets)}: run.py makes them"
+                f"no cell of {' and '.join(data)} in {runs} has figures on {', '.join(sets)}: "
+                "run.py makes them"
             )
         check_sources(self.cells, read_sentinels(runs))
         check_settings_agree(self.cells)
         people: list[People] = []
         self._listed: list[int] = []
-        for name in sets:
-            persons, listed, digest = read_people(runs, data, name)
+        for each, name in self._places:
+            persons, listed, digest = read_people(runs, each, name)
             for cell, record in self.cells.items():
-                if record["sets"][name]["bin"] != digest:
+                if cell.data == each and record["sets"][name]["bin"] != digest:
                     raise StudyError(
                         f"{cell} was judged by another {name}.bin than the pairs that are kept: "
                         "remove its JSON and run it again"
@@ -108,22 +125,29 @@ class Study:
     def _scores(self, method: str, seeds: Sequence[int]) -> list[np.ndarray]:
         """(S, P) cosines for each set."""
         return [
-            np.stack([unpacked_scores(self.record(method, s)["sets"][n]["scores"]) for s in seeds])
-            for n in self.sets
+            np.stack([unpacked_scores(self.judged(each, method, s)[name]["scores"]) for s in seeds])
+            for each, name in self._places
         ]
 
-    def record(self, method: str, seed: int) -> Record:
-        for cell, record in self.cells.items():
-            if (cell.method, cell.seed) == (method, seed):
-                return record
-        raise StudyError(f"{method} of seed {seed} has no figures here: run it first")
+    def judged(self, data: str, method: str, seed: int) -> Mapping[str, Any]:
+        """What a cell's record says of the sets."""
+        cell = Cell(data, method, seed)
+        if cell not in self.cells:
+            raise StudyError(f"{method} of seed {seed} has no figures here: run it first")
+        return self.cells[cell]["sets"]
 
     def values(self, method: str, figure: str) -> list[float]:
-        """The figure by seed: the mean over the sets."""
+        """The figure by seed: the mean over the sets and the data."""
         return [
-            float(np.mean([record["sets"][name]["figures"][figure] for name in self.sets]))
-            for cell, record in self.cells.items()
-            if cell.method == method
+            float(
+                np.mean(
+                    [
+                        self.judged(each, method, seed)[name]["figures"][figure]
+                        for each, name in self._places
+                    ]
+                )
+            )
+            for seed in self.seeds(method)
         ]
 
     def difference(

@@ -37,7 +37,9 @@ from arcface_cakd.files import write_text
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="real")
+    parser.add_argument(
+        "--data", nargs="+", default=["real"], help="several: what all say together"
+    )
     parser.add_argument("--set", nargs="+", help="default: the sets to choose by")
     parser.add_argument("--methods", nargs="+", help="default: all that were run")
     parser.add_argument("--seeds", nargs="+", type=int, help="default: all that were run")
@@ -72,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def table(args: argparse.Namespace) -> str:
     """The whole text."""
-    data = SIZES[args.size].get(args.data)
+    data = SIZES[args.size].get(args.data[0])
     sets = args.set or (list(data.choose) if data is not None else [])
     study = Study(args.runs, args.data, sets, args.seeds, args.draws)
     methods = [m for m in expanded(args.methods or study.methods) if m in study.methods]
@@ -86,7 +88,8 @@ def table(args: argparse.Namespace) -> str:
     means = {m: float(np.mean(study.values(m, args.figure))) for m in methods}
     methods.sort(key=means.__getitem__, reverse=args.figure == "1-auc")
     header = ["method", "seeds", *FIGURES, "gap closed", f"less {args.baseline}", "p", "CPU s"]
-    lines = [f"**{args.data}**, {' + '.join(sets)}; {how_intervals_are_taken(args)}.", ""]
+    which = f"**{' + '.join(args.data)}**, {' + '.join(sets)}"
+    lines = [f"{which}; {how_intervals_are_taken(args)}.", ""]
     lines += [row(header), row(["---"] * len(header))]
     lines += [row(cells_of(study, method, args)) for method in methods]
     lines += without_plain(study, methods)
@@ -105,7 +108,7 @@ def how_intervals_are_taken(args: argparse.Namespace) -> str:
 
 def cells_of(study: Study, method: str, args: argparse.Namespace) -> list[str]:
     """One row of the table."""
-    seeds = sorted(cell.seed for cell in study.cells if cell.method == method)
+    seeds = study.seeds(method)
     cells = [method, "-" if method in REFERENCES else " ".join(map(str, seeds))]
     for figure in FIGURES:
         values = study.values(method, figure)

@@ -166,7 +166,7 @@ def test_every_kept_cell_is_of_the_grid_and_makes_a_table(data, grid, methods):
     of = grid.SIZES["cpu"][data]
     sets = of.choose or of.report
     if any(all(name in record["sets"] for name in sets) for record in found.values()):
-        assert "teacher" in Study(RUNS, data, sets, None, draws=1).methods
+        assert "teacher" in Study(RUNS, [data], sets, None, draws=1).methods
     else:
         assert not of.choose  # a set for reporting, which is opened when all cells are done
 

@@ -45,7 +45,7 @@ def cosines(method, seed):
     )
 
 
-def write(study, runs, method, seed, **changes):
+def write(study, runs, method, seed, *, data="real", scores=None, **changes):
     people = study.records.People(persons()[:, 0] == persons()[:, 1], persons())
     pairs = study.records.PairSet(
         images=np.zeros((0,)),
@@ -54,16 +54,18 @@ def write(study, runs, method, seed, **changes):
         listed=LISTED,
         sha256="f" * 16,
     )
-    study.records.write_people(runs, "real", "dev", pairs)
+    study.records.write_people(runs, data, "dev", pairs)
     record = {
         "failure": None,
         "sources": dict(SOURCES),
-        "sets": {"dev": study.records.scored(pairs, cosines(method, seed))},
+        "sets": {
+            "dev": study.records.scored(pairs, cosines(method, seed if scores is None else scores))
+        },
     }
     if seed:
         record |= {"settings": {"lr": 0.1, "seed": seed, "cakd": method}, "cpu_seconds": 100 + seed}
     record |= changes
-    study.records.write_record(runs, study.grid.Cell("real", method, seed), record)
+    study.records.write_record(runs, study.grid.Cell(data, method, seed), record)
 
 
 @pytest.fixture
@@ -215,6 +217,37 @@ def test_seeds_that_both_have(study, runs, capsys):
 def test_colours_plain_and_teacher_stand_in_every_table(study, runs, capsys):
     _, rows = shown(study, runs, capsys, "--methods", "rkd_6.7")
     assert set(rows) == {"colour_histogram", "plain", "rkd_6.7", "teacher"}
+
+
+def test_several_data_say_together(study, runs, capsys):
+    """Each seed's figure is the mean over them; one that some of them lack does not count."""
+    for method, seeds in {"teacher": (0,), "sp_1000": (1, 2, 3), "rkd_6.7": (1, 3)}.items():
+        for seed in seeds:
+            write(study, runs, method, seed, data="real_fold_0", scores=seed + 50)
+    write(study, runs, "plain", 1, data="real_fold_0", failure="it diverged", sets={})
+    both = ("--data", "real", "real_fold_0", "--baseline", "sp_1000")
+    out, rows = shown(study, runs, capsys, *both)
+    assert out.startswith("**real + real_fold_0**, dev;")
+    assert set(rows) == {"teacher", "sp_1000", "rkd_6.7"}
+    assert "Failed: real_fold_0/plain/1: it diverged" in out
+    means = [
+        np.mean([one_minus_auc(cosines("rkd_6.7", seed + more)) for more in (0, 50)])
+        for seed in (1, 3)
+    ]
+    assert rows["rkd_6.7"]["seeds"] == "1 3"
+    mean, spread = map(float, rows["rkd_6.7"]["1-auc"].split(" ± "))
+    assert mean == pytest.approx(np.mean(means), abs=2e-4)
+    assert spread == pytest.approx(np.std(means, ddof=1), abs=2e-4)
+    people = study.records.People(persons()[:, 0] == persons()[:, 1], persons())
+    ours, theirs = (
+        [np.stack([cosines(method, seed + more) for seed in (1, 3)]) for more in (0, 50)]
+        for method in ("rkd_6.7", "sp_1000")
+    )
+    expected = auc_difference(ours, theirs, [people, people])
+    value, low, high = _numbers(rows["rkd_6.7"]["less sp_1000"])
+    assert (value, low, high) == pytest.approx(
+        (expected.value, expected.low, expected.high), abs=2e-4
+    )
 
 
 def test_hypotheses(study, runs, capsys):
