@@ -8,9 +8,10 @@ ten photographs from the front and four from the side of each, and its protocol.
 folder are those of real_faces.py, which comes first. Ten minutes on one core.
 
 Into the folder: cfp_ff.bin, pairs of two frontal faces, and cfp_fp.bin, of a frontal one and a
-profile, with <set>_people.tsv; cfp_left_out.tsv, who was left out and why. The pairs are those of
-the protocol, less those of people whom the study trains on or judges elsewhere, by their name or
-by the teacher's cosine; and as many more pairs of two people as make both kinds equal.
+profile, with <set>_people.tsv; cfp_left_out.tsv, who was left out, and for whose image. Left out
+is who is trained on or judged elsewhere in the study, by name or by the teacher's cosine. The
+pairs of the others are those of CFP's protocol. That lists fewer of two people, once so many
+people are gone, than of one: more are drawn, until there are as many of both kinds.
 
 What may be done with it: see eval/study/README.md. No image and no .bin belongs into a commit.
 """
@@ -19,17 +20,24 @@ import argparse
 import random
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import cv2
-import numpy as np
 import torch
 from clones import files_below, from_git
-from face_detection import QUALITY, FaceFinder
+from face_detection import QUALITY, FaceFinder, decoded
 from near_duplicates import embed_crops, near_duplicates
-from real_faces import DRAW, LFW_COMMIT, TENTHS, Crop, Pair, people_of, write_pairs
+from real_faces import (
+    DRAW,
+    LFW_COMMIT,
+    TENTHS,
+    Crop,
+    Pair,
+    people_of,
+    person_of,
+    write_pairs,
+)
 
 from arcface_cakd.data.bins import load_bin
 from arcface_cakd.data.records import FaceRecords
@@ -53,23 +61,19 @@ def main() -> None:
 
     names = from_git(args.cfp, CFP_COMMIT, f"{ROOT}/Data/list_name.txt").decode().splitlines()
     people = {f"{number:03d}": name.strip() for number, name in enumerate(names, start=1)}
-    left_out = {p: "name" for p in in_lfw(people, lfw_people(args.lfw))}
+    left_out = {person: "name" for person in in_lfw(people, lfw_people(args.lfw))}
     images = {k: v for k, v in images_of(args.cfp).items() if person_of(k) not in left_out}
     crops = align(images)
     print(f"{len(images) - len(crops)} of {len(images)} images have no face that is found")
-    left_out |= {p: "face" for p in with_faces_of(args.out, crops)}
+    alike = with_faces_of(args.out, crops)
+    print(f"left out of {len(people)} people: {len(left_out)} by name, {len(alike)} by face")
+    left_out |= alike
     lines = (f"{people[person]}\t{why}\n" for person, why in sorted(left_out.items()))
     write_text(args.out / "cfp_left_out.tsv", "".join(lines))
-    print(f"left out of {len(people)} people: {dict(Counter(left_out.values()))}")
     for name, kinds in SETS.items():
         listed = protocol(args.cfp, name, kinds)
         kept = {k: c for k, c in crops.items() if person_of(k) not in left_out}
         write_pairs(args.out, name, pairs_of(listed, kept, kinds))
-
-
-def person_of(image: str) -> str:
-    """ "001" of "001/frontal/01.jpg"."""
-    return image.split("/")[0]
 
 
 def images_of(cfp: str) -> dict[str, bytes]:
@@ -112,26 +116,43 @@ def align(images: Mapping[str, bytes]) -> dict[str, Crop]:
         landmarks = finder.landmarks(encoded)
         if landmarks is None:
             continue
-        image = cv2.imdecode(np.frombuffer(encoded, dtype=np.uint8), cv2.IMREAD_COLOR)
-        assert image is not None
         # The package's crop: these faces are up to five times as large as LFW's.
-        crop = aligned_crop(image, landmarks)
+        crop = aligned_crop(decoded(encoded), landmarks)
         _, jpeg = cv2.imencode(".jpg", crop.image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
         found[name] = Crop(name, jpeg.tobytes(), crop.landmarks)
     return found
 
 
-def with_faces_of(out: Path, crops: Mapping[str, Crop]) -> set[str]:
-    """The people of the crops whom the teacher takes for somebody of the sets in ``out``."""
-    records = FaceRecords(out)
-    parts = {"train": [records.encoded(k)[0] for k in range(len(records))]}
-    for name in TENTHS:
-        parts[name] = list(dict.fromkeys(load_bin(out / f"{name}.bin")[0]))
+def with_faces_of(out: Path, crops: Mapping[str, Crop]) -> dict[str, str]:
+    """The people of the crops whom the teacher takes for somebody of the sets in ``out``.
+
+    Returns:
+        by person, the image that is most alike: its part, whose it is there, and the cosine.
+    """
+    parts, names = parts_of(out)
     parts["cfp"] = [crop.jpeg for crop in crops.values()]
-    names: dict[str, Sequence[str]] = {k: [""] * len(v) for k, v in parts.items()}
     names["cfp"] = list(crops)
     found = near_duplicates(embed_crops(out / "edgeface_xs.pt", parts), names)
-    return {person_of(image) for _, _, part, image, _ in found if part == "cfp"}
+    alike: dict[str, str] = {}
+    for part, whose, other, image, cosine in found:  # the most alike first
+        if other == "cfp":
+            alike.setdefault(person_of(image), f"{part}, {whose}, {cosine}")
+    return alike
+
+
+def parts_of(out: Path) -> tuple[dict[str, list[bytes]], dict[str, list[str]]]:
+    """The images of each part of the real set, encoded, and whose they are."""
+    records = FaceRecords(out)
+    rows = [records.encoded(position) for position in range(len(records))]
+    parts = {"train": [encoded for encoded, _ in rows]}
+    names = {"train": [f"label {int(label)}" for _, label in rows]}
+    for name in TENTHS:
+        encoded, _ = load_bin(out / f"{name}.bin")
+        text = (out / f"{name}_people.tsv").read_text(encoding="utf-8")
+        people = [person for line in text.splitlines() for person in line.split("\t")]
+        whose = dict(zip(encoded, people, strict=True))
+        parts[name], names[name] = list(whose), list(whose.values())
+    return parts, names
 
 
 def protocol(cfp: str, name: str, kinds: tuple[str, str]) -> list[tuple[str, str, bool]]:

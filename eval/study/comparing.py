@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from grid import Cell, StudyError
+from grid import SIZES, Cell, StudyError
 from methods import REFERENCES, SETTINGS, plain_of
 from records import FIGURES, ON_LISTED, read_people, records, unpacked_scores
 
@@ -31,17 +31,20 @@ class Study:
     """The cells of some data, compared on some sets.
 
     Of several data a method has a seed where it has it in all of them, and that seed is one: what
-    its trainings on each say together.
+    its trainings on each say together. The interval of a difference takes the people of each for
+    a draw of their own; that folds train on one another's judged people is in no interval.
 
     Args:
         runs: folder of the JSONs.
-        data: which, one or several of different people.
-        sets: names of .bin sets; a figure is the mean over them, and over the data.
+        data: which; several are of different people.
+        sets: names of .bin sets, of different people; a figure is the mean over them, and over
+            the data.
         seeds: to look at; None: all.
         draws: of people and seeds.
 
     Raises:
-        StudyError: no such cells, sources that differ, or sets that were judged by other pairs.
+        StudyError: no such cells, the same people twice, sources that differ, or sets that were
+            judged by other pairs.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Study:
         seeds: Sequence[int] | None,
         draws: int,
     ):
+        check_people_differ(data, sets)
         self._places = [(each, name) for each in data for name in sets]
         found = {
             cell: record
@@ -71,6 +75,9 @@ class Study:
             for cell, record in judged.items()
             if times[cell.method, cell.seed] == len(data)
         }
+        self.not_in_all = sorted(
+            {str(cell) for cell in judged} - {str(cell) for cell in self.cells}
+        )
         if not self.cells:
             raise StudyError(
                 f"no cell of {' and '.join(data)} in {runs} has figures on {', '.join(sets)}: "
@@ -133,7 +140,7 @@ class Study:
         """What a cell's record says of the sets."""
         cell = Cell(data, method, seed)
         if cell not in self.cells:
-            raise StudyError(f"{method} of seed {seed} has no figures here: run it first")
+            raise StudyError(f"{cell} has no figures here: run it first")
         return self.cells[cell]["sets"]
 
     def values(self, method: str, figure: str) -> list[float]:
@@ -187,6 +194,30 @@ class Study:
             self.resampled(name, figure, seeds) for name in (method, lowest, "teacher")
         )
         return gap_closed(ours, plain, teacher)
+
+
+def check_people_differ(data: Sequence[str], sets: Sequence[str]) -> None:
+    """Refuse what would count the same people more than once.
+
+    Raises:
+        StudyError: data or sets of the same people.
+    """
+    known = {name: of for size in SIZES.values() for name, of in size.items()}
+    folders: dict[str, str] = {}
+    for name in data:
+        folder = known[name].folder if name in known else name
+        if folder in folders:
+            raise StudyError(
+                f"{folders[folder]} and {name} are judged on the same people, who would count "
+                "twice: make a table of each"
+            )
+        folders[folder] = name
+        shared = [each for each in sets if name in known and each in known[name].same_people]
+        if len(shared) > 1 or len(set(sets)) < len(sets):
+            raise StudyError(
+                f"{' and '.join(shared or sets)} are of the same people, who would count twice: "
+                "make a table of each"
+            )
 
 
 def as_wide(found: Resampled, seeds: int) -> Resampled:

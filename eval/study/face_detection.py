@@ -1,4 +1,4 @@
-"""Where the faces of LFW's photographs are, and their aligned crops."""
+"""Where the faces of LFW's and CFP's photographs are, and LFW's aligned crops."""
 
 import cv2
 import numpy as np
@@ -12,7 +12,7 @@ from arcface_cakd.landmarks import (
 from arcface_cakd.preparation.align.faces import chosen
 from arcface_cakd.preparation.align.yunet import Attempt, YuNet
 
-# YuNet misses some faces at its usual threshold, and each photograph of LFW shows one.
+# YuNet misses some faces at its usual threshold, and each of these photographs shows one.
 ATTEMPTS = (Attempt(0.6), Attempt(0.25), Attempt(0.25, scale=0.6), Attempt(0.25, border=0.4))
 QUALITY = 95  # of the crops' JPEG, as insightface's own tools have it
 
@@ -36,7 +36,7 @@ class FaceFinder:
         Returns:
             (5, 2) float32, pixels of the image, in the order of the ArcFace template.
         """
-        image = _decoded(encoded)
+        image = decoded(encoded)
         faces = self._detector.faces(image)
         return chosen(faces, image.shape[:2], "central")[0].landmarks if faces else None
 
@@ -53,12 +53,13 @@ def aligned_crop(encoded: bytes, landmarks: np.ndarray) -> tuple[bytes, np.ndarr
     """
     # Not the package's crop, which averages where a face is large: the set was made so.
     matrix = estimate_similarity(landmarks, ARCFACE_TEMPLATE)
-    crop = cv2.warpAffine(_decoded(encoded), matrix, (CROP_SIZE, CROP_SIZE))
+    crop = cv2.warpAffine(decoded(encoded), matrix, (CROP_SIZE, CROP_SIZE))
     _, jpeg = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     return jpeg.tobytes(), transform_points(matrix, landmarks).astype(np.float32)
 
 
-def _decoded(encoded: bytes) -> np.ndarray:
+def decoded(encoded: bytes) -> np.ndarray:
+    """uint8 (H, W, 3), channels as OpenCV has them."""
     image = cv2.imdecode(np.frombuffer(encoded, dtype=np.uint8), cv2.IMREAD_COLOR)
-    assert image is not None, "an image of LFW that OpenCV cannot decode"
+    assert image is not None, "an image of LFW or CFP that OpenCV cannot decode"
     return image

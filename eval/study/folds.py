@@ -4,8 +4,8 @@
 
 From study_faces/real, which real_faces.py makes: study_faces/real_fold_0 to real_fold_3, each with
 train.rec of the people of the other three, and held_out.bin and held_out_people.tsv of its own,
-whom its students have not seen. People are numbered as the labels of the whole set. Images that
-show somebody of another fold, by the teacher's cosine, are in no pair. Four minutes on one core.
+whom its students have not seen. People are numbered as the labels of the whole set; who is taken
+by the teacher for somebody of another fold is in no pair. Two minutes on one core.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from grid import FOLDS
 from near_duplicates import embed_crops, near_duplicates
-from real_faces import DRAW, Crop, draw_pairs, without, write_pairs, write_training_set
+from real_faces import DRAW, Crop, draw_pairs, person_of, write_pairs, write_training_set
 
 from arcface_cakd.data.face_landmarks import FaceLandmarks
 from arcface_cakd.data.records import FaceRecords
@@ -36,14 +36,14 @@ def main() -> None:
     encoded = {name: [crop.jpeg for crop in own] for name, own in crops.items()}
     names = {name: [crop.name for crop in own] for name, own in crops.items()}
     found = near_duplicates(embed_crops(args.faces / "real" / "edgeface_xs.pt", encoded), names)
-    alike = {image for _, one, _, other, _ in found for image in (one, other)}
-    print(f"{len(alike)} images show somebody of another fold")
+    alike = {person_of(image) for _, one, _, other, _ in found for image in (one, other)}
+    print(f"{len(alike)} people are taken for somebody of another fold")
     rng = random.Random(DRAW)
     for name, own in zip(FOLDS, folds, strict=True):
         held = set(own)
         write_training_set(args.faces / name, {p: c for p, c in people.items() if p not in held})
-        pairs = draw_pairs({p: people[p] for p in own}, rng)
-        write_pairs(args.faces / name, "held_out", without(pairs, alike))
+        judged = {person: people[person] for person in own if person not in alike}
+        write_pairs(args.faces / name, "held_out", draw_pairs(judged, rng))
 
 
 def people_of(folder: Path) -> dict[str, list[Crop]]:

@@ -30,6 +30,7 @@ class Data:
         teacher_folder: what it is trained on; None: on ``folder``.
         negatives: pairs of two people for each of one person, see ``records.more_negatives``.
         as_listed: sets whose ``.bin`` says which images may make a pair: no pairs are added.
+        same_people: sets of the same people, which are not compared as one.
     """
 
     folder: str
@@ -41,6 +42,7 @@ class Data:
     teacher_folder: str | None = None
     negatives: int = 1
     as_listed: tuple[str, ...] = ()
+    same_people: tuple[str, ...] = ()
 
     def negatives_of(self, name: str) -> int:
         """``negatives`` of one of its sets."""
@@ -129,6 +131,7 @@ def _real(teacher: Mapping[str, Any], settings: Mapping[str, Any] | None = None)
         teacher_settings=settings,
         negatives=10,
         as_listed=("cfp_fp",),  # a frontal face and a profile; any two images would be another task
+        same_people=("cfp_ff", "cfp_fp"),
     )
 
 
@@ -137,7 +140,14 @@ FOLDS = tuple(f"real_fold_{fold}" for fold in range(4))  # of the people of `rea
 
 def _fold(folder: str) -> Data:
     """Trained on three quarters of the people, with nothing to choose by, judged on the fourth."""
-    return replace(_real(EDGEFACE), folder=folder, choose=(), report=("held_out",), as_listed=())
+    return replace(
+        _real(EDGEFACE),
+        folder=folder,
+        choose=(),
+        report=("held_out",),
+        as_listed=(),
+        same_people=(),
+    )
 
 
 def _from_edgeface(network: str) -> Data:
@@ -284,16 +294,20 @@ def cell_config(cell: Cell, faces: Path, output: Path) -> TrainConfig:
         teacher = {**teacher_entry(cell.of, faces), **entry.get("teacher", {})}
         if teacher.get("centers") == TEACHERS_CENTRES:
             teacher["centers"] = str(class_means_path(cell.of, faces))
-        teacher["cache"] = _cache(cell.of, teacher, faces)
+        teacher["cache"] = _cache(cell.of, teacher, cell.seed, faces)
         settings["cakd"] = {**entry, "teacher": teacher}
     return _config(cell.of, settings, faces, output, seed=cell.seed)
 
 
-def _cache(data: Data, teacher: Mapping[str, Any], faces: Path) -> str:
-    """Where its teacher's answers are kept: a cache is of one teacher, stage and augmentation."""
+def _cache(data: Data, teacher: Mapping[str, Any], seed: int, faces: Path) -> str:
+    """Where its teacher's answers are kept: a cache is of one teacher and stage, and of the views
+    that one seed makes.
+    """
     parts = [_faces_and_teacher(data)]
     apart = ("stage", "cached_views", "bf16")
     parts += [f"{key}_{teacher[key]}" for key in apart if key in teacher]
+    if "cached_views" in teacher:
+        parts.append(f"seed_{seed}")
     return str(faces / "work" / "cache" / "_".join(parts))
 
 
@@ -326,7 +340,7 @@ def teacher_config(data: Data, faces: Path) -> TrainConfig:
         entry = settings["cakd"]
         taught = entry["teacher"]
         places = {"weights": str(faces / taught["weights"])}
-        places["cache"] = _cache(replace(data, teacher=taught), taught, faces)
+        places["cache"] = _cache(replace(data, teacher=taught), taught, settings["seed"], faces)
         settings["cakd"] = entry | {"teacher": taught | places}
     output = (faces / data.teacher["weights"]).parent
     taught_on = replace(data, folder=data.teacher_folder or data.folder)

@@ -62,7 +62,12 @@ class Crop:
 
     @property
     def person(self) -> str:
-        return self.name.split("/")[0]
+        return person_of(self.name)
+
+
+def person_of(image: str) -> str:
+    """The first part of an image's name."""
+    return image.split("/")[0]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ paired by people, pairs and seeds. Those of 1 - AUC, where below zero is better,
 closed form (arcface_cakd.evaluation.auc_difference); all else, and with --drawn those too, by
 drawing people and seeds again, --draws times. "gap" is the share of the way from plain student to
 teacher, from the plain student of as many epochs. A method that lacks a seed is compared by the
-seeds that it has.
+seeds that it has. Of several data, as folds of the people, a figure is the mean over all, of the
+methods and seeds that each of them has.
 
 Cells whose sources differ are refused, unless a sentinel that uses the part in question gave equal
 figures with both (run.py --sentinel).
@@ -33,6 +34,7 @@ from arcface_cakd.evaluation import (
     smallest_detectable,
 )
 from arcface_cakd.files import write_text
+from arcface_cakd.registry import did_you_mean
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,8 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def table(args: argparse.Namespace) -> str:
     """The whole text."""
-    data = SIZES[args.size].get(args.data[0])
-    sets = args.set or (list(data.choose) if data is not None else [])
+    sets = args.set or sets_to_choose_by(args)
     study = Study(args.runs, args.data, sets, args.seeds, args.draws)
     methods = [m for m in expanded(args.methods or study.methods) if m in study.methods]
     if args.baseline not in study.methods:
@@ -97,6 +98,23 @@ def table(args: argparse.Namespace) -> str:
     lines += failures(study)
     lines += hypotheses(study, args)
     return "\n".join(lines)
+
+
+def sets_to_choose_by(args: argparse.Namespace) -> list[str]:
+    """Those of the first of the data.
+
+    Raises:
+        StudyError: they have none, or are not known.
+    """
+    name = args.data[0]
+    data = SIZES[args.size].get(name)
+    if data is None:
+        raise StudyError(
+            f"no data {name!r} of size {args.size!r}; {did_you_mean(name, SIZES[args.size])}"
+        )
+    if not data.choose:
+        raise StudyError(f"{name} has no set to choose by: give --set {' '.join(data.report)}")
+    return list(data.choose)
 
 
 def how_intervals_are_taken(args: argparse.Namespace) -> str:
@@ -181,7 +199,11 @@ def processors(study: Study, methods: Sequence[str]) -> list[str]:
 
 
 def failures(study: Study) -> list[str]:
-    return [f"\nFailed: {cell}: {why}" for cell, why in study.failed.items()]
+    """Lines on what could not stand in the table."""
+    lines = [f"\nFailed: {cell}: {why}" for cell, why in study.failed.items()]
+    if study.not_in_all:
+        lines.append(f"\nLeft out, as not all data have it: {', '.join(study.not_in_all)}")
+    return lines
 
 
 def interval(found: Estimate) -> str:

@@ -230,6 +230,9 @@ def test_several_data_say_together(study, runs, capsys):
     assert out.startswith("**real + real_fold_0**, dev;")
     assert set(rows) == {"teacher", "sp_1000", "rkd_6.7"}
     assert "Failed: real_fold_0/plain/1: it diverged" in out
+    left_out = "Left out, as not all data have it: real/colour_histogram/0, real/embedding_64/1"
+    assert left_out in out
+    assert "real/rkd_6.7/2" in out
     means = [
         np.mean([one_minus_auc(cosines("rkd_6.7", seed + more)) for more in (0, 50)])
         for seed in (1, 3)
@@ -248,6 +251,24 @@ def test_several_data_say_together(study, runs, capsys):
     assert (value, low, high) == pytest.approx(
         (expected.value, expected.low, expected.high), abs=2e-4
     )
+
+
+def test_the_same_people_are_not_counted_twice(study, runs, capsys):
+    for words, whose in {
+        ("--data", "real", "real"): "real and real",
+        ("--data", "real", "real_swin"): "real and real_swin",
+        ("--set", "cfp_ff", "cfp_fp"): "cfp_ff and cfp_fp",
+        ("--set", "dev", "dev"): "dev and dev",
+    }.items():
+        said = refused(study, runs, capsys, *words)
+        assert said.startswith(f"error: {whose} are ")
+        assert said.endswith("the same people, who would count twice: make a table of each\n")
+
+
+def test_data_without_sets_to_choose_by(study, runs, capsys):
+    said = refused(study, runs, capsys, "--data", "real_fold_0")
+    assert said == "error: real_fold_0 has no set to choose by: give --set held_out\n"
+    assert "did you mean 'real'" in refused(study, runs, capsys, "--data", "rea")
 
 
 def test_hypotheses(study, runs, capsys):
