@@ -1,11 +1,11 @@
 """The builder of CFP's sets, but for what needs photographs: detection and the teacher."""
 
 import itertools
-import subprocess
 
 import numpy as np
 import pytest
 from helpers.engine_runs import png
+from helpers.repositories import committed
 
 
 @pytest.fixture(scope="module")
@@ -115,16 +115,7 @@ def clone(tmp_path_factory):
     (splits / "Pair_list_F.txt").write_text("".join(lines))
     lines = [f"{k} ../Data/Images/00{k}/profile/01.jpg\n" for k in (1, 2)]
     (splits / "Pair_list_P.txt").write_text("".join(lines))
-
-    def git(*words):
-        own = ["-c", "user.name=t", "-c", "user.email=t@t"]
-        command = ["git", "-C", str(root), *own, *words]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-    git("init", "-q")
-    git("add", ".")
-    git("commit", "-qm", "images")
-    return str(root), git("rev-parse", "HEAD")
+    return committed(root)
 
 
 def test_what_is_read_from_a_clone(builder, clone, monkeypatch):

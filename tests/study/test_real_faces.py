@@ -3,13 +3,13 @@
 import io
 import itertools
 import random
-import subprocess
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from helpers.engine_runs import png
+from helpers.repositories import committed
 from torch import nn
 
 from arcface_cakd.data import read_bin
@@ -167,16 +167,7 @@ def clone(tmp_path_factory):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(name.encode())
     (root / "peopleDevTest.txt").write_text("3\nB\t2\nA\t1\nC\t1\n")
-
-    def git(*words):
-        own = ["-c", "user.name=t", "-c", "user.email=t@t"]
-        command = ["git", "-C", str(root), *own, *words]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-    git("init", "-q")
-    git("add", ".")
-    git("commit", "-qm", "images")
-    return str(root), git("rev-parse", "HEAD")
+    return committed(root)
 
 
 def test_what_is_read_from_a_clone(builder, clone, monkeypatch):
