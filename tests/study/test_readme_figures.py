@@ -112,8 +112,8 @@ def test_hypotheses(apart, readme):
     sixth |= {name: found[name] for name in ("cfp_ff", "cfp_fp")}
     adjusted = holm(sixth)
     assert min(found["test"], found["reserve"], adjusted["cfp_ff"], adjusted["cfp_fp"]) > 0.05
-    said = f"(p {test} on `test`, {reserve} on `reserve`, {frontal} and {profile} on CFP's, which"
-    assert f"{said} Holm makes {adjusted['cfp_ff']:.3f} and {adjusted['cfp_fp']:.3f}," in readme
+    said = f"p is {test} on `test`, {reserve} on `reserve`, {frontal} and {profile} on CFP's, which"
+    assert f"{said} Holm makes {adjusted['cfp_ff']:.3f} and {adjusted['cfp_fp']:.3f})" in readme
 
 
 def test_h3_in_the_folds(readme):
@@ -130,7 +130,8 @@ def test_h3_in_the_folds(readme):
     p = "p < 0.001" if found.p < 0.001 else f"p {found.p:.3f}"
     less = f"{less_than(study, REVIEW_120)}, {p}"
     verdict = "holds there" if found.high < 0 else "is not shown there either"
-    said = f"1 - AUC is {ours:.4f} for ReviewKD's {theirs:.4f}, less by {less}: H3 **{verdict}**"
+    said = f"1 - AUC is {ours:.4f} for {theirs:.4f} of ReviewKD at 120, less by {less}: H3"
+    said += f" **{verdict}**"
     assert said in readme
 
 
