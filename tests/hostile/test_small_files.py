@@ -172,7 +172,7 @@ LIES = {
     ),
     "more rows": ([MEAN, make("Concat", ["m", "m"], ["y"], axis=0)], {}, "for 1 images"),
     "one number": ([make("ReduceMean", ["x"], ["y"], keepdims=0)], {}, "for 1 images"),
-    "a list": ([MEAN, make("SequenceConstruct", ["m", "m"], ["y"])], {}, ""),
+    "a list": ([MEAN, make("SequenceConstruct", ["m", "m"], ["y"])], {}, "file that loads"),
 }
 
 
