@@ -322,6 +322,11 @@ class URFM(nn.Module):
                 attended, attention = attended.detach(), attention.detach()
         return LocalFeatures(h, attended, attention, lookup.detach()), anchored
 
+    def buffers_replaced(self) -> None:
+        """Its buffers have other values than its forward pass left: the saliency of a teacher's
+        first batch, where it is measured by that, is looked at again."""
+        self._saliency_pending = "saliency" in self._buffers
+
     def _settle_saliency(self, teacher_tokens: Tensor) -> None:
         """Measure by the saliency of the state dict or, in training, of this first batch."""
         known, estimated = bool((self.saliency >= 0).all()), False
@@ -373,4 +378,4 @@ def _without_effect(by_content: bool, anchor: Anchor, shared_centers: bool) -> l
 
 
 def _await_saliency(urfm: URFM, incompatible_keys) -> None:
-    urfm._saliency_pending = True
+    urfm.buffers_replaced()

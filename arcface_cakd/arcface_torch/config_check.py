@@ -20,6 +20,7 @@ from arcface_cakd.distributed import failing_together, is_main, world_size
 from arcface_cakd.engine.checkpoint_sets import former_steps, set_aside_sets
 from arcface_cakd.engine.preflight import (
     check_apart,
+    check_gradient_acc,
     check_num_classes,
     check_num_image,
     check_output,
@@ -191,4 +192,11 @@ def _check_data(cfg: Any, config: CakdConfig | None) -> None:
     if images.num_classes is not None:
         check_num_classes(cfg.num_classes, images.num_classes, cfg.rec)
     check_num_image(cfg.num_image, len(images), cfg.batch_size * world_size(), cfg.rec)
+    steps = len(images) // (cfg.batch_size * world_size()) * cfg.num_epoch
+    try:
+        check_gradient_acc(cfg.get("gradient_acc", 1), steps)
+    except ConfigError as error:
+        if config is not None:
+            raise
+        logger.warning("config.%s", error)
     missing_sets(cfg.rec, cfg.val_targets)

@@ -1,6 +1,7 @@
 """Files of another number of ranks, or damaged ones, mended before the host loads its own."""
 
 import logging
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,30 +22,49 @@ from arcface_cakd.engine.checkpoint_sets import (
 )
 from arcface_cakd.engine.checkpoint_state import read_checkpoint
 from arcface_cakd.engine.errors import CheckpointError
-from arcface_cakd.engine.resharding import joined_gradients, resharded
+from arcface_cakd.engine.resharding import check_global_batch, joined_gradients, resharded
 from arcface_cakd.tensor_files import write_tensors
 
 logger = logging.getLogger("arcface_cakd")
 
 
-def divide_anew(output: str | Path, num_classes: int) -> None:
+def divide_anew(
+    output: str | Path,
+    num_classes: int | None,
+    *,
+    check: Callable[[dict[str, Any], Path], None] | None = None,
+    batch_size: int | None = None,
+    sharded: Collection[str] = (),
+    identities: int | None = None,
+) -> None:
     """Let the checkpoints in ``output`` be a whole set of the ranks that there are.
 
     Every rank must see the files of all. They are told to be a set where they are of one step and
-    hold ``num_classes`` class centres together; what is none is left alone, for whoever loads it
-    to say so. The former set stays in ``checkpoints/step_<n>``, and is looked for there where a
-    file is damaged, or a kill left files of two steps or two numbers of ranks. A collective.
+    of as many ranks as they say, or where they do not, as those of older versions and of an
+    unpatched host, hold ``num_classes`` class centres together; what is none is left alone, for
+    whoever loads it to say so. The former set stays in ``checkpoints/step_<n>``, and is looked for
+    there where a file is damaged, or a kill left files of two steps or two numbers of ranks. A
+    collective.
 
     Args:
         output: of the run.
-        num_classes: class centres of all ranks.
+        num_classes: class centres of all ranks; None: nothing learns those that there are.
+        check: raises where this rank's share of a set does not fit, given with a path to name;
+            nothing has been written then.
+        batch_size: of this run, if a step must keep its number of images over all ranks.
+        sharded: see ``resharded``.
+        identities: classes of all ranks by which ``sharded`` is divided.
+
+    Raises:
+        CheckpointError: ``check`` did, or a step had another number of images.
     """
     own = _own(output)
     states = gather_objects(own)
     if all(state == states[0] for state in states) and own is not None:
-        weights = _count_classes([_read(checkpoint_path(output, rank()))])
-        if sum(gather_objects(weights)) == num_classes:
-            return  # of these ranks
+        content = _read(checkpoint_path(output, rank()))
+        count, of = _count_classes([content]), _ranks_of(content)
+        if _are_whole(gather_objects((count, of)), num_classes):
+            return
     steps = {step for listed in gather_objects(former_steps(output)) for step in listed}
     formers = [former_folder(output, step) for step in sorted(steps, reverse=True)]
     for folder in [Path(output), *formers]:
@@ -53,11 +73,17 @@ def divide_anew(output: str | Path, num_classes: int) -> None:
             continue
         assert contents is not None
         step, same = contents[0]["global_step"], len(contents) == world_size()
-        share = contents[rank()] if same else _share(contents)
+        share = contents[rank()] if same else _share(contents, num_classes, sharded, identities)
+        source = checkpoint_path(folder, rank() if rank() < len(contents) else 0)
+        with failing_together():
+            if not same and batch_size is not None:
+                _check_images(contents, batch_size, source)
+            if check is not None:
+                check(share, source)
         with failing_together():
             for number in range(len(contents) if is_main() else 0):
-                source = checkpoint_path(folder, number)
-                link_or_copy(source, checkpoint_path(former_folder(output, step), number))
+                former = checkpoint_path(folder, number)
+                link_or_copy(former, checkpoint_path(former_folder(output, step), number))
         replace_newest(output, partial(_write, share), step)
         if is_main() and same:
             logger.warning(
@@ -86,29 +112,71 @@ def _own(output: str | Path) -> int | None:
         return None
 
 
-def _whole_set(folder: Path, num_classes: int) -> list[dict[str, Any]] | None:
+def _are_whole(files: list[tuple[int, int | None]], num_classes: int | None) -> bool:
+    """Whether files, class centres and ranks of each, are the set of these ranks."""
+    ranks = {of for _, of in files}
+    if ranks != {None}:
+        return ranks == {world_size()}
+    return num_classes is not None and sum(count for count, _ in files) == num_classes
+
+
+def _whole_set(folder: Path, num_classes: int | None) -> list[dict[str, Any]] | None:
     """The checkpoints in a folder, if they are a set of a run with so many classes."""
     contents: list[dict[str, Any]] = []
-    while _count_classes(contents) < num_classes:  # files of further ranks are of another set
+    while _goes_on(contents, num_classes, folder):  # files of further ranks are of another set
         try:
             contents.append(_read(checkpoint_path(folder, len(contents))))
         except CheckpointError:
             return None
-    of_one_step = len({content["global_step"] for content in contents}) == 1
-    return contents if of_one_step and _count_classes(contents) == num_classes else None
+    alike = {(content["global_step"], _ranks_of(content)) for content in contents}
+    fits = num_classes is None or _count_classes(contents) == num_classes
+    return contents if len(alike) == 1 and fits else None
+
+
+def _goes_on(contents: list[dict[str, Any]], num_classes: int | None, folder: Path) -> bool:
+    """Whether a set of which these are the first has more files."""
+    ranks = _ranks_of(contents[0]) if contents else None
+    if ranks is not None:
+        return len(contents) < ranks
+    if num_classes is not None:
+        return _count_classes(contents) < num_classes
+    return not contents or checkpoint_path(folder, len(contents)).is_file()
+
+
+def _ranks_of(content: dict[str, Any]) -> int | None:
+    """How many ranks wrote the set; None where a file does not say."""
+    return content.get("cakd", {}).get("ranks")
 
 
 def _count_classes(contents: list[dict[str, Any]]) -> int:
     return sum(len(content["state_dict_softmax_fc"].get("weight", ())) for content in contents)
 
 
-def _share(contents: list[dict[str, Any]]) -> dict[str, Any]:
+def _check_images(contents: list[dict[str, Any]], batch_size: int, path: Path) -> None:
+    """Where the files say nothing of the batch size, there is nothing to hold it against."""
+    settings = contents[0].get("cakd", {}).get("settings") or {}
+    former = settings.get("batch_size", "")
+    if former.isdecimal():
+        check_global_batch((len(contents), int(former)), (world_size(), batch_size), path)
+
+
+def _share(
+    contents: list[dict[str, Any]],
+    num_classes: int | None,
+    sharded: Collection[str],
+    identities: int | None,
+) -> dict[str, Any]:
     """This rank's checkpoint of a set of other ranks."""
-    share = resharded(contents, rank(), world_size())
+    centers: dict[str, Any] = {}
+    if num_classes is None:  # each rank's are its own, and stay as they are
+        own = contents[rank() if rank() < len(contents) else 0]
+        centers["state_dict_softmax_fc"] = own["state_dict_softmax_fc"]
+        contents = [{**content, "state_dict_softmax_fc": {}} for content in contents]
+    share = {**resharded(contents, rank(), world_size(), sharded, identities), **centers}
     if "cakd" not in share:
         return share
     kept = [content["cakd"] for content in contents]
-    entry = dict(share["cakd"])
+    entry = {**share["cakd"], "ranks": world_size()}
     if rank() >= len(contents):
         entry["rng"] = None
     if all(each["gradients"] is not None for each in kept):

@@ -21,7 +21,11 @@ from arcface_cakd.config import ConfigError, TrainConfig
 from arcface_cakd.data import Augmentation, FaceLoader, get_dataloader
 from arcface_cakd.distiller import Distiller
 from arcface_cakd.distributed import rank, world_size
-from arcface_cakd.engine.preflight import check_num_classes, check_num_image
+from arcface_cakd.engine.preflight import (
+    check_gradient_acc,
+    check_num_classes,
+    check_num_image,
+)
 from arcface_cakd.engine.schedule import Schedule
 from arcface_cakd.partial_fc import AdaFace, CombinedMarginLoss, PartialFC, start_centers
 from arcface_cakd.precision import amp_dtype
@@ -108,6 +112,7 @@ def build_run(config: TrainConfig, device: torch.device) -> Run:
         raise ConfigError("fp16=True needs a CUDA device: set bf16=True instead, or fp16=False")
     _check_views(config)
     loader = _build_loader(config)
+    check_gradient_acc(config.gradient_acc, len(loader) * config.num_epoch)
     num_classes = loader.num_classes
     global_batch = config.batch_size * world_size()
     steps_per_epoch = (config.num_image or loader.num_images) // global_batch

@@ -36,6 +36,7 @@ from arcface_cakd.engine.checkpoint_state import (
     FORMAT,
     check_shapes,
     pending_gradients,
+    rescaling,
     restore_gradients,
 )
 from arcface_cakd.engine.class_means import CENTERS_FILE, kept_centers
@@ -46,9 +47,9 @@ from arcface_cakd.engine.errors import (
 )
 from arcface_cakd.engine.fingerprint import check_fingerprint, fingerprint
 from arcface_cakd.engine.random_state import random_state, restore_random_state
+from arcface_cakd.engine.resharding import check_global_batch, sharded_names
 from arcface_cakd.engine.run_settings import log_changes, run_settings
 from arcface_cakd.files import DISK_IS_FULL, atomic_path, sync
-from arcface_cakd.losses import DistillationLoss
 from arcface_cakd.partial_fc import shard_of
 from arcface_cakd.tensor_files import write_tensors
 
@@ -172,7 +173,7 @@ def load_checkpoint(run: Run, config: TrainConfig) -> tuple[Position, dict[str, 
         CheckpointError: there is no whole set, or it is of another network, teacher, number of
             classes or global batch.
     """
-    content, path = newest_whole(config.folder, _sharded(run.model))
+    content, path = newest_whole(config.folder, sharded_names(run.model))
     with failing_together():
         _check(content, run, config, path)
     run.model.load_state_dict(content["state_dict_backbone"])
@@ -188,7 +189,8 @@ def load_checkpoint(run: Run, config: TrainConfig) -> tuple[Position, dict[str, 
     if run.scaler is not None and content["state_scaler"] is not None:
         run.scaler.load_state_dict(content["state_scaler"])
     if content["gradients"] is not None:
-        restore_gradients(_parameters(run), content["gradients"])
+        scaled = content["state_scaler"], run.scaler
+        restore_gradients(_parameters(run), content["gradients"], rescaling(*scaled))
     if content["rng"] is not None:
         restore_random_state(content["rng"], run.device)
     log_changes(content.get("settings"), config, path)
@@ -232,16 +234,6 @@ def load_distiller(config: TrainConfig) -> Distiller:
     return distiller.eval()
 
 
-def _sharded(model: nn.Module) -> list[str]:
-    """The names, in the state dict, of what losses shard over the ranks."""
-    return [
-        f"{prefix}.{name}"
-        for prefix, module in model.named_modules()
-        if isinstance(module, DistillationLoss)
-        for name in sorted(module.sharded_buffers)
-    ]
-
-
 def _joined_shards(
     distiller: Distiller, content: dict[str, Any], output: str | Path
 ) -> dict[str, Tensor]:
@@ -252,7 +244,7 @@ def _joined_shards(
         content: rank 0's checkpoint.
         output: where those of the other ranks are.
     """
-    names = _sharded(distiller)
+    names = sharded_names(distiller)
     if not names:
         return {}
     ranks, num_classes = content["config"]["ranks"], content["config"]["num_classes"]
@@ -303,7 +295,8 @@ def _check(content: dict[str, Any], run: Run, config: TrainConfig, path: Path) -
     if then is None:
         then = _theirs(content, run, now, path)
     elif then["ranks"] != now["ranks"]:
-        _check_global_batch(then, now, path)
+        former, present = ((run["ranks"], run["batch_size"]) for run in (then, now))
+        check_global_batch(former, present, path)
         say = logger.warning if is_main() else logger.debug
         say(
             "%s is of %d rank(s), now %d: class centres are divided anew; BatchNorm and dropout "
@@ -318,20 +311,6 @@ def _check(content: dict[str, Any], run: Run, config: TrainConfig, path: Path) -
     check_shapes(run.model, content["state_dict_backbone"], path)
     if run.partial_fc is not None:
         check_shapes(run.partial_fc, content["state_dict_softmax_fc"], path)
-
-
-def _check_global_batch(then: dict[str, Any], now: dict[str, Any], path: Path) -> None:
-    """The order of images and the schedule go by the images that a step has over all ranks."""
-    images = then["ranks"] * then["batch_size"]
-    if now["ranks"] * now["batch_size"] == images:
-        return
-    share, rest = divmod(images, now["ranks"])
-    way = f"set batch_size to {share}" if not rest else f"take a number of ranks that {images} has"
-    raise CheckpointError(
-        f"checkpoint {path} is of {then['ranks']} rank(s) with batch_size {then['batch_size']}, "
-        f"{images} images a step, and this run has {now['ranks']} with {now['batch_size']}: {way}, "
-        f"or {START_ANEW}"
-    )
 
 
 def _theirs(content: dict[str, Any], run: Run, now: dict[str, Any], path: Path) -> dict[str, Any]:

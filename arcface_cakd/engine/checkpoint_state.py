@@ -1,6 +1,6 @@
 """What both loops, ours and arcface_torch's, read from a checkpoint and put into one."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +68,28 @@ def pending_gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor | None]
     return [parameter.grad for parameter in parameters]
 
 
+def rescaling(then: Mapping[str, Any] | None, now: torch.amp.GradScaler | None) -> float:
+    """What gradients are multiplied by that were summed under another gradient scaler.
+
+    A run may go on in another precision than it was stopped in, and what it sums up from there
+    on is scaled otherwise.
+
+    Args:
+        then: the state of the stopped run's scaler; None or empty where there was none.
+        now: the resumed run's, once it has its state; None where there is none.
+    """
+    former = then["scale"] if then else 1.0
+    return (now.get_scale() if now is not None and now.is_enabled() else 1.0) / former
+
+
 def restore_gradients(
-    parameters: Iterable[nn.Parameter], gradients: Iterable[Tensor | None]
+    parameters: Iterable[nn.Parameter], gradients: Iterable[Tensor | None], factor: float = 1.0
 ) -> None:
-    """Give parameters what ``pending_gradients`` found, in the same order."""
+    """Give parameters what ``pending_gradients`` found, in the same order, times ``factor``."""
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = None if gradient is None else gradient.to(parameter.device)
+        if parameter.grad is not None and factor != 1.0:
+            parameter.grad.mul_(factor)
 
 
 def check_shapes(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:

@@ -35,9 +35,11 @@ def due(
     ends_epoch = position.batch == batches
     every = config.checkpoint_every
     wanted = ends_epoch or step == last_step or (every is not None and step % every == 0)
+    # Where there is one, as a signal leaves it, a further start would go on from that again.
+    ends = bool(config.resume) and step == total_steps
     return Due(
         log=step % config.frequent == 0 or step == total_steps,
         validate=step % config.verbose == 0 or step == total_steps,
         model=ends_epoch,
-        checkpoint=config.keeps_checkpoints and wanted,
+        checkpoint=(config.keeps_checkpoints and wanted) or ends,
     )

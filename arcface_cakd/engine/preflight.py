@@ -157,6 +157,35 @@ def check_num_image(given: int | None, found: int, global_batch: int, rec: str) 
     )
 
 
+def check_gradient_acc(gradient_acc: int, steps: int) -> None:
+    """Hold the micro-steps of an optimiser step against those of the run.
+
+    Args:
+        gradient_acc: the config's.
+        steps: micro-steps of the whole run.
+
+    Raises:
+        ConfigError: no optimiser step would be made. Micro-steps at the end that make none are
+            a warning.
+    """
+    if steps == 0:
+        return
+    if gradient_acc > steps:
+        raise ConfigError(
+            f"gradient_acc {gradient_acc}: the run has {steps} micro-steps, so that no optimiser "
+            "step would be made: lower it, or raise num_epoch"
+        )
+    left = steps % gradient_acc
+    if left:
+        logger.warning(
+            "gradient_acc %d: the last %d of %d micro-steps make no optimiser step, and nothing "
+            "learns from them",
+            gradient_acc,
+            left,
+            steps,
+        )
+
+
 def missing_sets(rec: str | Path, names: Iterable[str]) -> list[str]:
     """The ``<name>.bin`` of ``val_targets`` that are not in ``rec``; one warning names them."""
     missing = [f"{name}.bin" for name in names if not (Path(rec) / f"{name}.bin").is_file()]

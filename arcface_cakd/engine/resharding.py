@@ -8,12 +8,46 @@ has rank 0's statistics, and its random numbers begin anew.
 
 import copy
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from arcface_cakd.engine.errors import START_ANEW, CheckpointError
+from arcface_cakd.losses import DistillationLoss
 from arcface_cakd.partial_fc import shard_of
+
+
+def sharded_names(model: nn.Module) -> list[str]:
+    """The names, in the state dict, of what losses shard over the ranks."""
+    return [
+        f"{prefix}.{name}"
+        for prefix, module in model.named_modules()
+        if isinstance(module, DistillationLoss)
+        for name in sorted(module.sharded_buffers)
+    ]
+
+
+def check_global_batch(then: tuple[int, int], now: tuple[int, int], path: Path) -> None:
+    """The order of images and the schedule go by the images that a step has over all ranks.
+
+    Args:
+        then: number of ranks and ``batch_size`` of the run that wrote the checkpoint ``path``.
+        now: those of this run.
+
+    Raises:
+        CheckpointError: a step had another number of images.
+    """
+    images = then[0] * then[1]
+    if now[0] * now[1] == images:
+        return
+    share, rest = divmod(images, now[0])
+    way = f"set batch_size to {share}" if not rest else f"take a number of ranks that {images} has"
+    raise CheckpointError(
+        f"checkpoint {path} is of {then[0]} rank(s) with batch_size {then[1]}, {images} images a "
+        f"step, and this run has {now[0]} with {now[1]}: {way}, or {START_ANEW}"
+    )
 
 
 def resharded(

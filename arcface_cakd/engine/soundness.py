@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from arcface_cakd.alignment import URFM
+from arcface_cakd.distiller import Distiller
 from arcface_cakd.distributed import gather_objects
 from arcface_cakd.engine.builders import Run
 from arcface_cakd.engine.random_state import random_state, restore_random_state
-from arcface_cakd.losses.base import total
+from arcface_cakd.losses.base import DistillationLoss, total
 
 LEAP = 10.0
 """How many times the loss of a batch may be what it was before the step that learned from it."""
@@ -46,6 +48,8 @@ def unsoundness(run: Run, batch: tuple[Any, ...] | None, loss: float) -> str | N
 
 def _next_problem(run: Run, batch: tuple[Any, ...], loss: float) -> str | None:
     with _left_as_it_was(run):
+        if isinstance(run.model, Distiller):  # by the weights of then, which a warm-up raises
+            run.model.losses.steps_done -= 1
         terms = {name: term.detach() for name, term in run.terms(*batch).items()}
         # Statistics overflow before what is computed with them does.
         found = _not_finite([*terms.items(), *_buffers(run)])
@@ -85,10 +89,10 @@ class KeptBuffers:
     """
 
     def __init__(self, run: Run):
+        self._modules = [module for root in _modules(run) for module in root.modules()]
         self._buffers = [
             (module, name, buffer, buffer.clone())
-            for root in _modules(run)
-            for module in root.modules()
+            for module in self._modules
             for name, buffer in module.named_buffers(recurse=False)
         ]
 
@@ -97,6 +101,9 @@ class KeptBuffers:
         """Let the run have them again, as the same tensors."""
         for module, name, buffer, value in self._buffers:
             setattr(module, name, buffer.copy_(value))
+        for module in self._modules:
+            if isinstance(module, URFM | DistillationLoss):
+                module.buffers_replaced()
 
 
 def not_finite_buffers(run: Run) -> str:

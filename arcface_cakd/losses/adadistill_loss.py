@@ -209,6 +209,9 @@ class AdaDistillLoss(DistillationLoss):
         alike, settled = agreement(self.centers, student, teacher, columns)
         margin.observe(norms, self.geometry * settled * (settled - alike).clamp_min(0))
 
+    def buffers_replaced(self) -> None:
+        self._started = False
+
     def _load_from_state_dict(self, *args, **kwargs):
         self._started = False  # what comes may have been saved before the first forward pass
         super()._load_from_state_dict(*args, **kwargs)

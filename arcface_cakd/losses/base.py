@@ -141,6 +141,10 @@ class DistillationLoss(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
+    def buffers_replaced(self) -> None:
+        """Its buffers have other values than its forward pass left: they were given back those
+        of before it. A loss that remembers beside them what it made of them forgets that here."""
+
     def alignment_of(self, batch: LossBatch) -> Alignment:
         """``batch.alignment``.
 

@@ -81,7 +81,9 @@ COMPARING_WITH_CENTRES = frozenset(
 )
 
 # Rivals that are also tried beside the embedding, as URFM is; most look at pixel features.
-BESIDE = ("at", "cakd_liu", "fitnet", "mgd", "pat", "reviewkd", "rkd", "scalekd", "vid")
+BESIDE = (
+    *("at", "cakd_liu", "fitnet", "mgd", "pat", "reviewkd", "rkd", "scalekd", "shrinkteanet", "vid"),
+)
 # Those that came nearest to URFM on real faces, each at three weights; FitNet's are in _beside.
 NEAREST = ("cakd_liu", "pat", "reviewkd")
 
@@ -100,12 +102,19 @@ PATIENT = (
     *(f"{EMBEDDING}_pat_30", f"{EMBEDDING}_reviewkd_8", f"{EMBEDDING}_reviewkd_40"),
     *(f"{EMBEDDING}_reviewkd_120", f"{EMBEDDING}_reviewkd_360"),
     *("embedding_128_urfm_100_1_falling", "embedding_256_urfm_100_1_falling"),
+    *("shrinkteanet_30", f"{EMBEDDING}_shrinkteanet_30"),
 )
+# What is tried for as long as people train.
+LONG = ("plain", "embedding_128", f"{EMBEDDING}_reviewkd_120", DEFAULT)
 VARIED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "augmented": (OURS, {"augment": {}}),
     # As much CPU time as the default takes with 4 epochs.
     "5_epochs": (("plain", EMBEDDING), {"num_epoch": 5}),
     "8_epochs": ((*OURS, *PATIENT), {"num_epoch": 8}),
+    "16_epochs": (LONG, {"num_epoch": 16}),
+    "32_epochs": (LONG, {"num_epoch": 32}),
+    "16_epochs_augmented": (LONG, {"num_epoch": 16, "augment": {}}),
+    "32_epochs_augmented": (LONG, {"num_epoch": 32, "augment": {}}),
     "class_means": (OURS, {"init_centers": TEACHERS_CENTRES}),
 }
 # By the name of the method with them.

@@ -14,7 +14,9 @@ from helpers.processes import exit_codes, run_ranks
 
 from arcface_cakd.arcface_torch import save
 from arcface_cakd.arcface_torch.other_ranks import divide_anew
+from arcface_cakd.distributed import rank, world_size
 from arcface_cakd.engine.checkpoint_sets import checkpoint_path, former_folder
+from arcface_cakd.engine.errors import CheckpointError
 
 CLASSES, E = 7, 3
 
@@ -119,3 +121,80 @@ def test_what_is_of_other_people_is_left_alone(tmp_path):
     divide_anew(tmp_path, CLASSES + 1)
     assert checkpoint_path(tmp_path).read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
+
+
+OF_A_LOSS = "losses.adadistill.centers"
+BATCH = 12
+
+
+def written_by(folder, ranks, learns=True):
+    """What a patched host of so many ranks writes, with a loss that shards; its whole rows."""
+    folder.mkdir(exist_ok=True)
+    rows = torch.arange(float(CLASSES))[:, None].repeat(1, E)
+    size = -(-CLASSES // ranks)
+    start = 0
+    for number in range(ranks):
+        count = CLASSES // ranks + (number < CLASSES % ranks)
+        own = rows[start : start + count]
+        start += count
+        kept = torch.cat([own, torch.zeros(size - count, E)])
+        weight = own + 100 if learns else torch.full((1, E), float(number))
+        settings = {"batch_size": str(BATCH // ranks)}
+        cakd = {"rng": None, "gradients": None, "settings": settings, "ranks": ranks}
+        content = {
+            **made(),
+            "state_dict_backbone": {OF_A_LOSS: kept},
+            "state_dict_softmax_fc": {"weight": weight},
+            "state_optimizer": {"state": {}, "param_groups": [{"params": [0]}, {"params": [1]}]},
+            "cakd": cakd,
+        }
+        torch.save(content, checkpoint_path(folder, number))
+    return rows
+
+
+def divided(output, learns=True, batch_size=None):
+    """Divide, and what this rank then has of the loss, of Partial FC, and as ranks."""
+    divide_anew(
+        output,
+        CLASSES if learns else None,
+        batch_size=batch_size,
+        sharded=[OF_A_LOSS],
+        identities=CLASSES,
+    )
+    content = read(output, rank())
+    count = CLASSES // world_size() + (rank() < CLASSES % world_size())
+    kept, weight = content["state_dict_backbone"][OF_A_LOSS], content["state_dict_softmax_fc"]
+    return kept[:count].tolist(), weight["weight"].tolist(), content["cakd"]["ranks"]
+
+
+@pytest.mark.parametrize(("then", "now"), [(1, 2), (2, 1), (2, 3), (3, 2)])
+@pytest.mark.parametrize("learns", [True, False])
+def test_what_losses_shard_is_divided_with_the_class_centres(tmp_path, then, now, learns):
+    rows = written_by(tmp_path / "out", then, learns)
+    if now == 1:
+        parts = [divided(tmp_path / "out", learns)]
+    else:
+        parts = run_ranks(divided, now, tmp_path, tmp_path / "out", learns)
+    assert [row for kept, _, _ in parts for row in kept] == rows.tolist()
+    assert {ranks for _, _, ranks in parts} == {now}
+    if learns:
+        assert [row for _, weight, _ in parts for row in weight] == (rows + 100).tolist()
+    else:  # a row each, which nothing learns
+        assert all(len(weight) == 1 for _, weight, _ in parts)
+
+
+def refuse(content, path):
+    raise CheckpointError(f"{path} does not fit")
+
+
+def test_a_set_that_does_not_fit_is_left_as_it_was(tmp_path):
+    written_by(tmp_path / "out", 2)
+    before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(CheckpointError, match="does not fit"):
+        divide_anew(
+            tmp_path / "out", CLASSES, check=refuse, sharded=[OF_A_LOSS], identities=CLASSES
+        )
+    with pytest.raises(CheckpointError, match=f"set batch_size to {BATCH}, or"):
+        divided(tmp_path / "out", batch_size=BATCH // 2)
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    divided(tmp_path / "out", batch_size=BATCH)  # as advised

@@ -287,3 +287,42 @@ def test_advice_goes_by_what_was_not_finite(faces, tmp_path):
     assert "lower lr (now 0.05)" in advice(config, ["the prompted teacher's embedding", "margin"])
     plain = dataclasses.replace(config, cakd=None, fp16=False)
     assert "teacher" not in advice(plain, ["margin"])
+
+
+LEFT_BESIDE = {
+    "centres that a loss draws in its first step": dict(
+        urfm=None, anchoring=None, losses=[dict(name="adadistill")]
+    ),
+    "the saliency of the teacher's first batch": dict(
+        urfm=dict(num_centers=4, num_heads=2, face_distance="saliency", saliency_map="teacher"),
+        losses=[dict(name="urfm_feature")],
+        anchoring=None,
+    ),
+}
+
+
+def margin_alone(run, here, images, *others):
+    terms = PLAIN_TERMS(run, images, *others)
+    return {**terms, "margin": terms["margin"] * float("nan")} if here else terms
+
+
+@pytest.mark.parametrize("what", LEFT_BESIDE)
+@pytest.mark.parametrize("bad", [1, 4])
+def test_what_a_first_batch_settles_the_next_one_settles(faces, tmp_path, what, bad):
+    entry = small_cakd(prompts=None, **LEFT_BESIDE[what])
+    config = one_epoch(faces, tmp_path / "out", cakd=entry)
+    reference = PLAIN_BUILD(dataclasses.replace(config, output=str(tmp_path / "x")), CPU)
+    stepper = Stepper(reference.optimizer, config.clip_grad_norm)
+    for step, batch in enumerate(batches_of(config, reference), 1):
+        if step != bad:
+            stepper.backward(sum(PLAIN_TERMS(reference, *batch).values()))
+            stepper.prepare()
+            stepper.apply()
+        reference.schedule.step()
+    inject(config, (bad,), margin_alone)
+    train(config)
+    weights, centres, _ = learned(config)
+    counted = "losses._extra_state"  # micro-steps, which the left-out one is of
+    expected = {k: v for k, v in reference.model.state_dict().items() if k != counted}
+    assert_same_state({k: v for k, v in weights.items() if k != counted}, expected)
+    assert_same_state(dict(centres), dict(reference.partial_fc.state_dict()))

@@ -120,6 +120,19 @@ def test_a_set_of_one_identity_is_refused(tmp_path):
         assert "\n" not in str(error.value) and str(faces) in str(error.value)
 
 
+def test_micro_steps_that_teach_nothing_are_said_or_refused(faces, tmp_path, caplog):
+    """Of the 9 of an epoch."""
+    config = small_config(faces, tmp_path / "out", num_epoch=1)
+    with pytest.raises(ConfigError, match=r"gradient_acc 10: .* 9 micro-steps, .* lower"):
+        train(dataclasses.replace(config, gradient_acc=10))
+    assert not (tmp_path / "out").exists()
+    train(dataclasses.replace(config, gradient_acc=4))
+    assert "gradient_acc 4: the last 1 of 9 micro-steps make no optimiser step" in caplog.text
+    caplog.clear()
+    train(dataclasses.replace(config, gradient_acc=3, force=True))
+    assert "gradient_acc" not in caplog.text
+
+
 @pytest.mark.parametrize("num_image, steps", [(None, 9), (36, 9), (39, 9), (80, 20), (7, 1)])
 def test_another_number_of_images_is_said(faces, tmp_path, said, num_image, steps):
     lines = said(build_run, small_config(faces, tmp_path, num_image=num_image), CPU)

@@ -21,6 +21,7 @@ from arcface_cakd.config import ConfigError
 from arcface_cakd.engine import CheckpointError, checkpoint_path, load_distiller, train
 from arcface_cakd.engine import loop as loop_module
 from arcface_cakd.engine.builders import build_model
+from arcface_cakd.engine.checkpoint_state import rescaling
 from arcface_cakd.engine.fingerprint import check_same_teacher, fingerprint
 from arcface_cakd.export import export_model
 
@@ -495,3 +496,28 @@ def test_the_weights_that_a_student_started_from_are_not_needed_again(faces, tmp
     start.unlink()
     assert train(dataclasses.replace(config, resume=True), stop_after_step=3).global_step == 3
     load_distiller(config)
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0**16])
+def test_half_a_step_of_another_precision_goes_on(faces, tmp_path, scale):
+    """Gradients that a float16 run summed up are times its scaler's factor."""
+    settings = dict(num_epoch=1, save_all_states=True, gradient_acc=4)
+    straight = outcome(train(small_config(faces, tmp_path / "straight", **settings)))
+    config = small_config(faces, tmp_path / "out", **settings)
+    path = checkpoint_path(train(config, stop_after_step=6).output)
+    content = torch.load(path, weights_only=True)
+    content["gradients"] = [None if g is None else g * scale for g in content["gradients"]]
+    content["state_scaler"] = torch.amp.GradScaler("cpu", init_scale=scale).state_dict()
+    torch.save(content, path)
+    resumed = outcome(train(dataclasses.replace(config, resume=True)))
+    for key in ("state_dict_backbone", "state_dict_softmax_fc"):
+        assert_same_state(dict(resumed["checkpoint"][key]), dict(straight["checkpoint"][key]))
+
+
+@pytest.mark.parametrize(("then", "now"), [(8.0, None), (None, 8.0), (8.0, 2.0), (None, None)])
+def test_a_scaler_that_comes_or_goes(then, now):
+    state = {} if then is None else torch.amp.GradScaler("cpu", init_scale=then).state_dict()
+    scaler = None if now is None else torch.amp.GradScaler("cpu", init_scale=now)
+    if now is not None:
+        scaler.scale(torch.ones(()))  # it knows its factor by then
+    assert rescaling(state, scaler) == (now or 1.0) / (then or 1.0)

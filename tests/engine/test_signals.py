@@ -86,6 +86,21 @@ def test_a_signal_leaves_a_checkpoint_to_go_on_from(faces, tmp_path, monkeypatch
     assert_same_state(left, right)
 
 
+def test_a_run_that_ended_after_a_signal_is_not_begun_again(faces, tmp_path, monkeypatch):
+    """One that keeps no checkpoints but that of the signal, by the same line each time."""
+    config = small_config(faces, tmp_path, num_epoch=1, resume="auto")
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "terms", in_step(3, lambda run: os.kill(os.getpid(), signal.SIGTERM)))
+        with pytest.raises(RunStoppedError):
+            train(config)
+    assert train(config).global_step == 9
+    model = (tmp_path / "model.pt").read_bytes()
+    assert torch.load(checkpoint_path(tmp_path), weights_only=True)["global_step"] == 9
+    monkeypatch.setattr(Run, "terms", in_step(1, lambda run: pytest.fail("another micro-step")))
+    assert train(config).global_step == 9
+    assert (tmp_path / "model.pt").read_bytes() == model
+
+
 def test_the_command_ends_with_one_line_and_the_signals_code(faces, tmp_path, monkeypatch, capsys):
     config = tmp_path / "tiny.py"
     config.write_text(

@@ -91,3 +91,11 @@ def test_a_loss_that_leaps(faces, tmp_path):
     assert unsoundness(run, batch, loss / 9) is None
     found = unsoundness(run, batch, loss / 11)
     assert found is not None and "the loss of its batch went from" in found
+
+
+@pytest.mark.parametrize("steps", [2, 20, None])
+def test_a_weight_that_rises_is_no_leap(faces, tmp_path, steps):
+    """The loss of a batch is held against what it was by the same weights."""
+    loss = dict(name="embedding_cosine", weight=1e4, schedule=dict(kind="warmup", steps=steps))
+    entry = small_cakd(prompts=None, urfm=None, losses=[loss], margin_weight=0)
+    train(small_config(faces, tmp_path, num_epoch=1, lr=1e-6, checkpoint_every=1, cakd=entry))
