@@ -24,6 +24,7 @@ from arcface_cakd.engine.preflight import (
     check_num_classes,
     check_num_image,
     check_output,
+    check_warmup,
     hold_output,
     missing_sets,
 )
@@ -194,9 +195,10 @@ def _check_data(cfg: Any, config: CakdConfig | None) -> None:
     check_num_image(cfg.num_image, len(images), cfg.batch_size * world_size(), cfg.rec)
     steps = len(images) // (cfg.batch_size * world_size()) * cfg.num_epoch
     try:
-        check_gradient_acc(cfg.get("gradient_acc", 1), steps)
+        check_gradient_acc(getattr(cfg, "gradient_acc", 1), steps)
     except ConfigError as error:
         if config is not None:
             raise
         logger.warning("config.%s", error)
+    check_warmup(cfg.warmup_epoch, cfg.num_epoch)
     missing_sets(cfg.rec, cfg.val_targets)

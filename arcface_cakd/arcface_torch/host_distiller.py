@@ -165,16 +165,18 @@ def labels(backbone: nn.Module, batch_labels: Tensor) -> Tensor:
             as ``FaceItems`` has it.
     """
     distiller = distiller_of(backbone)
-    if distiller is not None:
-        distiller.check()
-    width = batch_labels.shape[1] if batch_labels.ndim == 2 else 1
-    if width not in (3, 11, 13):
+    if distiller is None:
         return batch_labels
-    if distiller is not None:
-        distiller.take(
-            batch_labels[:, 1:11].unflatten(1, (5, 2)) if width > 3 else None,
-            batch_labels[:, -2:] if width != 11 else None,
-        )
+    distiller.check()
+    landmarks = 10 * distiller.config.needs_landmarks
+    places = 2 * (distiller.config.teacher["cache"] is not None)
+    # What a fork has of its own beside its labels is none of ours.
+    if landmarks + places == 0 or batch_labels.shape[1:] != (1 + landmarks + places,):
+        return batch_labels
+    distiller.take(
+        batch_labels[:, 1:11].unflatten(1, (5, 2)) if landmarks else None,
+        batch_labels[:, -2:] if places else None,
+    )
     return batch_labels[:, 0].long()
 
 

@@ -5,7 +5,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
-from arcface_cakd.config.settings import ConfigError, Range, Section, check_settings
+from arcface_cakd.config.settings import (
+    ConfigError,
+    Range,
+    Section,
+    check_settings,
+    settings_of,
+)
 from arcface_cakd.registry import LOSSES
 
 Weight = Annotated[float, Range(0.0)]
@@ -50,6 +56,12 @@ class LossEntry:
         common = {key: entry[key] for key in ("name", "weight", "schedule") if key in entry}
         own = {key: value for key, value in entry.items() if key not in common}
         checked = check_settings(cls, common, where)
+        for key in ("name", "weight", "schedule"):
+            if key in settings_of(LOSSES.get(entry["name"])):
+                raise ConfigError(
+                    f"loss {entry['name']!r} has a setting {key!r}, which every entry of "
+                    "cakd.losses has for itself: rename the loss's own"
+                )
         checked["settings"] = check_settings(LOSSES.get(entry["name"]), own, where)
         return cls(**checked)
 

@@ -37,8 +37,14 @@ def without_effect(distiller: Distiller) -> list[str]:
     """What the entry asks for and nothing comes of, a line each."""
     config, losses = distiller.config, distiller.losses
     lines = [] if distiller.urfm is None else list(distiller.urfm.without_effect)
-    if distiller.urfm is not None and not losses.needing("alignment"):
-        lines.append("cakd.urfm trains nothing of the student: no loss compares local features")
+    compared = [name for name in losses.needing("alignment") if losses.weights[name] > 0]
+    if distiller.urfm is not None and not compared:
+        lines.append(
+            "cakd.urfm trains nothing of the student: no loss with a weight above 0 compares local "
+            "features"
+        )
+    if distiller.prompts is not None and distiller.prompts.num_tokens == 0:
+        lines.append("cakd.prompts and cakd.preservation have no effect: num_tokens is 0")
     if not any(losses.weights.values()):
         lines.append(
             "the teacher teaches nothing: no loss in cakd.losses has a weight above 0; raise a "

@@ -25,6 +25,7 @@ from arcface_cakd.engine.preflight import (
     check_gradient_acc,
     check_num_classes,
     check_num_image,
+    check_warmup,
 )
 from arcface_cakd.engine.schedule import Schedule
 from arcface_cakd.partial_fc import AdaFace, CombinedMarginLoss, PartialFC, start_centers
@@ -113,6 +114,7 @@ def build_run(config: TrainConfig, device: torch.device) -> Run:
     _check_views(config)
     loader = _build_loader(config)
     check_gradient_acc(config.gradient_acc, len(loader) * config.num_epoch)
+    check_warmup(config.warmup_epoch, config.num_epoch)
     num_classes = loader.num_classes
     global_batch = config.batch_size * world_size()
     steps_per_epoch = (config.num_image or loader.num_images) // global_batch
@@ -191,6 +193,12 @@ def build_partial_fc(config: TrainConfig, num_classes: int) -> PartialFC:
         margin = CombinedMarginLoss(
             config.margin_scale, *config.margin_list, threshold, gradient=config.margin_gradient
         )
+        if config.margin_gradient == "exact" and config.margin_list[2] > 0:
+            logger.warning(
+                'margin_gradient="exact" has no effect: the gradient of CosFace, which margin_list '
+                "%s is, is exact",
+                list(config.margin_list),
+            )
     else:
         margin = AdaFace(config.margin_scale, threshold, **config.adaface)
         logger.info("%r in place of margin_list and margin_gradient", margin)

@@ -186,6 +186,21 @@ def check_gradient_acc(gradient_acc: int, steps: int) -> None:
         )
 
 
+def check_warmup(warmup_epoch: float, num_epoch: int) -> None:
+    """Warn where a run ends before its warm-up does.
+
+    Args:
+        warmup_epoch: the config's, as ``num_epoch`` is.
+    """
+    if warmup_epoch > num_epoch:
+        logger.warning(
+            "warmup_epoch %g: the run ends after num_epoch %d, before it has its full learning "
+            "rate",
+            warmup_epoch,
+            num_epoch,
+        )
+
+
 def missing_sets(rec: str | Path, names: Iterable[str]) -> list[str]:
     """The ``<name>.bin`` of ``val_targets`` that are not in ``rec``; one warning names them."""
     missing = [f"{name}.bin" for name in names if not (Path(rec) / f"{name}.bin").is_file()]

@@ -85,13 +85,13 @@ class ClassShard:
 
     def label_cosines(self, embeddings: Tensor, centers: Tensor, labels: Tensor) -> Tensor:
         """Cosines (N, 1) of embeddings (N, E) to the centres of their joined labels (N,), on
-        every rank; arguments as in ``cosines``."""
+        every rank, -inf where it is a class of none; arguments as in ``cosines``."""
         own = embeddings.new_zeros(len(embeddings), 1)
+        rows = ClassShard(self.start, self.count).columns(labels)
         if self.count:
-            rows = ClassShard(self.start, self.count).columns(labels)
             present = at_least_float32(centers.index_select(0, rows[:, 0].clamp_min(0)))
             own = F.cosine_similarity(embeddings, present)[:, None] * (rows >= 0)
-        return all_reduce_with_grad(own)
+        return sum_where_known(own, rows)
 
 
 def join(embedding: Tensor) -> Tensor:
@@ -110,12 +110,20 @@ def log_sum_exp(scores: Tensor) -> Tensor:
 
 
 def at_labels(scores: Tensor, columns: Tensor) -> Tensor:
-    """The scores (N, 1) at the targets, on every rank, of (N, C) and ``ClassShard.columns``."""
+    """The scores (N, 1) at the targets, on every rank, of (N, C) and ``ClassShard.columns``; -inf
+    where the target is a class of no rank."""
     if scores.shape[1]:
         own = scores.gather(1, columns.clamp_min(0)) * (columns >= 0)
     else:
         own = scores.sum(1, keepdim=True)  # zeros, but part of the graph as on every rank
-    return all_reduce_with_grad(own)
+    return sum_where_known(own, columns)
+
+
+def sum_where_known(own: Tensor, columns: Tensor) -> Tensor:
+    """The sum over the ranks of (N, 1), -inf where none has the class that ``columns`` (N, 1) mean:
+    a finite loss of what nobody is would be trained on."""
+    total, known = all_reduce_with_grad(torch.cat([own, (columns >= 0).to(own)], 1)).split(1, 1)
+    return total.masked_fill(known.detach() == 0, -torch.inf)
 
 
 def is_label(scores: Tensor, columns: Tensor) -> Tensor:

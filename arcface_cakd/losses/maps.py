@@ -52,7 +52,7 @@ def shared_stages(
         least: stages that the loss cannot do without.
 
     Raises:
-        ConfigError: they are fewer than ``least``.
+        ConfigError: they are fewer than ``least``, in another order, or one is there twice.
     """
     if stages is None:
         count = min(len(dims.student_stages), len(dims.teacher_stages))
@@ -65,6 +65,13 @@ def shared_stages(
         stages = range(-count, 0)
     elif len(stages) < least:
         raise ConfigError(f"{loss}: stages needs at least {least} stages, got {list(stages)}")
+    for side, known in (("student", dims.student_stages), ("teacher", dims.teacher_stages)):
+        order = [stage % len(known) for stage in stages if -len(known) <= stage < len(known)]
+        if order != sorted(set(order)):
+            raise ConfigError(
+                f"{loss}: stages {list(stages)} must name each stage once, the first stage first; "
+                f"of the {side} they are {order}"
+            )
     return tuple(stages)
 
 

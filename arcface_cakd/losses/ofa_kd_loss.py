@@ -6,7 +6,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from arcface_cakd.config import ConfigError, Range
-from arcface_cakd.distributed import all_reduce_with_grad
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
 from arcface_cakd.losses.class_scores import (
@@ -16,6 +15,7 @@ from arcface_cakd.losses.class_scores import (
     joined_labels,
     log_sum_exp,
     student_head,
+    sum_where_known,
     teacher_head,
 )
 from arcface_cakd.losses.maps import smaller_grid
@@ -43,7 +43,7 @@ def ofa_kd_loss(
     log_student = student - log_sum_exp(student)
     probabilities = (teacher - log_sum_exp(teacher)).exp()
     enhanced = (probabilities + target) ** eps - target
-    return -all_reduce_with_grad((enhanced * log_student).sum(1)).mean()
+    return -sum_where_known((enhanced * log_student).sum(1, keepdim=True), columns).mean()
 
 
 class ExitProjector(nn.Module):

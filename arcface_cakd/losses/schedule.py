@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from arcface_cakd.config.settings import Range
+from arcface_cakd.config.settings import ConfigError, Range
 from arcface_cakd.registry import SECTIONS
 
 
@@ -19,11 +19,21 @@ class WeightSchedule:
             is one batch, so with ``gradient_acc`` there are several to a step of the optimiser.
             None: those of the whole run.
         floor: the factor before a warm-up or after a decay.
+
+    Raises:
+        ConfigError: steps or floor of a constant weight.
     """
 
     kind: Literal["constant", "warmup", "decay"] = "constant"
     steps: Annotated[int | None, Range(1)] = None
     floor: Annotated[float, Range(0.0, 1.0)] = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind == "constant" and (self.steps is not None or self.floor != 0.0):
+            raise ConfigError(
+                "steps and floor of a schedule are of a weight that changes: set its kind to "
+                '"warmup" or "decay", or drop them'
+            )
 
     def describe(self, run_steps: int | None = None) -> str:
         """What becomes of the weight, for a line of the log; "" where it is constant."""

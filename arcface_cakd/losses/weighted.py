@@ -48,7 +48,11 @@ class WeightedLosses(nn.ModuleDict):
             while name in self:
                 name, number = f"{entry.name}_{number}", number + 1
             self[name] = loss
-            self._weights[name] = entry.weight, WeightSchedule(**(entry.schedule or {}))
+            try:
+                schedule = WeightSchedule(**(entry.schedule or {}))
+            except ConfigError as error:
+                raise ConfigError(f"loss {name!r}: {error}") from error
+            self._weights[name] = entry.weight, schedule
 
     @property
     def weights(self) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Margins between classes: what stands between cosines and the softmax."""
 
+import math
 import warnings
 from typing import Literal
 
@@ -42,7 +43,8 @@ class CombinedMarginLoss(nn.Module):
             taken at a cosine at least 8 machine epsilons from ±1.
 
     Raises:
-        PartialFCError: an unknown ``gradient``, or a scale that is not positive.
+        PartialFCError: an unknown ``gradient``, a scale that is not positive, or a margin that is
+            wider than angles or cosines are apart.
     """
 
     def __init__(
@@ -61,6 +63,11 @@ class CombinedMarginLoss(nn.Module):
             )
         if not s > 0:
             raise PartialFCError(f"the scale s of the logits must be above 0, got {s!r}")
+        if not (abs(m2) <= math.pi and abs(m3) <= 2):
+            raise PartialFCError(
+                f"margin ({m1}, {m2}, {m3}): m2 is added to an angle, in radians, at most pi, and "
+                "m3 taken from a cosine, at most 2: ArcFace has (1, 0.5, 0), CosFace (1, 0, 0.4)"
+            )
         self.s, self.m1, self.m2, self.m3 = float(s), float(m1), float(m2), float(m3)
         self.interclass_filtering_threshold = interclass_filtering_threshold
         self.gradient = gradient

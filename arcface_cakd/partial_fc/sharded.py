@@ -165,7 +165,8 @@ class PartialFC(nn.Module):
             weight = weight.index_select(0, self.weight_index)
         columns = columns.view(-1, 1)
         if self._goes_in_blocks(weight):
-            return blocked_margin_softmax(embeddings, weight, columns, self.margin_softmax)
+            with torch.autocast(embeddings.device.type, enabled=False):
+                return blocked_margin_softmax(embeddings, weight, columns, self.margin_softmax)
         logits = self.margin_softmax(self._cosines(embeddings, weight), columns)
         return sharded_cross_entropy(logits, columns)
 

@@ -31,6 +31,9 @@ def look(faces, tmp_path, caplog, capsys):
             margin_list=(1.0, 0.5, 0.0),
             num_classes=6,
             num_image=36,
+            num_epoch=2,
+            warmup_epoch=0,
+            gradient_acc=1,
             batch_size=4,
             val_targets=["lfw"],
             fp16=False,
@@ -72,6 +75,7 @@ def test_a_config_that_fits_passes_in_silence(look, entry):
         ({"fp16": True, "bf16": True}, ["fp16", "bf16"]),
         ({"num_classes": 5}, ["num_classes is 5", "6 identities"]),
         ({"rec": "/no/where"}, ["/no/where", "no such folder"]),
+        ({"gradient_acc": 19, "cakd": CAKD}, ["gradient_acc 19: the run has 18 micro-steps", "lower it"]),
     ],
     ids=lambda value: str(value)[:20],
 )
@@ -89,6 +93,8 @@ def test_what_cannot_be_meant_is_one_line(look, changes, words):
         ({"num_classes": 85742}, ["num_classes is 85742", "6 identities", "set it to 6"]),
         ({"num_image": 5179510}, ["num_image 5179510", "36 images"]),
         ({"val_targets": ["lfw", "cfp_fp"]}, ["no validation on cfp_fp.bin"]),
+        ({"gradient_acc": 4}, ["gradient_acc 4: the last 2 of 18 micro-steps"]),
+        ({"warmup_epoch": 3}, ["warmup_epoch 3: the run ends after num_epoch 2"]),
     ],
     ids=lambda value: str(value)[:20],
 )

@@ -100,8 +100,12 @@ def test_images_and_labels_stay_the_hosts(tmp_path, kind, workers):
 
 
 def test_plain_labels_pass_through():
-    for given in (torch.arange(4), torch.arange(4)[:, None]):
+    several = [torch.zeros(4, width) for width in (1, 2, 3, 11, 13)]  # as a fork may have them
+    for given in (torch.arange(4), *several):
         assert labels(nn.Identity(), given) is given
+    backbone = distill(get_model("r10_narrow", num_features=16), CFG)  # learns by landmarks alone
+    for given in (torch.arange(4), *several[:3], several[4]):
+        assert labels(backbone, given) is given
 
 
 def test_each_step_uses_up_its_landmarks(capsys):

@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from arcface_cakd.config import ConfigError, load_config
+from arcface_cakd.config import ConfigError, LossEntry, load_config
 from arcface_cakd.config.cakd import METHOD_LOSSES
 from arcface_cakd.errors import ArcfaceCakdError, ArcfaceCakdWarning
+from arcface_cakd.losses import DistillationLoss
+from arcface_cakd.registry import LOSSES
 
 METHOD = {loss["name"]: loss["weight"] for loss in METHOD_LOSSES}
 
@@ -154,6 +156,7 @@ def test_a_mistake_in_the_file_is_one_line(write, body, message):
         ("lrr=1", "--set lrr=1: unknown key 'lrr'; did you mean 'lr'?"),
         ("lr={[]: 1}", "lr must be float, got '{[]: 1}'"),
         ("seed.x=1", "--set seed.x=1: seed is not an entry"),
+        (f"seed={2**70}", "config.seed must be between -2^63 and 2^63"),
         ("augment={b'crop': 0.2}", "--set augment={b'crop': 0.2}: b'crop' is the name of no"),
         ("cakd.__weakref__=1", "'__weakref__' is the name of no setting"),
         ("cakd={'__weakref__': 1}", "'__weakref__' is the name of no setting"),
@@ -205,6 +208,17 @@ def test_a_long_name_is_shown_in_part(write):
 )
 def test_a_mistake_in_the_cakd_entry_is_one_line(write, entry, message):
     fails_with(message, write(REC + f"config.cakd = edict({entry})"))
+
+
+def test_a_loss_whose_own_setting_an_entry_has_for_itself_is_refused(monkeypatch):
+    class Mine(DistillationLoss):
+        def __init__(self, dims, *, weight: float = 5.0):
+            super().__init__(dims)
+
+    with monkeypatch.context() as patch:
+        patch.setitem(LOSSES._components, "mine", Mine)
+        with pytest.raises(ConfigError, match=r"loss 'mine' has a setting 'weight'.*rename"):
+            LossEntry.from_entry({"name": "mine", "weight": 2.0}, "cakd.losses[0]")
 
 
 def test_embedding_and_urfm_are_the_default(write):

@@ -242,6 +242,11 @@ def test_figures_tell_how_l_feat_compares_with_a_constant_and_how_large_prompts_
         ({"losses": [{"name": "fitnet"}], "urfm": None}, []),
         ({"losses": [{"name": "fitnet"}]}, ["cakd.urfm trains nothing of the student"]),
         (
+            {"losses": [{"name": "rkd"}, {"name": "urfm_feature", "weight": 0.0}]},
+            ["cakd.urfm trains nothing of the student"],
+        ),
+        ({"prompts": {"num_tokens": 0}}, ["cakd.prompts and cakd.preservation have no effect"]),
+        (
             {"prompts": None, "output_target": "prompted"},
             ['output_target="prompted" has no effect'],
         ),

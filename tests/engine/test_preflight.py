@@ -120,6 +120,22 @@ def test_a_set_of_one_identity_is_refused(tmp_path):
         assert "\n" not in str(error.value) and str(faces) in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (dict(warmup_epoch=1.5), "warmup_epoch 1.5: the run ends after num_epoch 1, before it has"),
+        (
+            dict(margin_list=(1.0, 0.0, 0.4), margin_gradient="exact"),
+            'margin_gradient="exact" has no effect: the gradient of CosFace',
+        ),
+    ],
+)
+def test_a_setting_that_cannot_take_effect_is_said(faces, tmp_path, said, settings, line):
+    config = small_config(faces, tmp_path, num_epoch=1, **settings)
+    (found,) = said(build_run, config, torch.device("cpu"))
+    assert found.startswith(line)
+
+
 def test_micro_steps_that_teach_nothing_are_said_or_refused(faces, tmp_path, caplog):
     """Of the 9 of an epoch."""
     config = small_config(faces, tmp_path / "out", num_epoch=1)

@@ -194,6 +194,22 @@ def test_sampled_classes_are_all_there_is(case):
     assert whole == pytest.approx(alone, rel=1e-12)
 
 
+@each_loss
+@pytest.mark.parametrize("label", [-1, 100])
+def test_a_label_that_is_no_class_has_no_finite_loss(case, label):
+    """As Partial FC has it: a number that looks like a loss would be trained on."""
+    student, teacher, stages, centers, teacher_centers, labels = case.numbers(1)
+    if case.loss in (KDLoss, GKDLoss):
+        pytest.skip("no loss of labels")
+    labels = labels.clone()
+    labels[1] = label
+    batch = LossBatch(
+        labels, partial_fc=case.head(centers), teacher_fc=frozen_head(teacher_centers)
+    )
+    value = case.built()(side(student, stages), side(teacher), batch)
+    assert not value.isfinite()
+
+
 @pytest.mark.parametrize("scale", [1.0, 64.0, 1e4])
 def test_softmax_of_large_scores(scale):
     scores = scale * torch.linspace(-1, 1, 12, dtype=torch.float64).view(2, 6)

@@ -49,6 +49,16 @@ def test_shared_stages_are_paired_from_the_last():
         shared_stages("fsp", FeatureDims(8, 8, 3, 5, (4,), (7, 10)), None, least=2)
 
 
+@pytest.mark.parametrize(
+    ("stages", "side"),
+    [((2, 1, 0), "student"), ((1, 1), "student"), ((-1, 2), "student"), ((2, -1), "teacher")],
+)
+def test_shared_stages_in_another_order_are_refused(stages, side):
+    """Of 4 stages and of 3, the indices may be in order on one side alone."""
+    with pytest.raises(ConfigError, match=f"the first stage first; of the {side} they are"):
+        shared_stages("fsp", DIMS, stages, least=2)
+
+
 def test_needs():
     assert needs_of((None,)) == {"tokens"}
     assert needs_of((0, None)) == {"tokens", "stages"}

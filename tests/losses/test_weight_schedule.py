@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from arcface_cakd.config import LossEntry
+from arcface_cakd.config import ConfigError, LossEntry
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses import FeatureDims, LossBatch, WeightedLosses, WeightSchedule
 
@@ -15,11 +15,17 @@ def test_factors_are_linear_between_floor_and_one(steps, floor):
     for kind, expected in (
         ("warmup", warmup),
         ("decay", 1.0 + floor - warmup),
-        ("constant", np.ones(len(times))),
     ):
         schedule = WeightSchedule(kind=kind, steps=steps, floor=floor)
         found = [schedule.factor(int(time)) for time in times]
         np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert {WeightSchedule().factor(int(time)) for time in times} == {1.0}
+
+
+@pytest.mark.parametrize("settings", [{"steps": 100}, {"floor": 0.5}, {"steps": 5, "floor": 1.0}])
+def test_a_change_without_a_kind_is_refused(settings):
+    with pytest.raises(ConfigError, match='set its kind to "warmup" or "decay"'):
+        WeightSchedule(**settings)
 
 
 @pytest.mark.parametrize("kind", ["warmup", "decay"])

@@ -161,6 +161,9 @@ def test_impossible_settings():
         CombinedMarginLoss(0.0, *ARCFACE)
     with pytest.warns(ArcfaceCakdWarning, match="ignores m1 and m2"):
         CombinedMarginLoss(64.0, 1.0, 0.3, 0.2)
+    for m2, m3 in ((28.6, 0.0), (0.0, 40.0), (float("nan"), 0.0)):  # in degrees, in percent
+        with pytest.raises(PartialFCError, match="in radians"):
+            CombinedMarginLoss(64.0, 1.0, m2, m3)
 
 
 @pytest.mark.skipif(

@@ -511,6 +511,20 @@ def test_blocks_are_the_whole_in_float32(margin, batch):
         assert (got - other).norm() < 2e-6 * expected.norm()
 
 
+def test_blocks_are_float32_whatever_the_callers_precision():
+    head = PartialFC(ArcFace(), 16, sharded.MANY_CLASSES + 50)
+    results = []
+    for precision in (False, True):
+        embeddings = torch.randn(6, 16, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        head.weight.grad = None
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision):
+            loss = head(embeddings, torch.arange(6) * 1000)
+        loss.backward()
+        results.append((loss.detach(), embeddings.grad, head.weight.grad))
+    for alone, within in zip(*results, strict=True):
+        assert torch.equal(alone, within)
+
+
 def test_up_to_many_classes_and_under_other_margins_all_go_together():
     """Runs keep the last bits they had, and a margin that remembers the batch is asked once."""
     embeddings, labels = torch.randn(2, 4), torch.tensor([0, 1])
