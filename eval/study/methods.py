@@ -113,8 +113,7 @@ VARIED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "8_epochs": ((*OURS, *PATIENT), {"num_epoch": 8}),
     "16_epochs": (LONG, {"num_epoch": 16}),
     "32_epochs": (LONG, {"num_epoch": 32}),
-    "16_epochs_augmented": (LONG, {"num_epoch": 16, "augment": {}}),
-    "32_epochs_augmented": (LONG, {"num_epoch": 32, "augment": {}}),
+    "16_epochs_augmented": ((DEFAULT,), {"num_epoch": 16, "augment": {}}),
     "class_means": (OURS, {"init_centers": TEACHERS_CENTRES}),
 }
 # By the name of the method with them.

@@ -95,7 +95,7 @@ def test_what_a_method_sets_is_in_its_config_and_its_cache_is_its_own(grid, meth
         if config["cakd"] is not None:
             caches[method] = config["cakd"].teacher["cache"]
     augmented = {m for m, s in methods.SETTINGS.items() if "augment" in s}
-    assert len(augmented) == 3
+    assert len(augmented) == 4
     cell = grid.Cell("real", next(iter(augmented)), 4)  # views hang on the seed
     of_another_seed = grid.cell_config(cell, Path("faces"), Path("out")).cakd.teacher["cache"]
     assert of_another_seed not in caches.values()
