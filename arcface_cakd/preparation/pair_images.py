@@ -5,7 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
-from arcface_cakd.data.folder import identity_folders
+from arcface_cakd.data.folder import identity_folders, people_below
 from arcface_cakd.data.image_files import read_encoded
 from arcface_cakd.data.image_tree import image_tree
 from arcface_cakd.preparation.record_set import RecordSet
@@ -73,14 +73,17 @@ class RecordImages:
 class FolderImages:
     """Files below a folder, named by their paths in it, with their suffixes or without.
 
-    Whom one shows is the folder that it is in; nobody knows it of files directly in the folder.
+    Whom one shows is the folder's own subfolder that it is in, at whatever depth; nobody knows it of
+    files directly in the folder, nor where people's folders are further down.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
         self._paths, _ = image_tree(folder)
         names = [path.relative_to(folder) for path in self._paths]
-        self._people = [None if len(name.parts) < 2 else name.parts[-2] for name in names]
+        self._people = [name.parts[0] if len(name.parts) > 1 else None for name in names]
+        if self._wrapped():
+            self._people = [None] * len(names)
         # A suffix may have changed when faces were cropped.
         self._places = {name.with_suffix("").as_posix(): n for n, name in enumerate(names)}
         self._places |= {name.as_posix(): n for n, name in enumerate(names)}
@@ -103,6 +106,14 @@ class FolderImages:
 
     def person(self, position: int) -> str | None:
         return self._people[position]
+
+    def _wrapped(self) -> bool:
+        """Whether the subfolders are no people but folders of people."""
+        below: dict[str, list[Path]] = {}
+        for person, path in zip(self._people, self._paths, strict=True):
+            if person is not None:
+                below.setdefault(person, []).append(path)
+        return bool(below) and people_below(self.folder, list(below.items())) is not None
 
     def encoded(self, position: int) -> bytes:
         return read_encoded(self._paths[position])

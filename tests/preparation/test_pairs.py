@@ -168,6 +168,41 @@ def test_a_list_that_contradicts_the_folders_is_taken_at_its_word(crops, tmp_pat
     assert not (tmp_path / "mine_people.tsv").exists()
 
 
+def test_a_person_is_the_top_folder_with_all_below_it(tmp_path, caplog):
+    """By a list that leaves the truth to the folders, and drawn: as everything else takes them."""
+    for person, image in itertools.product(range(20), range(2)):
+        path = tmp_path / f"crops/q{person:02d}/v{image}/0.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(jpeg(2 * person + image))
+    listed, out, who = (tmp_path / name for name in ("pairs.txt", "mine.bin", "mine_people.tsv"))
+    same = [f"q{n:02d}/v0/0.jpg q{n:02d}/v1/0.jpg\n" for n in range(5)]
+    other = [f"q{n:02d}/v0/0.jpg q{n + 1:02d}/v0/0.jpg\n" for n in range(5)]
+    listed.write_text("".join(same + other))
+    command = ["data", "pairs", str(tmp_path / "crops"), str(out), "--force"]
+    assert main([*command, "--list", str(listed)]) == 0
+    assert load(out)[1] == [True] * 5 + [False] * 5
+    assert who.read_text().splitlines()[4:6] == ["q04\tq04", "q00\tq01"]
+    caplog.clear()
+    assert main([*command, "--pairs", "20"]) == 0 and not caplog.messages
+    couples = [line.split("\t") for line in who.read_text().splitlines()]
+    assert [one == other for one, other in couples] == load(out)[1]
+
+
+def test_folders_of_peoples_folders_are_nobody(crops, tmp_path, capsys):
+    (tmp_path / "set").mkdir()
+    crops.rename(tmp_path / "set/train")
+    listed, out = tmp_path / "pairs.txt", tmp_path / "mine.bin"
+    lines = [f"train/{name}" for name in path_list(True)][1:]
+    lines = [line.replace(" P_", " train/P_").replace(",P_", ",train/P_") for line in lines]
+    command = ["data", "pairs", str(tmp_path / "set"), str(out), "--list", str(listed)]
+    listed.write_text("\n".join(line[:-2] for line in lines))
+    assert main(command) == 1
+    assert "in no person's folder: add 1 or 0 to each line" in capsys.readouterr().err
+    listed.write_text("\n".join(lines))
+    assert main(command) == 0 and load(out)[1] == [True] * 8 + [False] * 4
+    assert not (tmp_path / "mine_people.tsv").exists()
+
+
 def test_records_are_named_by_their_keys(make_set, tmp_path, pool):
     folder = make_set("in", [0, 0, 1, 1, 2, 2])
     listed, out = tmp_path / "pairs.txt", tmp_path / "mine.bin"
