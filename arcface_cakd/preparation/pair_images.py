@@ -73,8 +73,8 @@ class RecordImages:
 class FolderImages:
     """Files below a folder, named by their paths in it, with their suffixes or without.
 
-    Whom one shows is the folder's own subfolder that it is in, at whatever depth; nobody knows it of
-    files directly in the folder, nor where people's folders are further down.
+    Whom one shows is the subfolder that it is in, at whatever depth; nobody knows it of files
+    directly in the folder, nor where people's folders are further down.
     """
 
     def __init__(self, folder: Path):
