@@ -9,7 +9,7 @@ import numpy as np
 
 from arcface_cakd.data.bins import pairs_problem, write_bin
 from arcface_cakd.data.errors import DataError
-from arcface_cakd.files import write_text
+from arcface_cakd.files import atomic_path, write_text
 from arcface_cakd.preparation.packing import as_packed
 from arcface_cakd.preparation.pair_drawing import FOLDS, draw_pairs
 from arcface_cakd.preparation.pair_images import PairImages, open_pair_images
@@ -113,17 +113,41 @@ def list_bin(
 
 
 def vacant_bin(out: str | Path, force: bool) -> Path:
-    """``out``, where a ``.bin`` set may be written.
+    """``out``, where a ``.bin`` set may be written, and beside it who is on its pairs.
 
     Raises:
-        DataError: it has another name, or is there and ``force`` is false.
+        DataError: it has another name, or one of the two is there and ``force`` is false.
     """
     out = Path(out)
     if out.suffix != ".bin":
         raise DataError(f"{out}: the name of a verification set must end in .bin")
-    if out.exists() and not force:
-        raise DataError(f"{out}: is there: choose another name, or replace it with --force")
+    for path in (out, people_file(out)):
+        if path.exists() and not force:
+            raise DataError(f"{path}: is there: choose another name, or replace it with --force")
     return out
+
+
+def replace_bin(
+    out: Path,
+    encoded: Sequence[bytes],
+    issame: Sequence[bool],
+    people: Sequence[tuple[str, str]] | None = None,
+) -> None:
+    """Write a ``.bin`` set, and who is on its pairs where that is known, in place of a former one.
+
+    Args:
+        out: the file.
+        encoded: 2P images, pair by pair.
+        issame: P truth values.
+        people: P times two names.
+    """
+    with atomic_path(out) as partial:
+        write_bin(partial, encoded, issame)
+        # Nobody is to read whom the former set showed.
+        people_file(out).unlink(missing_ok=True)
+    if people is not None:
+        lines = ("\t".join(map(table_field, pair)) + "\n" for pair in people)
+        write_text(people_file(out), "".join(lines))
 
 
 def _look_up(
@@ -174,14 +198,9 @@ def _write(
         except DataError as error:
             raise DataError(f"{images.describe(position)}: {error}") from error
     people = _people(images, places, issame, out)
-    # Nobody is to read whom the former set showed.
-    people_file(out).unlink(missing_ok=True)
-    write_bin(out, [encoded[position] for position in places.ravel().tolist()], issame.tolist())
-    count = None
-    if people is not None:
-        lines = ("\t".join(map(table_field, pair)) + "\n" for pair in people)
-        write_text(people_file(out), "".join(lines))
-        count = len({person for pair in people for person in pair})
+    images_of_pairs = [encoded[position] for position in places.ravel().tolist()]
+    replace_bin(out, images_of_pairs, issame.tolist(), people)
+    count = None if people is None else len({person for pair in people for person in pair})
     return Paired(int(issame.sum()), int((~issame).sum()), count, skipped)
 
 

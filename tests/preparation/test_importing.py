@@ -451,6 +451,15 @@ class TestVerificationSets:
         assert main(["data", "import", str(folder), str(tmp_path / "out")]) == 1
         assert "must end in .bin" in capsys.readouterr().err
 
+    def test_a_former_sets_people_go_with_it(self, tmp_path, pool, capsys):
+        folder = self.write(tmp_path / "lfw", pool)
+        who = tmp_path / "lfw_people.tsv"
+        who.write_text("ann\tben\n")
+        command = ["data", "import", str(folder), str(tmp_path / "lfw.bin")]
+        assert main(command) == 1 and who.exists()
+        assert "lfw_people.tsv: is there" in capsys.readouterr().err
+        assert main([*command, "--force"]) == 0 and not who.exists()
+
     def test_rows_that_are_missing_or_contradict_are_refused(self, tmp_path, pool, capsys):
         lacking = self.write(tmp_path / "a", pool, order=list(range(19)))
         single = self.write(tmp_path / "b", pool, same=[True] * 10)

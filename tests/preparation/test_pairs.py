@@ -1,5 +1,6 @@
 """Verification sets drawn and listed, against brute force over the pairs that came out."""
 
+import errno
 import itertools
 import pickle
 
@@ -9,6 +10,7 @@ from helpers.record_sets import jpeg
 
 from arcface_cakd.cli import main
 from arcface_cakd.data import DataError
+from arcface_cakd.preparation import pairing
 from arcface_cakd.preparation.pair_drawing import draw_pairs
 from arcface_cakd.preparation.pair_lists import ListedPair, read_pair_list
 
@@ -77,6 +79,26 @@ def test_drawn_from_records(make_set, tmp_path, pool, capsys):
     assert main([*command, "--force"]) == 0 and load(out) == (encoded, issame)
     assert main([*command[:3], "mine.pkl", *command[4:]]) == 1
     assert "must end in .bin" in capsys.readouterr().err
+
+
+def test_who_is_on_the_pairs_is_replaced_by_force_alone(make_set, tmp_path, capsys, monkeypatch):
+    folder = make_set("in", [n // 4 for n in range(80)])
+    out, who = tmp_path / "mine.bin", tmp_path / "mine_people.tsv"
+    who.write_text("of mine")
+    command = ["data", "pairs", str(folder), str(out), "--pairs", "20"]
+    assert main(command) == 1
+    assert f"{who}: is there: choose another name, or replace it with" in capsys.readouterr().err
+    assert who.read_text() == "of mine" and not out.exists()
+    with monkeypatch.context() as patched:
+
+        def full(path, encoded, issame):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+        patched.setattr(pairing, "write_bin", full)
+        assert main([*command, "--force"]) == 1
+    assert f"{out}: No space left" in capsys.readouterr().err
+    assert who.read_text() == "of mine" and not out.exists()
+    assert main([*command, "--force"]) == 0 and len(who.read_text().splitlines()) == 20
 
 
 @pytest.fixture
