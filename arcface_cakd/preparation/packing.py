@@ -16,7 +16,7 @@ from arcface_cakd.data.images import decode_crop
 from arcface_cakd.data.record_sets import write_identity_records
 from arcface_cakd.preparation.crop_landmarks import crop_landmarks
 from arcface_cakd.preparation.labels_table import write_labels
-from arcface_cakd.preparation.output import check_vacant, whole_set
+from arcface_cakd.preparation.output import check_beside, check_vacant, whole_set
 from arcface_cakd.progress import track
 from arcface_cakd.recordio import codec
 from arcface_cakd.recordio.orientation import jpeg_orientation
@@ -59,8 +59,10 @@ def pack_folder(
 
     Raises:
         DataError: as ``identity_folders``; for files that are no 112 x 112 images, unless
-            ``skip_bad``; and where a data set is there, unless ``force``.
+            ``skip_bad``; and where a data set is there, unless ``force``, or ``out`` lies in
+            ``folder``.
     """
+    check_beside(out, folder)
     check_vacant(out, force)
     found = identity_folders(folder)
     found.warn_of_left_out()

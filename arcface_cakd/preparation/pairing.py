@@ -10,9 +10,10 @@ import numpy as np
 from arcface_cakd.data.bins import pairs_problem, write_bin
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.files import atomic_path, write_text
+from arcface_cakd.preparation.output import check_beside
 from arcface_cakd.preparation.packing import as_packed
 from arcface_cakd.preparation.pair_drawing import FOLDS, draw_pairs
-from arcface_cakd.preparation.pair_images import PairImages, open_pair_images
+from arcface_cakd.preparation.pair_images import FolderImages, PairImages, open_pair_images
 from arcface_cakd.preparation.pair_lists import ListedPair, read_pair_list
 from arcface_cakd.preparation.tables import table_field
 from arcface_cakd.progress import track
@@ -54,11 +55,12 @@ def draw_bin(
         force: whether a set that is there may be replaced.
 
     Raises:
-        DataError, RecordIOError: ``out`` is no ``.bin`` or there; the data set cannot be read;
-            there are not so many pairs; an image does not decode or has another size.
+        DataError, RecordIOError: ``out`` is no ``.bin``, there, or in a person's folder; the data
+            set cannot be read; there are not so many pairs; an image does not decode or has
+            another size.
     """
     out = vacant_bin(out, force)
-    images = open_pair_images(dataset)
+    images = _opened(dataset, out)
     labels = images.labels()
     known = np.flatnonzero(labels >= 0)
     places, issame = draw_pairs(labels[known], pairs, seed)
@@ -90,7 +92,7 @@ def list_bin(
     """
     out = vacant_bin(out, force)
     listed = read_pair_list(pair_list)
-    images = open_pair_images(dataset)
+    images = _opened(dataset, out)
     places, issame, bad = [], [], []
     usable: dict[int, str | None] = {}
     for pair in track(listed, "looking at pairs", unit="pairs"):
@@ -148,6 +150,13 @@ def replace_bin(
     if people is not None:
         lines = ("\t".join(map(table_field, pair)) + "\n" for pair in people)
         write_text(people_file(out), "".join(lines))
+
+
+def _opened(dataset: str | Path, out: Path) -> PairImages:
+    images = open_pair_images(dataset)
+    if isinstance(images, FolderImages):
+        check_beside(out.parent, dataset)
+    return images
 
 
 def _look_up(

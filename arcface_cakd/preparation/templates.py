@@ -13,6 +13,7 @@ from arcface_cakd.data.image_files import read_encoded
 from arcface_cakd.data.images import decode_crop
 from arcface_cakd.files import scratch_folder, sync
 from arcface_cakd.landmarks import ARCFACE_TEMPLATE
+from arcface_cakd.preparation.output import check_beside
 from arcface_cakd.preparation.template_drawing import DrawnTemplates, draw_templates
 from arcface_cakd.progress import track
 
@@ -61,10 +62,12 @@ def write_templates(
         name: what the tables' names begin with; ``ijbc`` is what arcface_torch's scripts read.
 
     Raises:
-        DataError: ``out`` is there; the folder is none of people's, or too few have several
-            images; an image does not decode or has another size; a name that is none.
+        DataError: ``out`` is there, or lies in ``folder``; the folder is none of people's, or too
+            few have several images; an image does not decode or has another size; a name that is
+            none.
     """
     out = Path(out)
+    check_beside(out, folder)
     if out.exists():
         raise DataError(f"{out}: is there already: choose another folder, or remove it")
     if not name.isidentifier():

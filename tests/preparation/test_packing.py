@@ -95,6 +95,27 @@ def test_an_image_of_another_size_is_named(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_what_is_written_is_no_person_of_the_folder_that_is_read(tmp_path, capsys):
+    """Nor would it make a folder without an image, which the next command refused."""
+    crops = tmp_path / "crops"
+    for person in range(20):
+        (crops / f"{person}").mkdir(parents=True)
+        for image in range(2):
+            (crops / f"{person}" / f"{image}.jpg").write_bytes(jpeg(2 * person + image))
+    (tmp_path / "link").symlink_to(crops)
+    before = sorted(tmp_path.rglob("*"))
+    for arguments in (
+        ["pack", crops, crops / "packed"],
+        ["pack", crops, tmp_path / "link" / "packed"],
+        ["templates", crops, crops / "own"],
+        ["pairs", crops, crops / "sets" / "own.bin", "--pairs", "20"],
+    ):
+        assert main(["data", *map(str, arguments)]) == 1
+        assert "whose folders are taken for people: name a place else" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+    assert main(["data", "pairs", str(crops), str(crops / "own.bin"), "--pairs", "20"]) == 0
+
+
 class TestBadFiles:
     @pytest.fixture
     def crops(self, tmp_path):
