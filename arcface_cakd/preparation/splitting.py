@@ -43,7 +43,7 @@ def split_people(
     """
     if (fraction is None) == (people is None):
         raise ValueError("give either fraction or people")
-    if Path(out).absolute() == Path(held_out).absolute():
+    if Path(out).resolve() == Path(held_out).resolve():
         raise DataError(f"{out}: the two parts must be two folders")
     for part in (out, held_out):
         check_vacant(part, force)
