@@ -62,9 +62,9 @@ def pack_folder(
             ``skip_bad``; and where a data set is there, unless ``force``, or ``out`` lies in
             ``folder``.
     """
-    check_beside(out, folder)
     check_vacant(out, force)
     found = identity_folders(folder)
+    check_beside(out, folder)
     found.warn_of_left_out()
     count = sum(len(paths) for _, paths in found.identities)
     tracked = track(_decoded(found.identities), "packing", count, unit="images")
@@ -158,8 +158,9 @@ def as_packed(encoded: bytes) -> tuple[bytes, np.ndarray]:
     alone, a JPEG would lie on its side for readers that do not look at it.
 
     Raises:
-        DataError: it does not decode, or has another size.
+        DataError: it does not decode, also where libjpeg makes up what is damaged, or has another
+            size.
     """
-    pixels = decode_crop(encoded)
+    pixels = decode_crop(encoded, strict=True)
     as_it_is = codec.is_jpeg(encoded) and jpeg_orientation(encoded) == 1
     return encoded if as_it_is else codec.encode(pixels, 95), pixels

@@ -67,12 +67,12 @@ def write_templates(
             none.
     """
     out = Path(out)
-    check_beside(out, folder)
     if out.exists():
         raise DataError(f"{out}: is there already: choose another folder, or remove it")
     if not name.isidentifier():
         raise DataError(f"--name {name}: letters, digits and underscores make a name, as in own")
     found = identity_folders(folder)
+    check_beside(out, folder)
     found.warn_of_left_out()
     images: list[Path] = []
     media: list[int] = []
@@ -114,7 +114,7 @@ def _copy(files: list[Path], folder: Path) -> None:
     folder.mkdir(parents=True)
     for number, file in enumerate(track(files, "copying images", unit="images")):
         try:
-            decode_crop(read_encoded(file))
+            decode_crop(read_encoded(file), strict=True)
         except DataError as error:
             raise DataError(f"{file}: {error}") from error
         shutil.copyfile(file, folder / _named(number, file))

@@ -9,7 +9,10 @@ from PIL import Image
 
 from arcface_cakd.cli import main
 from arcface_cakd.data import DataError, get_dataloader, write_identity_records
+from arcface_cakd.data.damage import verify
+from arcface_cakd.data.images import decode_crop
 from arcface_cakd.preparation.packing import Packed, pack_folder
+from arcface_cakd.preparation.pairing import list_bin
 from arcface_cakd.recordio import MXIndexedRecordIO, unpack
 
 
@@ -144,6 +147,29 @@ class TestBadFiles:
         ]
         assert not (tmp_path / "out").exists()
 
+    def test_a_jpeg_that_decoders_make_up_is_bad_too(self, tmp_path, caplog):
+        """For ``data verify`` would call the set damaged."""
+        crops = two_people(tmp_path / "crops")
+        for name in ("ann/2.jpg", "ben/2.jpg"):
+            (crops / name).parent.mkdir(exist_ok=True)
+            (crops / name).write_bytes(jpeg(4))
+        bad = crops / "ben" / "3.jpg"
+        bad.write_bytes(ends_early(jpeg(3)))
+        assert decode_crop(bad.read_bytes()).shape == (112, 112, 3)
+        listed = tmp_path / "pairs.txt"
+        listed.write_text("ben/1.jpg ben/3.jpg 1\n" + "ben/1.jpg ben/2.jpg 1\n" * 10)
+        for make in (
+            lambda: pack_folder(crops, tmp_path / "out"),
+            lambda: list_bin(crops, tmp_path / "own.bin", listed),
+        ):
+            caplog.clear()
+            with pytest.raises(DataError, match="named above"):
+                make()
+            (message,) = caplog.messages
+            assert f"{bad}: the image does not decode: " in message
+        pack_folder(crops, tmp_path / "out", skip_bad=True)
+        assert verify(tmp_path / "out")[1] == []
+
     def test_they_are_left_out_where_that_is_asked_for(self, crops, tmp_path):
         packed = pack_folder(crops, tmp_path / "out", skip_bad=True)
         assert (packed.images, packed.identities) == (3, 3)
@@ -174,6 +200,11 @@ class TestBadFiles:
         assert main([*arguments, "--skip-bad"]) == 0
         printed = capsys.readouterr()
         assert "3 images of 3 identities; 4 files left out" in printed.out
+
+
+def ends_early(encoded):
+    """A JPEG whose end mark comes too soon, with the rest behind it."""
+    return encoded[:900] + b"\xff\xd9\xff" + encoded[903:]
 
 
 def two_people(folder):

@@ -99,6 +99,13 @@ def test_mistakes_are_one_line_and_nothing_is_left(people, tmp_path, capsys):
     for k in range(2):
         save(few / f"4/{k}.png", crop(4, k)[:100])
     fails(few, out, said="not 112 x 112")
+    for k in range(2):
+        (few / f"4/{k}.png").unlink()
+        save(few / f"4/{k}.jpg", crop(4, k))
+    damaged = bytearray((few / "4/1.jpg").read_bytes())
+    damaged[900:903] = b"\xff\xd9\xff"  # ends early: some decoders make the rest up
+    (few / "4/1.jpg").write_bytes(damaged)
+    fails(few, out, said="4/1.jpg: the image does not decode")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["few"]
     with pytest.raises(DataError, match="four are needed"):
         draw_templates(np.arange(9), 5, 0)

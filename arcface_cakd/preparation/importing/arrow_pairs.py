@@ -52,7 +52,7 @@ def import_pairs(kind: str, files: Sequence[Path], out: str | Path) -> tuple[int
                 image, index, is_same = (value.as_py() for value in values)
                 try:
                     encoded = image_bytes(image)
-                    decode_crop(encoded)
+                    decode_crop(encoded, strict=True)
                     if index in images or not isinstance(index, int) or is_same is None:
                         raise ValueError(f"its index {index} is there twice, or has no is_same")
                 except (DataError, ValueError) as error:
