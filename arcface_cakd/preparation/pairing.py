@@ -165,9 +165,14 @@ def _look_up(
     """Positions of a pair's images, and what is wrong with them."""
     found = []
     for name in pair.images:
-        position = images.find(name)
-        if position is None:
+        meant = images.find(name)
+        if not meant:
             return (-1, -1), f"no image {name}"
+        if len(meant) > 1:
+            one, other = (images.describe(position) for position in meant[:2])
+            says = "say which by its suffix, or remove one"
+            return (-1, -1), f"{name} may be {one} or {other}: {says}"
+        position = meant[0]
         if position not in usable:
             try:
                 as_packed(images.encoded(position))

@@ -463,7 +463,13 @@ class TestVerificationSets:
     def test_rows_that_are_missing_or_contradict_are_refused(self, tmp_path, pool, capsys):
         lacking = self.write(tmp_path / "a", pool, order=list(range(19)))
         single = self.write(tmp_path / "b", pool, same=[True] * 10)
-        for folder, says in ((lacking, "its 19 rows are not of"), (single, "show one identity")):
+        ends_early = pool[7][:900] + b"\xff\xd9\xff" + pool[7][903:]  # decoders make up the rest
+        damaged = self.write(tmp_path / "c", [*pool[:7], ends_early, *pool[8:20]])
+        for folder, says in (
+            (lacking, "its 19 rows are not of"),
+            (single, "show one identity"),
+            (damaged, "row 7: the image does not decode"),
+        ):
             assert main(["data", "import", str(folder), str(tmp_path / "lfw.bin")]) == 1
             assert says in capsys.readouterr().err
         assert not (tmp_path / "lfw.bin").exists()

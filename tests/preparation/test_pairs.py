@@ -163,6 +163,45 @@ def test_listed_pairs_come_in_the_order_of_the_list(crops, tmp_path, lines, caps
     assert "4 of 4 people (P_0 first) are in more than one of 10 folds" in caplog.text
 
 
+def test_lists_name_photographs_of_which_these_are_the_crops(crops, tmp_path, caplog):
+    """``data align`` makes ``1.png.jpg`` of ``1.png``; other tools make ``1.jpg`` of it."""
+    for path in crops.glob("P_[01]/*"):
+        path.rename(path.with_suffix(".png.jpg"))
+    listed, out = tmp_path / "pairs.txt", tmp_path / "mine.bin"
+    command = ["data", "pairs", str(crops), str(out), "--force", "--list", str(listed)]
+    made = []
+    for lines in (lfw_list(), (line.replace(".jpg", ".png") for line in path_list(True))):
+        assert "is taken for it" not in caplog.text
+        listed.write_text("\n".join(lines))
+        assert main(command) == 0
+        made.append(load(out))
+    assert made[0] == made[1] and made[0][0][:2] == [jpeg(1), jpeg(2)]
+    (said,) = [message for message in caplog.messages if "is taken for it" in message]
+    assert f"no P_2/P_2_0001.png: {crops / PATH(2, 1)} is taken for it" in said
+
+
+def test_a_name_that_may_be_two_images_is_neither(crops, tmp_path, caplog):
+    (crops / "P_0/P_0_0001.png.jpg").write_bytes(jpeg(99))
+    (crops / "P_1/P_1_0001.png").write_bytes(jpeg(98))
+    listed, out = tmp_path / "pairs.txt", tmp_path / "mine.bin"
+    command = ["data", "pairs", str(crops), str(out), "--list", str(listed)]
+    listed.write_text("\n".join([*lfw_list(), "/ . 1", "P_3/..jpg P_3/ 0"]))
+    assert main(command) == 1
+    said = [message.split("line ")[1] for message in caplog.messages]
+    assert [int(text.split(":")[0]) for text in said] == [2, 4, 10, 11, 14, 15]
+    assert said[-2:] == ["14: no image /", "15: no image P_3/..jpg"]
+    for text, one, other in (
+        (said[0], "P_0/P_0_0001.jpg", "P_0/P_0_0001.png.jpg"),
+        (said[1], "P_1/P_1_0001.jpg", "P_1/P_1_0001.png"),
+    ):
+        assert f" {one[:-4]} may be {crops / one} or {crops / other}: say which by" in text
+    # As it says.
+    lines = [f"{PATH(p, a)} {PATH(p, b)} 1" for p, a, b in SAME]
+    lines += [f"{PATH(p, a)} {PATH(q, b)} 0" for p, a, q, b in OTHER]
+    listed.write_text("\n".join(lines))
+    assert main(command) == 0 and load(out)[0][0] == jpeg(1)
+
+
 def test_pairs_that_cannot_be_made_are_all_named(crops, tmp_path, caplog, capsys):
     (crops / "P_2/P_2_0002.jpg").write_bytes(b"no image")
     (crops / "P_3/P_3_0003.jpg").unlink()
