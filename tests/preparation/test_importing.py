@@ -416,10 +416,20 @@ def test_what_is_no_label(label):
 
 @pytest.mark.parametrize(
     ("value", "label"),
-    [(3, 3), (3.0, 3), (np.int32(3), 3), (b"3\n", 3), ("-1", -1), ("007", 7), ("3a", "3a")],
+    [(3, 3), (3.0, 3), (np.int32(3), 3), (b"3\n", 3), ("-1", -1), ("007", "007"), ("3a", "3a")],
 )
 def test_what_is_a_label(value, label):
-    assert as_label(value) == label
+    assert as_label(value) == label and type(as_label(value)) is type(label)
+
+
+def test_leading_zeros_are_of_a_name_and_of_no_number(tmp_path, pool):
+    labels = ["007", "7", "08", "7", "007"]
+    source = write_shards(tmp_path / "in", pool, labels)
+    import_set(open_source([source]), tmp_path / "numbers")
+    assert shown(tmp_path / "numbers").labels == [7, 7, 8, 7, 7]
+    import_set(open_source([source]), tmp_path / "names", labels="names")
+    found = shown(tmp_path / "names")
+    assert [found.names[label] for label in found.labels] == labels
 
 
 class TestVerificationSets:
