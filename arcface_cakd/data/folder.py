@@ -92,6 +92,7 @@ def identity_folders(folder: str | Path) -> IdentityFolders:
     if empty:
         raise DataError(f"{empty[0]}: no image in it: remove the folder, or fill it")
     if not identities:
+        refuse_records(root)
         raise DataError(f"{root}: neither train.rec with train.idx nor one folder per identity")
     if len(identities) == 1:
         raise DataError(
@@ -99,6 +100,15 @@ def identity_folders(folder: str | Path) -> IdentityFolders:
             "from: give a folder of several people's folders"
         )
     return IdentityFolders(root, identities, beside.images, others)
+
+
+def refuse_records(root: Path) -> None:
+    """Raise DataError where a folder without images holds records, for one that reads images."""
+    if (root / "train.rec").exists():
+        raise DataError(
+            f"{root}: holds records, and folders of images are what is read here: give the folder "
+            "that they were packed of"
+        )
 
 
 def without_known(paths: Iterable[Path]) -> list[Path]:
