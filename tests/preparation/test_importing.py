@@ -10,7 +10,7 @@ import tarfile
 
 import numpy as np
 import pytest
-from helpers.record_sets import jpeg
+from helpers.record_sets import ends_early, jpeg
 from helpers.written_sets import shown
 
 from arcface_cakd.cli import main
@@ -473,8 +473,7 @@ class TestVerificationSets:
     def test_rows_that_are_missing_or_contradict_are_refused(self, tmp_path, pool, capsys):
         lacking = self.write(tmp_path / "a", pool, order=list(range(19)))
         single = self.write(tmp_path / "b", pool, same=[True] * 10)
-        ends_early = pool[7][:900] + b"\xff\xd9\xff" + pool[7][903:]  # decoders make up the rest
-        damaged = self.write(tmp_path / "c", [*pool[:7], ends_early, *pool[8:20]])
+        damaged = self.write(tmp_path / "c", [*pool[:7], ends_early(pool[7]), *pool[8:20]])
         for folder, says in (
             (lacking, "its 19 rows are not of"),
             (single, "show one identity"),

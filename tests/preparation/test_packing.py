@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from helpers.record_sets import encoded, jpeg, pixels
+from helpers.record_sets import encoded, ends_early, jpeg, pixels
 from PIL import Image
 
 from arcface_cakd.cli import main
@@ -200,11 +200,6 @@ class TestBadFiles:
         assert main([*arguments, "--skip-bad"]) == 0
         printed = capsys.readouterr()
         assert "3 images of 3 identities; 4 files left out" in printed.out
-
-
-def ends_early(encoded):
-    """A JPEG whose end mark comes too soon, with the rest behind it."""
-    return encoded[:900] + b"\xff\xd9\xff" + encoded[903:]
 
 
 def two_people(folder):
