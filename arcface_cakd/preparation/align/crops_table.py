@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from arcface_cakd.data.face_landmarks import LANDMARKS_FILE
+from arcface_cakd.data.text_lines import read_lines
 from arcface_cakd.preparation.align.outcome import Outcome
 from arcface_cakd.preparation.tables import table_field, write_table
 
@@ -33,11 +34,13 @@ def crops_in_order(folder: Path) -> list[str] | None:
 
     None where there is no such table. What names hold that no text has is escaped, as
     ``table_field`` does.
+
+    Raises:
+        DataError: the table is no text.
     """
-    try:
-        lines = (folder / CROPS_FILE).read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
+    if not (folder / CROPS_FILE).is_file():
         return None
+    lines = read_lines(folder / CROPS_FILE)
     return [line.split("\t")[0] for line in lines[1:] if line]
 
 
@@ -45,6 +48,9 @@ def beside_crops(folder: Path) -> list[Path]:
     """What lies in a folder of crops and is not of it, what a folder holds before the folder.
 
     That is files that ``aligned.tsv`` does not name, links to folders, and folders without a crop.
+
+    Raises:
+        DataError: the table is no text.
     """
     named = {CROPS_FILE, LANDMARKS_FILE, *(crops_in_order(folder) or ())}
     folders: set[str] = set()

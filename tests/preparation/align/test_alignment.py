@@ -315,6 +315,9 @@ def test_only_aligned_crops_are_replaced(photographs, tmp_path, capsys):
     assert not (tmp_path / "out" / "p0" / "0.jpg").exists()
     assert align(*arguments, "--force") == 0
     assert (tmp_path / "out" / "p0" / "0.jpg").exists() and not sorted(tmp_path.glob(".*"))
+    (tmp_path / "out" / "aligned.tsv").write_bytes(b"crop\nb\xe9.jpg\n")
+    assert align(*arguments, "--force") == 1
+    assert "aligned.tsv: is no text in UTF-8" in capsys.readouterr().err
     (tmp_path / "out" / "aligned.tsv").unlink()
     assert align(*arguments, "--force") == 1
     assert "they are not replaced: choose another folder" in capsys.readouterr().err
