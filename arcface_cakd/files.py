@@ -49,12 +49,19 @@ def scratch_folder(path: str | os.PathLike) -> Iterator[Path]:
     When the block ends, the folder is removed with what it still holds; if the process is killed,
     by the next one on this machine that asks for the same. The parent folder is made if it is
     missing.
+
+    Raises:
+        OSError: it cannot be made; of the name ``path``.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path)
     scratch = _partial_name(path)
-    scratch.mkdir()
+    try:
+        scratch.mkdir()
+    except OSError as error:
+        error.filename = str(path)  # the name that the user knows
+        raise
     try:
         yield scratch
     finally:

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import socket
@@ -8,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from arcface_cakd.files import atomic_path, open_own, write_text
+from arcface_cakd.files import atomic_path, open_own, scratch_folder, write_text
 from arcface_cakd.recordio import IRHeader, MXIndexedRecordIO, pack
 
 
@@ -29,6 +30,18 @@ def test_an_error_leaves_what_was_there(tmp_path):
         raise RuntimeError
     assert target.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_what_cannot_be_written_to_is_named_as_the_user_does(tmp_path, monkeypatch):
+    def refuse(path, *arguments, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(os, "mkdir", refuse)
+    for way in (atomic_path, scratch_folder):
+        with pytest.raises(PermissionError) as error, way(tmp_path / "out"):
+            pass
+        assert error.value.filename == str(tmp_path / "out")
 
 
 WRITER = """

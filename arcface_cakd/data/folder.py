@@ -84,11 +84,15 @@ def identity_folders(folder: str | Path) -> IdentityFolders:
         else:
             empty.append(subfolder)
     beside.refuse_dangling()
-    if identities:
-        _refuse_wrapped(root, identities)
+    if identities and (people := people_below(root, identities)):
+        names = ", ".join([name for name, _ in identities][:3])
+        raise DataError(
+            f"{root}: its folders ({names}) hold folders, not one person's images: give {people}"
+        )
     if empty:
         raise DataError(f"{empty[0]}: no image in it: remove the folder, or fill it")
     if not identities:
+        refuse_records(root)
         raise DataError(f"{root}: neither train.rec with train.idx nor one folder per identity")
     if len(identities) == 1:
         raise DataError(
@@ -98,29 +102,39 @@ def identity_folders(folder: str | Path) -> IdentityFolders:
     return IdentityFolders(root, identities, beside.images, others)
 
 
+def refuse_records(root: Path) -> None:
+    """Raise DataError where a folder without images holds records, for one that reads images."""
+    if (root / "train.rec").exists():
+        raise DataError(
+            f"{root}: holds records, and folders of images are what is read here: give the folder "
+            "that they were packed of"
+        )
+
+
 def without_known(paths: Iterable[Path]) -> list[Path]:
     """Files that are no images, but for those that belong to a set."""
     return [path for path in paths if path.name not in _BESIDE and path.suffix != ".bin"]
 
 
-def _refuse_wrapped(root: Path, identities: list[tuple[str, list[Path]]]) -> None:
-    """Raise DataError where the people's folders are further down."""
+def people_below(root: Path, identities: list[tuple[str, list[Path]]]) -> Path | None:
+    """A folder further down that holds the people's; None where ``root`` does.
+
+    Args:
+        root: the folder.
+        identities: its folders' names, and the images below each.
+    """
     if any(path.parent == root / name for name, images in identities for path in images):
-        return
+        return None
     names = [name for name, _ in identities]
     if len(names) > 1 and not all(name.lower() in _PARTS for name in names):
-        return  # people, whose images are in folders of their own
+        return None  # people, whose images are in folders of their own
     name, images = next((each for each in identities if each[0].lower() == "train"), identities[0])
     people = root / name
     while True:
         inner = {path.relative_to(people).parts[0] for path in images}
         if len(inner) > 1 or any(path.parent.parent == people for path in images):
-            break
+            return people
         people /= inner.pop()
-    raise DataError(
-        f"{root}: its folders ({', '.join(names[:3])}) hold folders, not one person's images: "
-        f"give {people}"
-    )
 
 
 class FaceFolder:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from arcface_cakd.data.errors import DataError
-from arcface_cakd.data.folder import without_known
+from arcface_cakd.data.folder import refuse_records, without_known
 from arcface_cakd.data.image_files import is_image, read_encoded, some_of
 
 logger = logging.getLogger("arcface_cakd")
@@ -44,6 +44,7 @@ def image_tree(folder: str | Path) -> tuple[list[Path], list[Path]]:
             except OSError as error:
                 raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     if not images:
+        refuse_records(root)
         raise DataError(f"{root}: neither train.rec with train.idx nor an image in any folder")
     return sorted(images), sorted(others)
 

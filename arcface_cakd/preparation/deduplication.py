@@ -101,6 +101,7 @@ def deduplicate(
     Raises:
         RecordIOError, DataError: see ``RecordSet``; an image does not decode; nobody would be
             left; or a data set is there and ``force`` is false.
+        EvaluationError: embeddings are not finite, or the first 1024 all the same.
     """
     if bits is not None and not 0 <= bits <= MOST_BITS:
         raise DataError(f"hashes may differ in 0 to {MOST_BITS} bits, not {bits}: more is chance")
@@ -229,6 +230,9 @@ def _read(
     hashes = np.zeros((len(images) if hashed and embed is None else 0, HASH_BYTES), dtype=np.uint8)
     embeddings: np.ndarray | None = None
     batch = np.empty((_BATCH, *CROP), dtype=np.uint8)
+    if embed is not None:  # which torch is there for
+        from arcface_cakd.evaluation.embedder import check_different
+        from arcface_cakd.evaluation.embedding import check_finite
 
     def look(position: int) -> tuple[np.ndarray, bytes, np.ndarray | None]:
         try:
@@ -252,6 +256,9 @@ def _read(
             batch[place] = pixels
             if place + 1 == _BATCH or position + 1 == len(images):
                 units = embed(batch[: place + 1])
+                check_finite(units)
+                if embeddings is None and (digests[: position + 1] != digests[0]).any():
+                    check_different(units)
                 units = units / np.maximum(np.linalg.norm(units, axis=1, keepdims=True), 1e-12)
                 if embeddings is None:
                     shape = (len(images), units.shape[1])

@@ -35,6 +35,18 @@ def check_vacant(out: str | Path, force: bool) -> None:
         )
 
 
+def check_beside(out: str | Path, people: str | Path) -> None:
+    """Refuse to write below a folder of people's folders, where it would be taken for a person.
+
+    Raises:
+        DataError: ``out`` lies in ``people``, links followed; ``people`` itself does not.
+    """
+    if Path(people).resolve() in Path(out).resolve().parents:
+        raise DataError(
+            f"{out} lies in {people}, whose folders are taken for people: name a place elsewhere"
+        )
+
+
 @contextlib.contextmanager
 def whole_set(out: str | Path, force: bool) -> Iterator[Path]:
     """Yield a folder to write all files of a data set to; they appear in ``out`` together.

@@ -16,7 +16,7 @@ from arcface_cakd.data.images import decode_crop
 from arcface_cakd.data.record_sets import write_identity_records
 from arcface_cakd.preparation.crop_landmarks import crop_landmarks
 from arcface_cakd.preparation.labels_table import write_labels
-from arcface_cakd.preparation.output import check_vacant, whole_set
+from arcface_cakd.preparation.output import check_beside, check_vacant, whole_set
 from arcface_cakd.progress import track
 from arcface_cakd.recordio import codec
 from arcface_cakd.recordio.orientation import jpeg_orientation
@@ -59,10 +59,12 @@ def pack_folder(
 
     Raises:
         DataError: as ``identity_folders``; for files that are no 112 x 112 images, unless
-            ``skip_bad``; and where a data set is there, unless ``force``.
+            ``skip_bad``; and where a data set is there, unless ``force``, or ``out`` lies in
+            ``folder``.
     """
     check_vacant(out, force)
     found = identity_folders(folder)
+    check_beside(out, folder)
     found.warn_of_left_out()
     count = sum(len(paths) for _, paths in found.identities)
     tracked = track(_decoded(found.identities), "packing", count, unit="images")
@@ -156,8 +158,9 @@ def as_packed(encoded: bytes) -> tuple[bytes, np.ndarray]:
     alone, a JPEG would lie on its side for readers that do not look at it.
 
     Raises:
-        DataError: it does not decode, or has another size.
+        DataError: it does not decode, also where libjpeg makes up what is damaged, or has another
+            size.
     """
-    pixels = decode_crop(encoded)
+    pixels = decode_crop(encoded, strict=True)
     as_it_is = codec.is_jpeg(encoded) and jpeg_orientation(encoded) == 1
     return encoded if as_it_is else codec.encode(pixels, 95), pixels

@@ -3,6 +3,7 @@
 import numpy as np
 
 from arcface_cakd.data.errors import DataError
+from arcface_cakd.preparation.seeds import generator
 
 FOLDS = 10
 
@@ -18,20 +19,20 @@ def draw_pairs(labels: np.ndarray, pairs: int, seed: int) -> tuple[np.ndarray, n
     Args:
         labels: (N,) whom each image shows.
         pairs: a multiple of 20.
-        seed: of the draw.
+        seed: of the draw, 0 or more.
 
     Returns:
         positions of the images, int64 (pairs, 2), and whether they show one person, bool (pairs,).
 
     Raises:
-        DataError: another number of pairs, or more than there can be.
+        DataError: another number of pairs, or more than there can be; a seed below 0.
     """
     if pairs < 2 * FOLDS or pairs % (2 * FOLDS):
         raise DataError(
             f"{pairs} pairs: it must be a multiple of {2 * FOLDS}, so that each of {FOLDS} folds "
             "has as many pairs of one person as of two"
         )
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     half = pairs // (2 * FOLDS)
     order = np.argsort(labels, kind="stable")
     people = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)

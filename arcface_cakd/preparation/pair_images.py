@@ -1,14 +1,18 @@
 """The images that pairs are made of: those of a record set, or of folders."""
 
-from pathlib import Path
+import logging
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import numpy as np
 
-from arcface_cakd.data.folder import identity_folders
-from arcface_cakd.data.image_files import read_encoded
+from arcface_cakd.data.folder import identity_folders, people_below
+from arcface_cakd.data.image_files import SUFFIXES, read_encoded
 from arcface_cakd.data.image_tree import image_tree
 from arcface_cakd.preparation.record_set import RecordSet
+
+logger = logging.getLogger("arcface_cakd")
 
 
 class PairImages(Protocol):
@@ -20,8 +24,8 @@ class PairImages(Protocol):
         """Whom each image shows, int64 (N,), to draw pairs; -1 where nothing tells it."""
         ...
 
-    def find(self, text: str) -> int | None:
-        """The position of the image that a list names so, None where there is none."""
+    def find(self, text: str) -> list[int]:
+        """Positions of the images that a list may mean so: one, none, or several."""
         ...
 
     def person(self, position: int) -> str | None:
@@ -53,12 +57,12 @@ class RecordImages:
     def labels(self) -> np.ndarray:
         return self._set.labels
 
-    def find(self, text: str) -> int | None:
+    def find(self, text: str) -> list[int]:
         if not text.isdecimal():
-            return None
+            return []
         position = int(np.searchsorted(self._set.keys, int(text)))
         there = position < len(self) and self._set.keys[position] == int(text)
-        return position if there else None
+        return [position] if there else []
 
     def person(self, position: int) -> str:
         return self._set.names.of(int(self._set.labels[position]))
@@ -73,17 +77,27 @@ class RecordImages:
 class FolderImages:
     """Files below a folder, named by their paths in it, with their suffixes or without.
 
-    Whom one shows is the folder that it is in; nobody knows it of files directly in the folder.
+    A suffix may have changed when faces were cropped: where a file is not there, one that differs
+    from it by suffixes alone is taken, and the log says so. ``data align`` writes ``1.png.jpg`` of
+    ``1.png``, which is meant by ``1.png`` and by ``1``.
+
+    Whom one shows is the subfolder that it is in, at whatever depth; nobody knows it of files
+    directly in the folder, nor where people's folders are further down.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
         self._paths, _ = image_tree(folder)
-        names = [path.relative_to(folder) for path in self._paths]
-        self._people = [None if len(name.parts) < 2 else name.parts[-2] for name in names]
-        # A suffix may have changed when faces were cropped.
-        self._places = {name.with_suffix("").as_posix(): n for n, name in enumerate(names)}
-        self._places |= {name.as_posix(): n for n, name in enumerate(names)}
+        names = [path.relative_to(folder).as_posix() for path in self._paths]
+        self._people = [name.partition("/")[0] if "/" in name else None for name in names]
+        if self._wrapped():
+            self._people = [None] * len(names)
+        self._places = {name: number for number, name in enumerate(names)}
+        self._shorter: dict[str, list[int]] = {}
+        for number, name in enumerate(names):
+            for short in _without_suffixes(name):
+                self._shorter.setdefault(short, []).append(number)
+        self._said = False
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -96,16 +110,44 @@ class FolderImages:
         }
         return np.array([numbers.get(path, -1) for path in self._paths], dtype=np.int64)
 
-    def find(self, text: str) -> int | None:
-        name = Path(text)
-        found = self._places.get(name.as_posix())
-        return self._places.get(name.with_suffix("").as_posix()) if found is None else found
+    def find(self, text: str) -> list[int]:
+        name = Path(text).as_posix()
+        if name in self._places:
+            return [self._places[name]]
+        if name in self._shorter:
+            return self._shorter[name]
+        for short in _without_suffixes(name):
+            if found := self._shorter.get(short):
+                if len(found) == 1 and not self._said:
+                    self._said = True
+                    logger.warning(
+                        "%s: there is no %s: %s is taken for it, and so are others for images of "
+                        "which the suffix alone differs",
+                        *(self.folder, text, self.describe(found[0])),
+                    )
+                return found
+        return []
 
     def person(self, position: int) -> str | None:
         return self._people[position]
+
+    def _wrapped(self) -> bool:
+        """Whether the subfolders are no people but folders of people."""
+        below: dict[str, list[Path]] = {}
+        for person, path in zip(self._people, self._paths, strict=True):
+            if person is not None:
+                below.setdefault(person, []).append(path)
+        return bool(below) and people_below(self.folder, list(below.items())) is not None
 
     def encoded(self, position: int) -> bytes:
         return read_encoded(self._paths[position])
 
     def describe(self, position: int) -> str:
         return str(self._paths[position])
+
+
+def _without_suffixes(name: str) -> Iterator[str]:
+    """A path without its image's suffix, and where another is before it, without both."""
+    while (suffix := PurePosixPath(name).suffix).lower() in SUFFIXES:
+        name = name[: -len(suffix)]
+        yield name

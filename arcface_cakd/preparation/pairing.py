@@ -9,10 +9,11 @@ import numpy as np
 
 from arcface_cakd.data.bins import pairs_problem, write_bin
 from arcface_cakd.data.errors import DataError
-from arcface_cakd.files import write_text
+from arcface_cakd.files import atomic_path, write_text
+from arcface_cakd.preparation.output import check_beside
 from arcface_cakd.preparation.packing import as_packed
 from arcface_cakd.preparation.pair_drawing import FOLDS, draw_pairs
-from arcface_cakd.preparation.pair_images import PairImages, open_pair_images
+from arcface_cakd.preparation.pair_images import FolderImages, PairImages, open_pair_images
 from arcface_cakd.preparation.pair_lists import ListedPair, read_pair_list
 from arcface_cakd.preparation.tables import table_field
 from arcface_cakd.progress import track
@@ -54,11 +55,12 @@ def draw_bin(
         force: whether a set that is there may be replaced.
 
     Raises:
-        DataError, RecordIOError: ``out`` is no ``.bin`` or there; the data set cannot be read;
-            there are not so many pairs; an image does not decode or has another size.
+        DataError, RecordIOError: ``out`` is no ``.bin``, there, or in a person's folder; the data
+            set cannot be read; there are not so many pairs; an image does not decode or has
+            another size.
     """
     out = vacant_bin(out, force)
-    images = open_pair_images(dataset)
+    images = _opened(dataset, out)
     labels = images.labels()
     known = np.flatnonzero(labels >= 0)
     places, issame = draw_pairs(labels[known], pairs, seed)
@@ -90,7 +92,7 @@ def list_bin(
     """
     out = vacant_bin(out, force)
     listed = read_pair_list(pair_list)
-    images = open_pair_images(dataset)
+    images = _opened(dataset, out)
     places, issame, bad = [], [], []
     usable: dict[int, str | None] = {}
     for pair in track(listed, "looking at pairs", unit="pairs"):
@@ -113,17 +115,48 @@ def list_bin(
 
 
 def vacant_bin(out: str | Path, force: bool) -> Path:
-    """``out``, where a ``.bin`` set may be written.
+    """``out``, where a ``.bin`` set may be written, and beside it who is on its pairs.
 
     Raises:
-        DataError: it has another name, or is there and ``force`` is false.
+        DataError: it has another name, or one of the two is there and ``force`` is false.
     """
     out = Path(out)
     if out.suffix != ".bin":
         raise DataError(f"{out}: the name of a verification set must end in .bin")
-    if out.exists() and not force:
-        raise DataError(f"{out}: is there: choose another name, or replace it with --force")
+    for path in (out, people_file(out)):
+        if path.exists() and not force:
+            raise DataError(f"{path}: is there: choose another name, or replace it with --force")
     return out
+
+
+def replace_bin(
+    out: Path,
+    encoded: Sequence[bytes],
+    issame: Sequence[bool],
+    people: Sequence[tuple[str, str]] | None = None,
+) -> None:
+    """Write a ``.bin`` set, and who is on its pairs where that is known, in place of a former one.
+
+    Args:
+        out: the file.
+        encoded: 2P images, pair by pair.
+        issame: P truth values.
+        people: P times two names.
+    """
+    with atomic_path(out) as partial:
+        write_bin(partial, encoded, issame)
+        # Nobody is to read whom the former set showed.
+        people_file(out).unlink(missing_ok=True)
+    if people is not None:
+        lines = ("\t".join(map(table_field, pair)) + "\n" for pair in people)
+        write_text(people_file(out), "".join(lines))
+
+
+def _opened(dataset: str | Path, out: Path) -> PairImages:
+    images = open_pair_images(dataset)
+    if isinstance(images, FolderImages):
+        check_beside(out.parent, dataset)
+    return images
 
 
 def _look_up(
@@ -132,9 +165,14 @@ def _look_up(
     """Positions of a pair's images, and what is wrong with them."""
     found = []
     for name in pair.images:
-        position = images.find(name)
-        if position is None:
+        meant = images.find(name)
+        if not meant:
             return (-1, -1), f"no image {name}"
+        if len(meant) > 1:
+            one, other = (images.describe(position) for position in meant[:2])
+            says = "say which by its suffix, or remove one"
+            return (-1, -1), f"{name} may be {one} or {other}: {says}"
+        position = meant[0]
         if position not in usable:
             try:
                 as_packed(images.encoded(position))
@@ -174,14 +212,9 @@ def _write(
         except DataError as error:
             raise DataError(f"{images.describe(position)}: {error}") from error
     people = _people(images, places, issame, out)
-    # Nobody is to read whom the former set showed.
-    people_file(out).unlink(missing_ok=True)
-    write_bin(out, [encoded[position] for position in places.ravel().tolist()], issame.tolist())
-    count = None
-    if people is not None:
-        lines = ("\t".join(map(table_field, pair)) + "\n" for pair in people)
-        write_text(people_file(out), "".join(lines))
-        count = len({person for pair in people for person in pair})
+    images_of_pairs = [encoded[position] for position in places.ravel().tolist()]
+    replace_bin(out, images_of_pairs, issame.tolist(), people)
+    count = None if people is None else len({person for pair in people for person in pair})
     return Paired(int(issame.sum()), int((~issame).sum()), count, skipped)
 
 

@@ -10,6 +10,7 @@ from arcface_cakd.preparation.labels_table import write_labels
 from arcface_cakd.preparation.output import check_vacant, whole_set
 from arcface_cakd.preparation.record_set import RecordSet
 from arcface_cakd.preparation.rewriting import Written, write_landmarks
+from arcface_cakd.preparation.seeds import generator
 from arcface_cakd.progress import track
 
 # Images that are held at a time: read in the order of the file, so that a disk that seeks slowly
@@ -29,16 +30,17 @@ def shuffle(
     Args:
         folder: of ``train.rec`` and ``train.idx``.
         out: folder to write to.
-        seed: of the order, which hangs on nothing else.
+        seed: of the order, which hangs on nothing else; 0 or more.
         block: images that are in memory at a time.
         force: whether a data set that is there may be replaced.
 
     Raises:
-        RecordIOError, DataError: see ``RecordSet``; or a data set is there and ``force`` is false.
+        RecordIOError, DataError: see ``RecordSet``; a seed below 0; or a data set is there and
+            ``force`` is false.
     """
     check_vacant(out, force)
     images = RecordSet(folder)
-    order = np.random.default_rng(seed).permutation(len(images))
+    order = generator(seed).permutation(len(images))
 
     def shuffled() -> Iterator[tuple[bytes, int]]:
         for start in range(0, len(order), block):

@@ -8,6 +8,7 @@ from arcface_cakd.data.errors import DataError
 from arcface_cakd.preparation.output import check_vacant, whole_set
 from arcface_cakd.preparation.record_set import RecordSet
 from arcface_cakd.preparation.rewriting import Written, choose, write_chosen
+from arcface_cakd.preparation.seeds import generator
 
 
 def split_people(
@@ -31,19 +32,19 @@ def split_people(
         held_out: folder of those that were.
         fraction: of the people to draw, above 0 and below 1; or
         people: how many to draw.
-        seed: of the draw.
+        seed: of the draw, 0 or more.
         force: whether data sets that are there may be replaced.
 
     Returns:
         what ``out`` and ``held_out`` came to.
 
     Raises:
-        RecordIOError, DataError: see ``RecordSet``; fewer than two people on one side; or a data
-            set is there and ``force`` is false.
+        RecordIOError, DataError: see ``RecordSet``; fewer than two people on one side; a seed
+            below 0; or a data set is there and ``force`` is false.
     """
     if (fraction is None) == (people is None):
         raise ValueError("give either fraction or people")
-    if Path(out).absolute() == Path(held_out).absolute():
+    if Path(out).resolve() == Path(held_out).resolve():
         raise DataError(f"{out}: the two parts must be two folders")
     for part in (out, held_out):
         check_vacant(part, force)
@@ -59,7 +60,7 @@ def split_people(
             f"{folder}: {people} of {len(everyone)} people do not leave two or more on both sides, "
             "to tell apart: draw another number"
         )
-    drawn = np.random.default_rng(seed).choice(everyone, people, replace=False)
+    drawn = generator(seed).choice(everyone, people, replace=False)
     held = np.isin(images.labels, drawn)
     with whole_set(out, force) as rest, whole_set(held_out, force) as part:
         return (

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from arcface_cakd.data.errors import DataError
+from arcface_cakd.preparation.seeds import generator
 
 GALLERIES = ("1N_gallery_G1", "1N_gallery_G2")
 
@@ -40,12 +41,12 @@ def draw_templates(people: np.ndarray, impostors: int, seed: int) -> DrawnTempla
     Args:
         people: (M,) int, who is on each media; who has one alone is left out.
         impostors: how many pairs of two people to draw at most; all where there are fewer.
-        seed: of the draw.
+        seed: of the draw, 0 or more.
 
     Raises:
-        DataError: fewer than four people have two medias.
+        DataError: fewer than four people have two medias; a seed below 0.
     """
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     names, counts = np.unique(people, return_counts=True)
     names = rng.permutation(names[counts > 1])
     if len(names) < 4:

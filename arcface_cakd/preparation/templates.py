@@ -13,6 +13,7 @@ from arcface_cakd.data.image_files import read_encoded
 from arcface_cakd.data.images import decode_crop
 from arcface_cakd.files import scratch_folder, sync
 from arcface_cakd.landmarks import ARCFACE_TEMPLATE
+from arcface_cakd.preparation.output import check_beside
 from arcface_cakd.preparation.template_drawing import DrawnTemplates, draw_templates
 from arcface_cakd.progress import track
 
@@ -61,8 +62,9 @@ def write_templates(
         name: what the tables' names begin with; ``ijbc`` is what arcface_torch's scripts read.
 
     Raises:
-        DataError: ``out`` is there; the folder is none of people's, or too few have several
-            images; an image does not decode or has another size; a name that is none.
+        DataError: ``out`` is there, or lies in ``folder``; the folder is none of people's, or too
+            few have several images; an image does not decode or has another size; a name that is
+            none.
     """
     out = Path(out)
     if out.exists():
@@ -70,6 +72,7 @@ def write_templates(
     if not name.isidentifier():
         raise DataError(f"--name {name}: letters, digits and underscores make a name, as in own")
     found = identity_folders(folder)
+    check_beside(out, folder)
     found.warn_of_left_out()
     images: list[Path] = []
     media: list[int] = []
@@ -111,7 +114,7 @@ def _copy(files: list[Path], folder: Path) -> None:
     folder.mkdir(parents=True)
     for number, file in enumerate(track(files, "copying images", unit="images")):
         try:
-            decode_crop(read_encoded(file))
+            decode_crop(read_encoded(file), strict=True)
         except DataError as error:
             raise DataError(f"{file}: {error}") from error
         shutil.copyfile(file, folder / _named(number, file))

@@ -12,6 +12,7 @@ from arcface_cakd.data import DataError, get_dataloader
 from arcface_cakd.data.damage import verify
 from arcface_cakd.data.folder import FaceFolder, identity_folders
 from arcface_cakd.data.image_files import SUFFIXES, begins_as_image
+from arcface_cakd.data.image_tree import image_tree
 from arcface_cakd.data.inspection import inspect
 from arcface_cakd.preparation.packing import Packed, pack_folder
 from arcface_cakd.recordio import MXIndexedRecordIO, unpack
@@ -114,6 +115,13 @@ class TestLinks:
         (tmp_path / "a" / "up").symlink_to(tmp_path)
         with pytest.raises(DataError, match="a/up: a link back to a folder that it is in"):
             identity_folders(tmp_path)
+
+
+def test_records_in_the_place_of_folders_are_said_to_be_records(tmp_path):
+    put(tmp_path, "train.rec", "train.idx", data=b"records")
+    for use in (identity_folders, image_tree):
+        with pytest.raises(DataError, match="holds records, and folders of images are what is"):
+            use(tmp_path)
 
 
 class TestLeftOut:

@@ -15,6 +15,11 @@ def jpeg(seed: int, size=(112, 112), quality: int = 90) -> bytes:
     return encoded(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC), quality=quality)
 
 
+def ends_early(image: bytes) -> bytes:
+    """A JPEG whose end mark comes too soon, with the rest behind it: some decoders make that up."""
+    return image[:900] + b"\xff\xd9\xff" + image[903:]
+
+
 def encoded(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)

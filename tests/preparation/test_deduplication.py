@@ -13,7 +13,7 @@ from torch import nn
 from arcface_cakd.cli import main
 from arcface_cakd.data import DataError
 from arcface_cakd.data.damage import verify
-from arcface_cakd.evaluation import embed
+from arcface_cakd.evaluation import EvaluationError, embed
 from arcface_cakd.preparation.deduplication import Deduplicated, deduplicate
 from arcface_cakd.preparation.near_images import pairs_above, pairs_within, perceptual_hash
 
@@ -198,6 +198,17 @@ def test_a_damaged_image_is_named(tmp_path, capsys):
     write_records(tmp_path, {0: (0.0, jpeg(0)), 1: (1.0, b"no image")})
     with pytest.raises(DataError, match=r"train\.rec, key 1: .*data verify' names all such"):
         deduplicate(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [(np.nan, "6 of 6 embeddings are not finite"), (3.0, "all 6 embeddings are the same")],
+)
+def test_a_model_that_says_nothing_is_refused(make_set, tmp_path, value, says):
+    folder = make_set("in", [0, 0, 1, 1, 2, 2])
+    with pytest.raises(EvaluationError, match=says):
+        deduplicate(folder, tmp_path / "out", embed=lambda images: np.full((len(images), 4), value))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_models_embeddings_decide(doubled, tmp_path, capsys, monkeypatch):

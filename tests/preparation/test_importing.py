@@ -10,7 +10,7 @@ import tarfile
 
 import numpy as np
 import pytest
-from helpers.record_sets import jpeg
+from helpers.record_sets import ends_early, jpeg
 from helpers.written_sets import shown
 
 from arcface_cakd.cli import main
@@ -416,10 +416,20 @@ def test_what_is_no_label(label):
 
 @pytest.mark.parametrize(
     ("value", "label"),
-    [(3, 3), (3.0, 3), (np.int32(3), 3), (b"3\n", 3), ("-1", -1), ("007", 7), ("3a", "3a")],
+    [(3, 3), (3.0, 3), (np.int32(3), 3), (b"3\n", 3), ("-1", -1), ("007", "007"), ("3a", "3a")],
 )
 def test_what_is_a_label(value, label):
-    assert as_label(value) == label
+    assert as_label(value) == label and type(as_label(value)) is type(label)
+
+
+def test_leading_zeros_are_of_a_name_and_of_no_number(tmp_path, pool):
+    labels = ["007", "7", "08", "7", "007"]
+    source = write_shards(tmp_path / "in", pool, labels)
+    import_set(open_source([source]), tmp_path / "numbers")
+    assert shown(tmp_path / "numbers").labels == [7, 7, 8, 7, 7]
+    import_set(open_source([source]), tmp_path / "names", labels="names")
+    found = shown(tmp_path / "names")
+    assert [found.names[label] for label in found.labels] == labels
 
 
 class TestVerificationSets:
@@ -451,10 +461,24 @@ class TestVerificationSets:
         assert main(["data", "import", str(folder), str(tmp_path / "out")]) == 1
         assert "must end in .bin" in capsys.readouterr().err
 
+    def test_a_former_sets_people_go_with_it(self, tmp_path, pool, capsys):
+        folder = self.write(tmp_path / "lfw", pool)
+        who = tmp_path / "lfw_people.tsv"
+        who.write_text("ann\tben\n")
+        command = ["data", "import", str(folder), str(tmp_path / "lfw.bin")]
+        assert main(command) == 1 and who.exists()
+        assert "lfw_people.tsv: is there" in capsys.readouterr().err
+        assert main([*command, "--force"]) == 0 and not who.exists()
+
     def test_rows_that_are_missing_or_contradict_are_refused(self, tmp_path, pool, capsys):
         lacking = self.write(tmp_path / "a", pool, order=list(range(19)))
         single = self.write(tmp_path / "b", pool, same=[True] * 10)
-        for folder, says in ((lacking, "its 19 rows are not of"), (single, "show one identity")):
+        damaged = self.write(tmp_path / "c", [*pool[:7], ends_early(pool[7]), *pool[8:20]])
+        for folder, says in (
+            (lacking, "its 19 rows are not of"),
+            (single, "show one identity"),
+            (damaged, "row 7: the image does not decode"),
+        ):
             assert main(["data", "import", str(folder), str(tmp_path / "lfw.bin")]) == 1
             assert says in capsys.readouterr().err
         assert not (tmp_path / "lfw.bin").exists()

@@ -4,12 +4,15 @@ import os
 
 import numpy as np
 import pytest
-from helpers.record_sets import encoded, jpeg, pixels
+from helpers.record_sets import encoded, ends_early, jpeg, pixels
 from PIL import Image
 
 from arcface_cakd.cli import main
 from arcface_cakd.data import DataError, get_dataloader, write_identity_records
+from arcface_cakd.data.damage import verify
+from arcface_cakd.data.images import decode_crop
 from arcface_cakd.preparation.packing import Packed, pack_folder
+from arcface_cakd.preparation.pairing import list_bin
 from arcface_cakd.recordio import MXIndexedRecordIO, unpack
 
 
@@ -95,6 +98,27 @@ def test_an_image_of_another_size_is_named(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_what_is_written_is_no_person_of_the_folder_that_is_read(tmp_path, capsys):
+    """Nor would it make a folder without an image, which the next command refused."""
+    crops = tmp_path / "crops"
+    for person in range(20):
+        (crops / f"{person}").mkdir(parents=True)
+        for image in range(2):
+            (crops / f"{person}" / f"{image}.jpg").write_bytes(jpeg(2 * person + image))
+    (tmp_path / "link").symlink_to(crops)
+    before = sorted(tmp_path.rglob("*"))
+    for arguments in (
+        ["pack", crops, crops / "packed"],
+        ["pack", crops, tmp_path / "link" / "packed"],
+        ["templates", crops, crops / "own"],
+        ["pairs", crops, crops / "sets" / "own.bin", "--pairs", "20"],
+    ):
+        assert main(["data", *map(str, arguments)]) == 1
+        assert "whose folders are taken for people: name a place else" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+    assert main(["data", "pairs", str(crops), str(crops / "own.bin"), "--pairs", "20"]) == 0
+
+
 class TestBadFiles:
     @pytest.fixture
     def crops(self, tmp_path):
@@ -122,6 +146,29 @@ class TestBadFiles:
             str(crops / name) for name in self.BAD
         ]
         assert not (tmp_path / "out").exists()
+
+    def test_a_jpeg_that_decoders_make_up_is_bad_too(self, tmp_path, caplog):
+        """For ``data verify`` would call the set damaged."""
+        crops = two_people(tmp_path / "crops")
+        for name in ("ann/2.jpg", "ben/2.jpg"):
+            (crops / name).parent.mkdir(exist_ok=True)
+            (crops / name).write_bytes(jpeg(4))
+        bad = crops / "ben" / "3.jpg"
+        bad.write_bytes(ends_early(jpeg(3)))
+        assert decode_crop(bad.read_bytes()).shape == (112, 112, 3)
+        listed = tmp_path / "pairs.txt"
+        listed.write_text("ben/1.jpg ben/3.jpg 1\n" + "ben/1.jpg ben/2.jpg 1\n" * 10)
+        for make in (
+            lambda: pack_folder(crops, tmp_path / "out"),
+            lambda: list_bin(crops, tmp_path / "own.bin", listed),
+        ):
+            caplog.clear()
+            with pytest.raises(DataError, match="named above"):
+                make()
+            (message,) = caplog.messages
+            assert f"{bad}: the image does not decode: " in message
+        pack_folder(crops, tmp_path / "out", skip_bad=True)
+        assert verify(tmp_path / "out")[1] == []
 
     def test_they_are_left_out_where_that_is_asked_for(self, crops, tmp_path):
         packed = pack_folder(crops, tmp_path / "out", skip_bad=True)

@@ -1,5 +1,6 @@
 """Verification sets drawn and listed, against brute force over the pairs that came out."""
 
+import errno
 import itertools
 import pickle
 
@@ -9,6 +10,7 @@ from helpers.record_sets import jpeg
 
 from arcface_cakd.cli import main
 from arcface_cakd.data import DataError
+from arcface_cakd.preparation import pairing
 from arcface_cakd.preparation.pair_drawing import draw_pairs
 from arcface_cakd.preparation.pair_lists import ListedPair, read_pair_list
 
@@ -79,6 +81,26 @@ def test_drawn_from_records(make_set, tmp_path, pool, capsys):
     assert "must end in .bin" in capsys.readouterr().err
 
 
+def test_who_is_on_the_pairs_is_replaced_by_force_alone(make_set, tmp_path, capsys, monkeypatch):
+    folder = make_set("in", [n // 4 for n in range(80)])
+    out, who = tmp_path / "mine.bin", tmp_path / "mine_people.tsv"
+    who.write_text("of mine")
+    command = ["data", "pairs", str(folder), str(out), "--pairs", "20"]
+    assert main(command) == 1
+    assert f"{who}: is there: choose another name, or replace it with" in capsys.readouterr().err
+    assert who.read_text() == "of mine" and not out.exists()
+    with monkeypatch.context() as patched:
+
+        def full(path, encoded, issame):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+        patched.setattr(pairing, "write_bin", full)
+        assert main([*command, "--force"]) == 1
+    assert f"{out}: No space left" in capsys.readouterr().err
+    assert who.read_text() == "of mine" and not out.exists()
+    assert main([*command, "--force"]) == 0 and len(who.read_text().splitlines()) == 20
+
+
 @pytest.fixture
 def crops(tmp_path):
     """Four people of three images each, as LFW names them."""
@@ -141,6 +163,45 @@ def test_listed_pairs_come_in_the_order_of_the_list(crops, tmp_path, lines, caps
     assert "4 of 4 people (P_0 first) are in more than one of 10 folds" in caplog.text
 
 
+def test_lists_name_photographs_of_which_these_are_the_crops(crops, tmp_path, caplog):
+    """``data align`` makes ``1.png.jpg`` of ``1.png``; other tools make ``1.jpg`` of it."""
+    for path in crops.glob("P_[01]/*"):
+        path.rename(path.with_suffix(".png.jpg"))
+    listed, out = tmp_path / "pairs.txt", tmp_path / "mine.bin"
+    command = ["data", "pairs", str(crops), str(out), "--force", "--list", str(listed)]
+    made = []
+    for lines in (lfw_list(), (line.replace(".jpg", ".png") for line in path_list(True))):
+        assert "is taken for it" not in caplog.text
+        listed.write_text("\n".join(lines))
+        assert main(command) == 0
+        made.append(load(out))
+    assert made[0] == made[1] and made[0][0][:2] == [jpeg(1), jpeg(2)]
+    (said,) = [message for message in caplog.messages if "is taken for it" in message]
+    assert f"no P_2/P_2_0001.png: {crops / PATH(2, 1)} is taken for it" in said
+
+
+def test_a_name_that_may_be_two_images_is_neither(crops, tmp_path, caplog):
+    (crops / "P_0/P_0_0001.png.jpg").write_bytes(jpeg(99))
+    (crops / "P_1/P_1_0001.png").write_bytes(jpeg(98))
+    listed, out = tmp_path / "pairs.txt", tmp_path / "mine.bin"
+    command = ["data", "pairs", str(crops), str(out), "--list", str(listed)]
+    listed.write_text("\n".join([*lfw_list(), "/ . 1", "P_3/..jpg P_3/ 0"]))
+    assert main(command) == 1
+    said = [message.split("line ")[1] for message in caplog.messages]
+    assert [int(text.split(":")[0]) for text in said] == [2, 4, 10, 11, 14, 15]
+    assert said[-2:] == ["14: no image /", "15: no image P_3/..jpg"]
+    for text, one, other in (
+        (said[0], "P_0/P_0_0001.jpg", "P_0/P_0_0001.png.jpg"),
+        (said[1], "P_1/P_1_0001.jpg", "P_1/P_1_0001.png"),
+    ):
+        assert f" {one[:-4]} may be {crops / one} or {crops / other}: say which by" in text
+    # As it says.
+    lines = [f"{PATH(p, a)} {PATH(p, b)} 1" for p, a, b in SAME]
+    lines += [f"{PATH(p, a)} {PATH(q, b)} 0" for p, a, q, b in OTHER]
+    listed.write_text("\n".join(lines))
+    assert main(command) == 0 and load(out)[0][0] == jpeg(1)
+
+
 def test_pairs_that_cannot_be_made_are_all_named(crops, tmp_path, caplog, capsys):
     (crops / "P_2/P_2_0002.jpg").write_bytes(b"no image")
     (crops / "P_3/P_3_0003.jpg").unlink()
@@ -165,6 +226,41 @@ def test_a_list_that_contradicts_the_folders_is_taken_at_its_word(crops, tmp_pat
     assert main(["data", "pairs", str(crops), str(out), "--list", str(listed)]) == 0
     assert load(out)[1][:2] == [False, True]
     assert "for two people, and they are of P_0 and P_0" in caplog.text
+    assert not (tmp_path / "mine_people.tsv").exists()
+
+
+def test_a_person_is_the_top_folder_with_all_below_it(tmp_path, caplog):
+    """By a list that leaves the truth to the folders, and drawn: as everything else takes them."""
+    for person, image in itertools.product(range(20), range(2)):
+        path = tmp_path / f"crops/q{person:02d}/v{image}/0.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(jpeg(2 * person + image))
+    listed, out, who = (tmp_path / name for name in ("pairs.txt", "mine.bin", "mine_people.tsv"))
+    same = [f"q{n:02d}/v0/0.jpg q{n:02d}/v1/0.jpg\n" for n in range(5)]
+    other = [f"q{n:02d}/v0/0.jpg q{n + 1:02d}/v0/0.jpg\n" for n in range(5)]
+    listed.write_text("".join(same + other))
+    command = ["data", "pairs", str(tmp_path / "crops"), str(out), "--force"]
+    assert main([*command, "--list", str(listed)]) == 0
+    assert load(out)[1] == [True] * 5 + [False] * 5
+    assert who.read_text().splitlines()[4:6] == ["q04\tq04", "q00\tq01"]
+    caplog.clear()
+    assert main([*command, "--pairs", "20"]) == 0 and not caplog.messages
+    couples = [line.split("\t") for line in who.read_text().splitlines()]
+    assert [one == other for one, other in couples] == load(out)[1]
+
+
+def test_folders_of_peoples_folders_are_nobody(crops, tmp_path, capsys):
+    (tmp_path / "set").mkdir()
+    crops.rename(tmp_path / "set/train")
+    listed, out = tmp_path / "pairs.txt", tmp_path / "mine.bin"
+    lines = [f"train/{name}" for name in path_list(True)][1:]
+    lines = [line.replace(" P_", " train/P_").replace(",P_", ",train/P_") for line in lines]
+    command = ["data", "pairs", str(tmp_path / "set"), str(out), "--list", str(listed)]
+    listed.write_text("\n".join(line[:-2] for line in lines))
+    assert main(command) == 1
+    assert "in no person's folder: add 1 or 0 to each line" in capsys.readouterr().err
+    listed.write_text("\n".join(lines))
+    assert main(command) == 0 and load(out)[1] == [True] * 8 + [False] * 4
     assert not (tmp_path / "mine_people.tsv").exists()
 
 

@@ -63,6 +63,14 @@ def test_what_cannot_be_divided(whole, tmp_path, size, says):
     assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
 
 
+def test_one_folder_under_two_names_is_one(whole, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    for other in (tmp_path / "link", tmp_path / "b" / ".." / "a"):
+        with pytest.raises(DataError, match="the two parts must be two folders"):
+            split_people(whole, tmp_path / "a", other, people=4)
+
+
 def test_the_command(whole, tmp_path, capsys):
     (whole / "lfw.bin").write_bytes(b"")
     command = ["data", "split", str(whole), str(tmp_path / "a"), str(tmp_path / "b")]

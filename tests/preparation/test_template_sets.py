@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from helpers.people_faces import EMBEDDER, crop, save
+from helpers.record_sets import ends_early, jpeg
 
 from arcface_cakd import cli
 from arcface_cakd.data import DataError
@@ -99,6 +100,10 @@ def test_mistakes_are_one_line_and_nothing_is_left(people, tmp_path, capsys):
     for k in range(2):
         save(few / f"4/{k}.png", crop(4, k)[:100])
     fails(few, out, said="not 112 x 112")
+    for k in range(2):
+        (few / f"4/{k}.png").unlink()
+        (few / f"4/{k}.jpg").write_bytes(ends_early(jpeg(3)) if k else jpeg(2))
+    fails(few, out, said="4/1.jpg: the image does not decode")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["few"]
     with pytest.raises(DataError, match="four are needed"):
         draw_templates(np.arange(9), 5, 0)

@@ -95,7 +95,12 @@ def people_of(path: Path, issame: np.ndarray) -> People | Pairs:
             "between: mend it, or remove it"
         )
     _, persons = np.unique(np.array(couples), return_inverse=True)
-    return People(np.asarray(issame, dtype=bool), persons.reshape(-1, 2))
+    try:
+        return People(np.asarray(issame, dtype=bool), persons.reshape(-1, 2))
+    except EvaluationError as error:
+        raise EvaluationError(
+            f"{beside.name} is of another set ({error}): make the two anew, or remove it"
+        ) from error
 
 
 def find_sets(paths: Sequence[Path], targets: Sequence[str] | None = None) -> dict[str, Path]:

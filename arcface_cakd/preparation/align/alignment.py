@@ -11,10 +11,14 @@ import numpy as np
 
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.face_landmarks import LANDMARKS_FILE
-from arcface_cakd.data.image_files import read_encoded
+from arcface_cakd.data.image_files import read_encoded, some_of
 from arcface_cakd.data.images import decode_image
 from arcface_cakd.preparation.align.crops import aligned_crop
-from arcface_cakd.preparation.align.crops_table import CROPS_FILE, write_crops_table
+from arcface_cakd.preparation.align.crops_table import (
+    CROPS_FILE,
+    beside_crops,
+    write_crops_table,
+)
 from arcface_cakd.preparation.align.faces import CHOICES, Detector, Face, chosen
 from arcface_cakd.preparation.align.landmark_list import LandmarkList
 from arcface_cakd.preparation.align.outcome import Crop, Outcome
@@ -99,8 +103,9 @@ def align_folder(
         workers: processes; by default one per CPU. 1 works in this process.
 
     Raises:
-        DataError: no photographs, or no face in any; ``out`` holds something, or lies in
-            ``folder``; an argument out of its range; the detector's file says nothing of it.
+        DataError: no photographs, or no face in any; ``out`` holds something (with ``force``,
+            something that is not of the crops), is a link, or lies in ``folder``; ``report`` lies
+            in either; an argument out of its range; the detector's file says nothing of it.
     """
     folder, out = Path(os.path.abspath(folder)), Path(os.path.abspath(out))
     report = Path(os.path.abspath(report or out.with_name(f"{out.name}.report")))
@@ -150,7 +155,7 @@ def align_folder(
         np.save(unfinished.folder / LANDMARKS_FILE, landmarks.reshape(-1, 5, 2))
         write_crops_table(unfinished.folder, outcomes)
         _check_vacant(out, force)  # anew: it may have been long
-        unfinished.finish(photographs)
+        unfinished.finish()
     return found
 
 
@@ -255,15 +260,22 @@ def _check(
     if workers is not None and workers < 1:
         raise DataError(f"workers is {workers}: it must be 1 or more")
     for path in (out, report):
-        if folder in (path, *path.parents):
+        real = Path(os.path.realpath(path))  # links may lead there
+        if Path(os.path.realpath(folder)) in (real, *real.parents):
             raise DataError(f"{path} lies in {folder}, whose photographs are read: choose another")
         if path in folder.parents:
             raise DataError(f"{folder} lies in {path}, which would be replaced: choose another")
+    if out in (report, *report.parents):
+        raise DataError(f"{report} lies in {out}, which is for crops alone: choose another")
     _check_vacant(out, force)
 
 
 def _check_vacant(out: Path, force: bool) -> None:
     """Refuse to write over what is not to be replaced."""
+    if out.is_symlink():
+        raise DataError(
+            f"{out} is a link, which a folder would replace: give {os.path.realpath(out)}"
+        )
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file: choose a folder")
     if out.exists() and any(out.iterdir()):
@@ -276,4 +288,10 @@ def _check_vacant(out: Path, force: bool) -> None:
             raise DataError(
                 f"{out}: no {CROPS_FILE} says that these are aligned crops, and they are not "
                 "replaced: choose another folder, or empty it"
+            )
+        if others := sorted(beside_crops(out)):
+            raise DataError(
+                f"{out}: holds what is not of the crops that {CROPS_FILE} names "
+                f"({some_of(others, out)}), and that is not replaced: move it elsewhere, or choose "
+                "another folder"
             )

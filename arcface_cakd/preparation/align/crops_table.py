@@ -1,10 +1,13 @@
 """``aligned.tsv``: what each crop of a folder was made of."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from arcface_cakd.data.face_landmarks import LANDMARKS_FILE
+from arcface_cakd.data.text_lines import read_lines
 from arcface_cakd.preparation.align.outcome import Outcome
-from arcface_cakd.preparation.tables import write_table
+from arcface_cakd.preparation.tables import table_field, write_table
 
 CROPS_FILE = "aligned.tsv"
 _COLUMNS = ("crop", "photograph", "faces", "score", "side", "x", "y", "width", "height")
@@ -31,9 +34,35 @@ def crops_in_order(folder: Path) -> list[str] | None:
 
     None where there is no such table. What names hold that no text has is escaped, as
     ``table_field`` does.
+
+    Raises:
+        DataError: the table is no text.
     """
-    try:
-        lines = (folder / CROPS_FILE).read_text(encoding="utf-8").split("\n")
-    except FileNotFoundError:
+    if not (folder / CROPS_FILE).is_file():
         return None
+    lines = read_lines(folder / CROPS_FILE)
     return [line.split("\t")[0] for line in lines[1:] if line]
+
+
+def beside_crops(folder: Path) -> list[Path]:
+    """What lies in a folder of crops and is not of it, what a folder holds before the folder.
+
+    That is files that ``aligned.tsv`` does not name, links to folders, and folders without a crop.
+
+    Raises:
+        DataError: the table is no text.
+    """
+    named = {CROPS_FILE, LANDMARKS_FILE, *(crops_in_order(folder) or ())}
+    folders: set[str] = set()
+    for place in {name.rpartition("/")[0] for name in named}:
+        while place and place not in folders:
+            folders.add(place)
+            place = place.rpartition("/")[0]
+    found = []
+    for place, subfolders, files in os.walk(folder, topdown=False):
+        for name in (*files, *subfolders):
+            path = Path(place, name)
+            known = folders if path.is_dir() and not path.is_symlink() else named
+            if table_field(path.relative_to(folder).as_posix()) not in known:
+                found.append(path)
+    return found

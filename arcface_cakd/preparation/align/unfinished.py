@@ -9,6 +9,7 @@ from pathlib import Path
 
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.locks import try_lock
+from arcface_cakd.preparation.align.crops_table import beside_crops
 from arcface_cakd.preparation.align.outcome import Outcome
 from arcface_cakd.preparation.align.photographs import Photograph
 
@@ -87,11 +88,16 @@ class Unfinished:
         self._write({"photograph": photograph.name, "stamp": stamp, **outcome.to_json()})
         self._done[photograph.name] = stamp, outcome
 
-    def finish(self, photographs: Sequence[Photograph]) -> None:
-        """Put the folder where ``out`` is to be, in place of what is there."""
-        for name in set(self._done) - {each.name for each in photographs}:
-            self._forget(name)  # was taken away since
-        (self.folder / _JOURNAL).unlink()
+    def finish(self) -> None:
+        """Put the folder where ``out`` is to be, in place of what is there.
+
+        What ``aligned.tsv`` does not name goes: crops of photographs that were taken away since.
+        """
+        journal = self.folder / _JOURNAL
+        for path in beside_crops(self.folder):
+            if path != journal:
+                (path.rmdir if path.is_dir() else path.unlink)()
+        journal.unlink()
         os.sync()  # once for all: what appears is on the disk
         former = self._out.with_name(f".{self._out.name}.{os.getpid()}.former")
         if self._out.exists():

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from arcface_cakd.data.bins import pairs_problem, write_bin
+from arcface_cakd.data.bins import pairs_problem
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.images import decode_crop
 from arcface_cakd.preparation.importing.arrow import batches, image_bytes, schema_of
+from arcface_cakd.preparation.pairing import replace_bin
 from arcface_cakd.progress import track
 
 COLUMNS = ["image", "index", "is_same"]
@@ -26,7 +27,8 @@ def holds_pairs(kind: str, path: Path) -> bool:
 def import_pairs(kind: str, files: Sequence[Path], out: str | Path) -> tuple[int, int]:
     """Write a verification set of Arrow or parquet files as ``.bin``, the same encoded images.
 
-    Images of the index 2p and 2p + 1 are pair p, and both say whether it is of one person.
+    Images of the index 2p and 2p + 1 are pair p, and both say whether it is of one person. Who they
+    are is not told: a table of a former set's people goes with that set.
 
     Args:
         kind: "arrow" or "parquet".
@@ -50,7 +52,7 @@ def import_pairs(kind: str, files: Sequence[Path], out: str | Path) -> tuple[int
                 image, index, is_same = (value.as_py() for value in values)
                 try:
                     encoded = image_bytes(image)
-                    decode_crop(encoded)
+                    decode_crop(encoded, strict=True)
                     if index in images or not isinstance(index, int) or is_same is None:
                         raise ValueError(f"its index {index} is there twice, or has no is_same")
                 except (DataError, ValueError) as error:
@@ -65,5 +67,5 @@ def import_pairs(kind: str, files: Sequence[Path], out: str | Path) -> tuple[int
         raise DataError(f"{files[0]}: the two rows of pair {unlike[0]} say otherwise of is_same")
     if problem := pairs_problem(issame[0::2]):
         raise DataError(f"{files[0]}: {problem}")
-    write_bin(out, [images[index] for index in range(count)], issame[0::2].tolist())
+    replace_bin(Path(out), [images[index] for index in range(count)], issame[0::2].tolist())
     return int(issame[0::2].sum()), int((~issame[0::2]).sum())

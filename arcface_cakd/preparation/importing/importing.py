@@ -16,7 +16,7 @@ from arcface_cakd.data.record_sets import property_text
 from arcface_cakd.files import write_text
 from arcface_cakd.locks import FolderLock
 from arcface_cakd.preparation.importing.growing import GrowingRecords
-from arcface_cakd.preparation.importing.source import Sample, Source
+from arcface_cakd.preparation.importing.source import Sample, Source, as_number
 from arcface_cakd.preparation.labels_table import write_labels
 from arcface_cakd.preparation.output import check_vacant, move_set
 from arcface_cakd.preparation.record_set import RecordSet
@@ -183,8 +183,9 @@ class _Import:
             raise DataError(f"{line}; so are the first {self.bad} samples: mend the data set")
 
     def _number(self, label: int | str) -> int:
+        number = as_number(label)
         if self.labels == "auto":
-            self.labels = "names" if isinstance(label, str) else "numbers"
+            self.labels = "names" if number is None else "numbers"
         if self.labels == "names":
             known = self.source.label_names
             if known and isinstance(label, int) and 0 <= label < len(known):
@@ -194,13 +195,11 @@ class _Import:
                 self.numbers[name] = len(self.numbers)
                 self.growing.note("names", name)
             number = self.numbers[name]
-        elif isinstance(label, str):
+        elif number is None:
             raise ValueError(
-                f"its label {label[:40]!r} is no number, as the first is; --labels names takes all "
-                "for names"
+                f"its label {str(label)[:40]!r} is no number, as the first is; --labels names "
+                "takes all for names"
             )
-        else:
-            number = label
         if not 0 <= number < MAX_EXACT:
             raise ValueError(
                 f"its label {number} is not one of 0 to {MAX_EXACT - 1}, which records can hold; "

@@ -87,7 +87,7 @@ def in_order(paths: Sequence[Path]) -> list[Path]:
 
 
 def as_label(value: Any) -> int | str:
-    """A label as a number where it is one, else as a name.
+    """A label as a number where it is one, else as text, such as 007: see ``as_number``.
 
     Raises:
         ValueError: it is neither.
@@ -98,7 +98,8 @@ def as_label(value: Any) -> int | str:
         value = value.strip()
         if not value:
             raise ValueError("its label is empty")
-        return int(value) if re.fullmatch(r"-?\d{1,18}", value) else value
+        number = as_number(value)
+        return value if number is None or str(number) != value else number
     if isinstance(value, bool) or value is None:
         raise ValueError(f"its label is {value}")
     if isinstance(value, float):
@@ -108,6 +109,16 @@ def as_label(value: Any) -> int | str:
     if isinstance(value, int | np.integer):
         return int(value)
     raise ValueError(f"its label is a {type(value).__name__}")
+
+
+def as_number(label: int | str) -> int | None:
+    """The number that a label is, None where it is a name.
+
+    The text 007 is 7 among numbers; among names it is another than 7.
+    """
+    if isinstance(label, str):
+        return int(label) if re.fullmatch(r"-?\d{1,18}", label) else None
+    return label
 
 
 def is_image(value: Any) -> bool:

@@ -60,7 +60,7 @@ def test_a_file_in_another_encoding_is_refused(tmp_path):
     [
         (LINES[1:], "a line for each of 40 pairs"),
         ([*LINES[:-1], "p39"], "a line for each of 40 pairs"),
-        (["p0\tp1", *LINES[1:]], "issame contradicts"),
+        (["p0\tp1", *LINES[1:]], "own_people.tsv is of another set .*: make the two anew, or"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(tmp_path, lines, said):

@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+import shutil
 
 import cv2
 import numpy as np
@@ -275,6 +276,23 @@ def test_what_was_taken_away_or_changed_since_is_not_in_it(photographs, tmp_path
     assert len(np.load(tmp_path / "out" / "train_landmarks.npy")) == 4
 
 
+def test_of_people_who_went_since_no_folder_is_left(photographs, tmp_path):
+    folder = tmp_path / "people"
+    for name, data in files_of(photographs / "people").items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    places = places_of(photographs)
+    with pytest.raises(KeyboardInterrupt):
+        align_folder(folder, tmp_path / "out", Known(places, 5), workers=1)
+    shutil.rmtree(folder / "p0")
+    # A kill comes between a crop and its line in the journal.
+    (tmp_path / ".out.unfinished" / "p0" / "9.jpg").write_bytes(photograph(0, 0)[0])
+    align_folder(folder, tmp_path / "out", Known(places), workers=1)
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == [
+        *("aligned.tsv", "p1", "train_landmarks.npy")
+    ]
+
+
 def test_two_do_not_align_into_one_folder(photographs, tmp_path):
     people, places = photographs / "people", places_of(photographs)
 
@@ -297,9 +315,42 @@ def test_only_aligned_crops_are_replaced(photographs, tmp_path, capsys):
     assert not (tmp_path / "out" / "p0" / "0.jpg").exists()
     assert align(*arguments, "--force") == 0
     assert (tmp_path / "out" / "p0" / "0.jpg").exists() and not sorted(tmp_path.glob(".*"))
+    (tmp_path / "out" / "aligned.tsv").write_bytes(b"crop\nb\xe9.jpg\n")
+    assert align(*arguments, "--force") == 1
+    assert "aligned.tsv: is no text in UTF-8" in capsys.readouterr().err
     (tmp_path / "out" / "aligned.tsv").unlink()
     assert align(*arguments, "--force") == 1
     assert "they are not replaced: choose another folder" in capsys.readouterr().err
+
+
+def test_what_align_did_not_write_stays(photographs, tmp_path, capsys):
+    people, landmarks, out = photographs / "people", photographs / "landmarks.csv", tmp_path / "out"
+    arguments = (people, out, "--landmarks", landmarks, "--workers", 1)
+    assert align(*arguments) == 0
+    for name in ("mine.bin", "p0/notes.txt", "elsewhere"):
+        path = out / name
+        path.mkdir() if name == "elsewhere" else path.write_text("mine")
+        before = files_of(out)
+        assert align(*arguments, "--force") == 1
+        said = capsys.readouterr().err
+        assert f"({name}), and that is not replaced: move it elsewhere" in said
+        assert files_of(out) == before and path.exists()
+        path.rename(tmp_path / path.name)
+    assert align(*arguments, "--force") == 0
+
+
+def test_a_link_in_the_place_of_the_crops_stays(photographs, tmp_path, capsys):
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "out"
+    link.symlink_to(tmp_path / "disk")
+    arguments = ("--landmarks", photographs / "landmarks.csv", "--workers", 1)
+    assert align(photographs / "people", link, *arguments) == 1
+    assert f"is a link, which a folder would replace: give {tmp_path / 'disk'}" in (
+        capsys.readouterr().err
+    )
+    assert link.is_symlink()
+    assert align(photographs / "people", tmp_path / "disk", *arguments) == 0
+    assert not [path for path in tmp_path.iterdir() if path.name[0] == "."]
 
 
 def test_arguments_that_cannot_be_met_are_refused(photographs, tmp_path, capsys):
@@ -313,6 +364,10 @@ def test_arguments_that_cannot_be_met_are_refused(photographs, tmp_path, capsys)
 
     assert "lies in" in refused(people, people / "out", *landmarks)
     assert "which would be replaced" in refused(people, photographs, *landmarks)
+    (tmp_path / "link").symlink_to(people)
+    assert "lies in" in refused(people, tmp_path / "link" / "out", *landmarks)
+    for report in (out, out / "report"):
+        assert "for crops alone" in refused(people, out, *landmarks, "--report", report)
     assert "not of one person" in refused(people, out, *landmarks, "--face", "all")
     assert "must be 0 or more" in refused(people, out, *landmarks, "--min-side", -1)
     assert "drop them, or --landmarks" in refused(people, out, *landmarks, "--min-score", 0.5)
