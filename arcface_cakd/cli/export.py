@@ -107,7 +107,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from arcface_cakd.export import ExportError, export_model
+    from arcface_cakd.export import ExportError, check_place, export_model
     from arcface_cakd.export.calibration import calibration_faces
     from arcface_cakd.export.judging import Judge
     from arcface_cakd.export.model_card import run_facts, write_card
@@ -115,6 +115,8 @@ def run(args: argparse.Namespace) -> None:
     if args.max_loss is not None and not args.data:
         raise ExportError("--max-loss is judged on --data: give a .bin set")
     bundle = _bundle(args)
+    if bundle is None:
+        check_place(args.output)
     model = load_model(args)
     faces = calibration_faces(args.calibrate) if args.calibrate else None
     judge = None
