@@ -110,13 +110,17 @@ def run(args: argparse.Namespace) -> None:
     from arcface_cakd.export import ExportError, check_place, export_model
     from arcface_cakd.export.calibration import calibration_faces
     from arcface_cakd.export.judging import Judge
-    from arcface_cakd.export.model_card import run_facts, write_card
+    from arcface_cakd.export.model_card import card_path, run_facts, write_card
 
     if args.max_loss is not None and not args.data:
         raise ExportError("--max-loss is judged on --data: give a .bin set")
     bundle = _bundle(args)
     if bundle is None:
         check_place(args.output)
+        if args.json and any(_same(args.json, p) for p in (args.output, card_path(args.output))):
+            raise ExportError(
+                f"--json {args.json}: the export itself is written there: name another file"
+            )
     model = load_model(args)
     faces = calibration_faces(args.calibrate) if args.calibrate else None
     judge = None
@@ -247,5 +251,5 @@ def _text(report: "ExportReport", judge: "Judge | None") -> str:
     return "\n".join(lines)
 
 
-def _same(one: str, other: Path) -> bool:
-    return Path(one).resolve() == other.resolve()
+def _same(one: str, other: str | Path) -> bool:
+    return Path(one).resolve() == Path(other).resolve()

@@ -23,13 +23,11 @@ def load_model(args: argparse.Namespace) -> SavedModel:
     """The network of ``args.model``: that of the ``model.json`` beside it, or the one named.
 
     Args:
-        args: ``model``, and the options ``network``, ``embedding_size`` and ``json``, None where
-            not given; ``json`` may be missing.
+        args: ``model``, and the options ``network`` and ``embedding_size``, None where not given.
 
     Raises:
         ArcfaceCakdError: nobody says the network, an option says another one or another width
-            than ``model.json``, or would write over it, or the weights cannot be read or do not
-            fit.
+            than ``model.json``, or the weights cannot be read or do not fit.
     """
     from arcface_cakd.backbones import embedding_size_of, get_model, read_description
     from arcface_cakd.backbones.weights import copy_weights, read_weights
@@ -40,11 +38,6 @@ def load_model(args: argparse.Namespace) -> SavedModel:
         raise ArcfaceCakdError(
             f"--network is needed for {args.model}: say which network it is of (no {beside.name}, "
             "which would, is beside it)"
-        )
-    figures = getattr(args, "json", None)
-    if said is not None and figures and Path(figures).absolute() == beside.absolute():
-        raise ArcfaceCakdError(
-            f"--json {figures}: this file says what {args.model} is of: name another"
         )
     for option in ("network", "embedding_size"):
         given, found = getattr(args, option), getattr(said, option, None)
