@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from arcface_cakd.cli.without_effect import refuse
+
 if TYPE_CHECKING:
     from arcface_cakd.evaluation import Embedder
     from arcface_cakd.report import ReportedRun
@@ -45,8 +47,8 @@ def run(args: argparse.Namespace) -> None:
         raise ReportError(f"--output {args.output} must end in .html: it is a page")
     if args.targets and not args.data:
         raise ReportError("--targets chooses among sets of --data, and there is none: say --data")
-    if args.device and not args.data:
-        raise ReportError("--device is where runs are judged on --data: say --data, or drop it")
+    if not args.data:
+        refuse(args, ("device",), "is where runs are judged on --data: say --data, or drop it")
     check_installed()
     check_place(args.output)
     runs = open_runs(args.runs)

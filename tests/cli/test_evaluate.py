@@ -212,6 +212,22 @@ def few(tmp_path):
             "--device gpu cannot be used",
         ),
         (
+            lambda f, t: [f / "model.pt", *NETWORK, "--data", f, "--device", "meta"],
+            "--device meta cannot be used",
+        ),
+        (
+            lambda f, t: [f / "model.onnx", "--data", f, "--network", "r10"],
+            "--network is for model.pt files, and",
+        ),
+        (
+            lambda f, t: ["m.xml", "--data", f, "--embedding-size", "16"],
+            "--embedding-size is for model.pt files, and m.xml is none: drop it",
+        ),
+        (
+            lambda f, t: ["m.xml", "--data", f, "--device", "cpu"],
+            "--device is for model.pt and .onnx files, and m.xml is none: drop it",
+        ),
+        (
             lambda f, t: ["no.pt", "--data", f, "--protocol", "bins"],
             "unknown protocol 'bins'; did you mean 'bin'?",
         ),

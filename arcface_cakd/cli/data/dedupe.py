@@ -3,7 +3,8 @@
 import argparse
 
 from arcface_cakd.cli.data.arguments import add_dataset
-from arcface_cakd.cli.evaluate import at_least_0, positive
+from arcface_cakd.cli.evaluate import at_least_0, finite, positive
+from arcface_cakd.cli.without_effect import refuse
 
 HELP = "find images that are there twice, and write the set without them"
 EXAMPLE = "arcface-cakd data dedupe dataset/ deduplicated/"
@@ -32,8 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1; default: cuda where there is one")
     parser.add_argument(
         "--cosine",
-        type=float,
-        default=0.95,
+        type=finite,
         metavar="C",
         help="from which on embeddings are of nearly the same image [0.95]",
     )
@@ -50,13 +50,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from arcface_cakd.preparation.deduplication import REPORT, deduplicate
 
+    if args.model is None:
+        options = ("cosine", "network", "embedding_size", "device")
+        refuse(args, options, "is for --model: say --model, or drop it")
+    if args.out is None:
+        refuse(args, ("force",), "replaces a data set in OUT: say OUT, or drop it")
     embed, device = _embedder(args)
     found = deduplicate(
         args.dataset,
         args.out,
         bits=None if args.exact else args.bits,
         embed=embed,
-        cosine=args.cosine,
+        cosine=0.95 if args.cosine is None else args.cosine,
         device=device,
         conflicts=args.conflicts,
         report=args.report,

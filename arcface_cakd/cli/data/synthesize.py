@@ -5,7 +5,7 @@ import contextlib
 from pathlib import Path
 
 from arcface_cakd.cli.data.arguments import add_out
-from arcface_cakd.cli.evaluate import positive
+from arcface_cakd.cli.evaluate import finite, positive
 
 HELP = "make a data set of procedural faces: training records and verification sets"
 EXAMPLE = (
@@ -20,7 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images-per-identity", type=positive, required=True, metavar="M")
     parser.add_argument("--seed", type=int, required=True, metavar="S")
     parser.add_argument(
-        "--difficulty", type=float, default=1.0, metavar="D", help="strength of nuisances [1.0]"
+        "--difficulty", type=finite, default=1.0, metavar="D", help="strength of nuisances [1.0]"
     )
     parser.add_argument(
         "--pairs",
