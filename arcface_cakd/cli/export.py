@@ -216,7 +216,7 @@ def _about(args: argparse.Namespace, model: SavedModel) -> dict[str, str]:
     """What the file says of itself."""
     from arcface_cakd.export import ExportError
 
-    said = {
+    facts = {
         "made_by": f"arcface_cakd {__version__}",
         "network": model.network,
         "embedding_size": str(model.backbone.embedding_size),
@@ -225,10 +225,13 @@ def _about(args: argparse.Namespace, model: SavedModel) -> dict[str, str]:
         "normalisation": "(pixel / 255 - 0.5) / 0.5, into [-1, 1]",
         "output": "float32 (N, E), not normalised: compare by cosine",
     }
+    said = dict(facts)
     for text in args.about:
         key, equals, value = text.partition("=")
         if not key or not equals:
             raise ExportError(f"--about {text}: write KEY=TEXT, as license=MIT")
+        if key in facts:
+            raise ExportError(f"--about {text}: {key} is told by the model itself: drop it")
         said[key] = value
     return said
 

@@ -191,6 +191,8 @@ def few(tmp_path):
     ("arguments", "said"),
     [
         (lambda f, t: ["no.pt", *NETWORK, "--data", f], "no.pt"),
+        (lambda f, t: ["no.pt", "--data", f], "weights no.pt: no such file"),
+        (lambda f, t: [f, "--data", f], ": a folder, and no such file in it as"),
         (lambda f, t: ["no.onnx", "--data", f], "no.onnx: no such file"),
         (lambda f, t: [f / "model.pt", "--data", f], "--network is needed"),
         (lambda f, t: [f / "model.pt", "--network", "r10_narow", "--data", f], "'r10_narrow'?"),

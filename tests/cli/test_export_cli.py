@@ -169,6 +169,7 @@ def test_mistakes_with_sets_are_one_line(weights, sets, tmp_path, monkeypatch, c
         (["--precision", "int4"], "no precision 'int4'"),
         (["--output", sets[0].with_suffix(".xml"), "--data", sets[0]], "is no exported model's"),
         (["--about", "MIT"], "write KEY=TEXT"),
+        (["--about", "license=MIT", "network=r999"], "network is told by the model itself"),
     ]:
         assert run(weights, *NETWORK, "--output", "m.onnx", *options) == 1
         (line,) = capsys.readouterr().err.splitlines()
