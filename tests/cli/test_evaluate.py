@@ -237,6 +237,7 @@ def few(tmp_path):
         (lambda f, t: [diverged(t), *NETWORK, "--data", f], "lfw.bin: 48 of 48 embeddings are not"),
         (lambda f, t: ["no.pt", *NETWORK, "--data", f, "--roc", t / "roc"], "must end in ."),
         (lambda f, t: ["no.pt", *NETWORK, "--data", f, "--roc", "roc.xyz"], "must end in ."),
+        (lambda f, t: ["no.pt", *NETWORK, "--data", f, "--roc", t], ": a folder: name a file in"),
         (
             lambda f, t: [f / "model.onnx", "--data", f, "--json", f / "lfw.bin" / "r.json"],
             "lfw.bin: File exists",
