@@ -127,6 +127,7 @@ def run(args: argparse.Namespace) -> None:
                 f"--json {args.json}: the export itself is written there: name another file"
             )
     model = load_model(args)
+    about, facts = _about(args, model), run_facts(args.model)
     faces = calibration_faces(args.calibrate) if args.calibrate else None
     judge = None
     if args.data:
@@ -139,7 +140,6 @@ def run(args: argparse.Namespace) -> None:
                 f"{args.calibrate} is in --calibrate and in --data: what a file was chosen by "
                 "says nothing of its accuracy"
             )
-    about = _about(args, model)
 
     def write(path: str | Path) -> "tuple[ExportReport, Path]":
         report = export_model(
@@ -151,7 +151,7 @@ def run(args: argparse.Namespace) -> None:
             about=about,
             judge=judge,
         )
-        return report, write_card(report, model.backbone, about, run_facts(args.model), judge)
+        return report, write_card(report, model.backbone, about, facts, judge)
 
     if bundle is None:
         report, card = write(args.output)

@@ -80,13 +80,18 @@ def write_report(runs: Sequence[ReportedRun], path: str | Path) -> list[Path]:
         for beside in files[3:]:
             if beside.exists():
                 raise _taken(beside)
-    write_text(files[1], figures_csv(figures))
+    write_text(files[1], _encodable(figures_csv(figures)))
     write_text(files[2], json.dumps(_content(runs, figures), indent=1) + "\n")
     for beside, picture in zip(files[3:], named.values(), strict=True):
         with atomic_path(beside) as partial:
             partial.write_bytes(picture)
-    write_text(path, page)  # last: where it is, what it stands beside is there too
+    write_text(path, _encodable(page))  # last: where it is, what it stands beside is there too
     return files
+
+
+def _encodable(text: str) -> str:
+    """A text with what is no UTF-8, as in a file's name among the settings, escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def check_place(path: str | Path) -> bool:

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -247,6 +248,21 @@ def test_a_former_report_is_replaced(tmp_path):
         written = {path.name: path.stat().st_size for path in tmp_path.glob("page*")}
         names = ("page.html", "page.csv", "page.json", "page_loss.png", "page_lr.png")
         assert written.keys() == set(names) and all(written.values())
+
+
+def test_what_is_odd_in_a_run_s_folder_is_no_traceback(tmp_path):
+    """Lines of the log and figures that nobody of ours wrote, and a name that is no UTF-8."""
+    bare = {"step": 2, "loss": 1.0, "seconds": 3.0}  # of no rate
+    folder = logged(tmp_path / os.fsdecode(b"run\xff"), STEP, bare, b"\xff", b"5")
+    result = {"auc": 0.5, "intervals": [], "eer": 0.25, "eer_interval": {"low": "x", "high": 1}}
+    (folder / "a.json").write_text(json.dumps({"sets": {"a": result}}))
+    (folder / "b.json").write_text(json.dumps({"sets": {"b": {"auc": 1, "intervals": {"auc": 1}}}}))
+    assert main(["report", str(folder), "--output", str(tmp_path / "page.html")]) == 0
+    assert "run\\udcff" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    rows = list(csv.DictReader((tmp_path / "page.csv").open(encoding="utf-8")))
+    assert {(row["set"], row["name"], float(row["value"]), row["low"]) for row in rows} == {
+        *(("a", "auc", 0.5, ""), ("a", "eer", 0.25, ""), ("b", "auc", 1.0, "")),
+    }
 
 
 def test_charts_of_runs_whose_names_are_alike_have_files_of_their_own(runs, tmp_path, capsys):

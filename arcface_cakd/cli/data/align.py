@@ -1,6 +1,7 @@
 """``arcface-cakd data align``: photographs made aligned crops."""
 
 import argparse
+from typing import Any
 
 from arcface_cakd.cli.evaluate import finite, positive
 from arcface_cakd.cli.without_effect import refuse
@@ -100,7 +101,7 @@ def _detector(args: argparse.Namespace):
         from arcface_cakd.preparation.align.landmark_list import LandmarkList
 
         return LandmarkList(args.landmarks)
-    settings = {"size": args.detection_size or 640}
+    settings: dict[str, Any] = {"size": args.detection_size or 640}
     if args.min_score is not None:
         settings["min_score"] = args.min_score
     if args.detector == "insightface":
