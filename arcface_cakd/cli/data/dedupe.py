@@ -1,6 +1,7 @@
 """``arcface-cakd data dedupe``: images that are there twice."""
 
 import argparse
+from pathlib import Path
 
 from arcface_cakd.cli.data.arguments import add_dataset
 from arcface_cakd.cli.evaluate import at_least_0, finite, positive
@@ -55,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
         refuse(args, options, "is for --model: say --model, or drop it")
     if args.out is None:
         refuse(args, ("force",), "replaces a data set in OUT: say OUT, or drop it")
+    if args.report is not None:
+        _check_report(Path(args.report))
     embed, device = _embedder(args)
     found = deduplicate(
         args.dataset,
@@ -75,6 +78,24 @@ def run(args: argparse.Namespace) -> int:
     where = args.report or (f"{args.out}/{REPORT}" if args.out else "--report FILE.tsv")
     print(f"  {left_out} left out; each is named in {where}")
     return 0
+
+
+def _check_report(path: Path) -> None:
+    """Refuse, before any work, to write the report over what is none."""
+    from arcface_cakd.data.errors import DataError
+    from arcface_cakd.preparation.deduplication import COLUMNS
+
+    heading = ("\t".join(COLUMNS) + "\n").encode()
+    if path.is_dir():
+        raise DataError(f"--report {path}: a folder: name a file in it")
+    if path.exists():
+        with open(path, "rb") as file:
+            start = file.read(len(heading))
+        if start not in (b"", heading):
+            raise DataError(
+                f"--report {path}: is there, is no such report, and would be replaced: name "
+                "another file"
+            )
 
 
 def _embedder(args: argparse.Namespace):
