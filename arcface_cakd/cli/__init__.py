@@ -12,7 +12,7 @@ import os
 import sys
 
 from arcface_cakd import __version__
-from arcface_cakd.cli.figures import alone_on_stdout
+from arcface_cakd.cli.figures import alone_on_stdout, check_json
 from arcface_cakd.cli.help import Parser
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.files import DISK_IS_FULL
@@ -101,7 +101,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         for name in (*args.modules, *args.more_modules):
             _import_module(name)
-        with alone_on_stdout(getattr(args, "json", None)):
+        figures = getattr(args, "json", None)
+        check_json(figures)
+        with alone_on_stdout(figures):
             return args.run(args) or 0
     except ArcfaceCakdError as error:
         mistake = str(error)

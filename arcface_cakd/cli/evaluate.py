@@ -1,11 +1,14 @@
 """``arcface-cakd evaluate``: how well a model tells people apart, by a protocol."""
 
 import argparse
+import math
 from pathlib import Path
 
 from arcface_cakd.cli.figures import add_json, write_json
 from arcface_cakd.cli.saved_model import load_model
+from arcface_cakd.cli.without_effect import refuse
 
+_MOST_DRAWS = 1_000_000  # more take memory and time, and change no digit that is shown
 HELP = "Judge a model by a protocol: .bin pairs by default; `arcface-cakd list protocols`."
 
 
@@ -51,7 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1; default: cuda where there is one")
     parser.add_argument(
         "--draws",
-        type=at_least_0,
+        type=draws,
         default=1000,
         metavar="N",
         help="how often people are drawn again for the intervals; 0: no intervals [%(default)s]",
@@ -113,14 +116,37 @@ def open_model(args: argparse.Namespace):
     from arcface_cakd.evaluation import EvaluationError, OnnxBackbone
     from arcface_cakd.runtimes import ending_of, open_exported
 
+    ending = ending_of(args.model)
+    if ending is not None:
+        is_none = f"is for model.pt files, and {args.model} is none: drop it"
+        refuse(args, ("network", "embedding_size"), is_none)
+    if ending not in (None, ".onnx"):
+        is_none = f"is for model.pt and .onnx files, and {args.model} is none: drop it"
+        refuse(args, ("device",), is_none)
     device = device_named(args.device)
-    if Path(args.model).suffix == ".onnx":
+    if ending == ".onnx":
         return OnnxBackbone(args.model, args.device and str(device), args.pixels), None, None
     if args.pixels:
         raise EvaluationError(f"--pixels is for .onnx files, and {args.model} is none: drop it")
-    if ending_of(args.model):
+    if ending is not None:
         return open_exported(args.model), None, None
     return *load_model(args), device
+
+
+def finite(text: str) -> float:
+    """A number that is finite, for argparse."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"must be a finite number, got {text}")
+    return number
+
+
+def draws(text: str) -> int:
+    """How often people are drawn again, for argparse."""
+    number = at_least_0(text)
+    if number > _MOST_DRAWS:
+        raise argparse.ArgumentTypeError(f"must be at most {_MOST_DRAWS:,}, got {number}")
+    return number
 
 
 def device_named(name: str | None):
@@ -137,7 +163,7 @@ def device_named(name: str | None):
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).cpu()  # which "meta" has not
     except (RuntimeError, AssertionError) as error:  # AssertionError: torch without CUDA
         reason = str(error).splitlines()[0]
         raise EvaluationError(f"--device {name} cannot be used here: {reason}") from error

@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arcface_cakd import __version__
-from arcface_cakd.cli.evaluate import at_least_0, positive
+from arcface_cakd.cli.evaluate import draws, finite, positive
 from arcface_cakd.cli.figures import add_json, write_json
 from arcface_cakd.cli.saved_model import SavedModel, load_model
+from arcface_cakd.cli.without_effect import refuse
 
 if TYPE_CHECKING:
     from arcface_cakd.export import ExportReport
     from arcface_cakd.export.bundle import Bundle
     from arcface_cakd.export.judging import Judge
 
+_DRAWS, _OPSET = 1000, 17
+_ONNXRUNTIME_WEB = "node_modules/onnxruntime-web/dist"
 HELP = "Write a model for ONNX, LiteRT, ncnn, OpenVINO or Core ML, compared with torch."
 
 
@@ -56,9 +59,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--onnxruntime-web",
-        default="node_modules/onnxruntime-web/dist",
         metavar="DIR",
-        help="of --web: where npm put it; default: %(default)s",
+        help=f"of --web: where npm put it; default: {_ONNXRUNTIME_WEB}",
     )
     parser.add_argument(
         "--embedding-size", type=positive, metavar="E", help="their width; default: as saved"
@@ -70,9 +72,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="fp32 (default), fp16 or int8; int8 of .onnx is of weights and activations, of "
         ".tflite of weights",
     )
-    parser.add_argument(
-        "--opset", type=positive, default=17, metavar="N", help="of .onnx; default: %(default)s"
-    )
+    parser.add_argument("--opset", type=positive, metavar="N", help=f"of .onnx; default: {_OPSET}")
     parser.add_argument(
         "--calibrate",
         metavar="FACES",
@@ -84,16 +84,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-loss",
-        type=float,
+        type=finite,
         metavar="POINTS",
         help="write nothing where the file loses more than that on one of --data",
     )
     parser.add_argument(
         "--draws",
-        type=at_least_0,
-        default=1000,
+        type=draws,
         metavar="N",
-        help="of people or pairs, for the intervals of --data; 0: none; default: %(default)s",
+        help=f"of people or pairs, for the intervals of --data; 0: none; default: {_DRAWS}",
     )
     parser.add_argument(
         "--about",
@@ -107,38 +106,52 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from arcface_cakd.export import ExportError, export_model
+    from arcface_cakd.export import ExportError, check_place, export_model
     from arcface_cakd.export.calibration import calibration_faces
     from arcface_cakd.export.judging import Judge
-    from arcface_cakd.export.model_card import run_facts, write_card
+    from arcface_cakd.export.model_card import card_path, run_facts, write_card
 
     if args.max_loss is not None and not args.data:
         raise ExportError("--max-loss is judged on --data: give a .bin set")
+    if not args.data:
+        refuse(args, ("draws",), "is for the intervals of --data: say --data, or drop it")
+    if not args.web:
+        refuse(args, ("onnxruntime_web",), "is for --web: say --web, or drop it")
+    if args.output and not args.output.endswith(".onnx"):
+        refuse(args, ("opset",), f"is for .onnx files, and {args.output} is none: drop it")
     bundle = _bundle(args)
+    if bundle is None:
+        check_place(args.output)
+        if args.json and any(_same(args.json, p) for p in (args.output, card_path(args.output))):
+            raise ExportError(
+                f"--json {args.json}: the export itself is written there: name another file"
+            )
     model = load_model(args)
+    about, facts = _about(args, model), run_facts(args.model)
     faces = calibration_faces(args.calibrate) if args.calibrate else None
     judge = None
     if args.data:
         paths = [Path(path) for path in args.data]
-        judge = Judge(model.backbone, paths, args.max_loss, args.draws)
+        judge = Judge(
+            model.backbone, paths, args.max_loss, _DRAWS if args.draws is None else args.draws
+        )
         if args.calibrate and any(_same(args.calibrate, path) for path in judge.sets):
             raise ExportError(
                 f"{args.calibrate} is in --calibrate and in --data: what a file was chosen by "
                 "says nothing of its accuracy"
             )
-    about = _about(args, model)
 
     def write(path: str | Path) -> "tuple[ExportReport, Path]":
         report = export_model(
             model.backbone,
             path,
             args.precision,
-            opset=args.opset,
+            opset=args.opset or _OPSET,
             faces=faces,
             about=about,
             judge=judge,
         )
-        return report, write_card(report, model.backbone, about, run_facts(args.model), judge)
+        return report, write_card(report, model.backbone, about, facts, judge)
 
     if bundle is None:
         report, card = write(args.output)
@@ -168,7 +181,7 @@ def _bundle(args: argparse.Namespace) -> "Bundle | None":
         return InsightFacePack(args.insightface_pack, args.detector)
     if args.detector:
         raise ExportError("--detector is copied into --insightface-pack: give that too")
-    return WebPage(args.web, args.onnxruntime_web) if args.web else None
+    return WebPage(args.web, args.onnxruntime_web or _ONNXRUNTIME_WEB) if args.web else None
 
 
 def _accuracy(judge: "Judge | None") -> dict[str, Any]:
@@ -203,7 +216,7 @@ def _about(args: argparse.Namespace, model: SavedModel) -> dict[str, str]:
     """What the file says of itself."""
     from arcface_cakd.export import ExportError
 
-    said = {
+    facts = {
         "made_by": f"arcface_cakd {__version__}",
         "network": model.network,
         "embedding_size": str(model.backbone.embedding_size),
@@ -212,10 +225,13 @@ def _about(args: argparse.Namespace, model: SavedModel) -> dict[str, str]:
         "normalisation": "(pixel / 255 - 0.5) / 0.5, into [-1, 1]",
         "output": "float32 (N, E), not normalised: compare by cosine",
     }
+    said = dict(facts)
     for text in args.about:
         key, equals, value = text.partition("=")
         if not key or not equals:
             raise ExportError(f"--about {text}: write KEY=TEXT, as license=MIT")
+        if key in facts:
+            raise ExportError(f"--about {text}: {key} is told by the model itself: drop it")
         said[key] = value
     return said
 
@@ -245,5 +261,5 @@ def _text(report: "ExportReport", judge: "Judge | None") -> str:
     return "\n".join(lines)
 
 
-def _same(one: str, other: Path) -> bool:
-    return Path(one).resolve() == other.resolve()
+def _same(one: str, other: str | Path) -> bool:
+    return Path(one).resolve() == Path(other).resolve()

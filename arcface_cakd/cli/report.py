@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from arcface_cakd.cli.without_effect import refuse
+
 if TYPE_CHECKING:
     from arcface_cakd.evaluation import Embedder
     from arcface_cakd.report import ReportedRun
@@ -33,13 +35,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from arcface_cakd.evaluation.protocols import BinPairs
-    from arcface_cakd.report import ReportError, check_installed, open_runs, write_report
+    from arcface_cakd.report import (
+        ReportError,
+        check_installed,
+        check_place,
+        open_runs,
+        write_report,
+    )
 
     if Path(args.output).suffix.lower() not in (".html", ".htm"):
         raise ReportError(f"--output {args.output} must end in .html: it is a page")
     if args.targets and not args.data:
         raise ReportError("--targets chooses among sets of --data, and there is none: say --data")
+    if not args.data:
+        refuse(args, ("device",), "is where runs are judged on --data: say --data, or drop it")
     check_installed()
+    check_place(args.output)
     runs = open_runs(args.runs)
     if args.data:
         pairs = BinPairs([Path(path) for path in args.data], args.targets)

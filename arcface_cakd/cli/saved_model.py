@@ -23,29 +23,16 @@ def load_model(args: argparse.Namespace) -> SavedModel:
     """The network of ``args.model``: that of the ``model.json`` beside it, or the one named.
 
     Args:
-        args: ``model``, and the options ``network``, ``embedding_size`` and ``json``, None where
-            not given; ``json`` may be missing.
+        args: ``model``, and the options ``network`` and ``embedding_size``, None where not given.
 
     Raises:
         ArcfaceCakdError: nobody says the network, an option says another one or another width
-            than ``model.json``, or would write over it, or the weights cannot be read or do not
-            fit.
+            than ``model.json``, or the weights cannot be read or do not fit.
     """
     from arcface_cakd.backbones import embedding_size_of, get_model, read_description
     from arcface_cakd.backbones.weights import copy_weights, read_weights
 
     said = read_description(args.model)
-    beside = Path(args.model).with_suffix(".json")
-    if said is None and not args.network:
-        raise ArcfaceCakdError(
-            f"--network is needed for {args.model}: say which network it is of (no {beside.name}, "
-            "which would, is beside it)"
-        )
-    figures = getattr(args, "json", None)
-    if said is not None and figures and Path(figures).absolute() == beside.absolute():
-        raise ArcfaceCakdError(
-            f"--json {figures}: this file says what {args.model} is of: name another"
-        )
     for option in ("network", "embedding_size"):
         given, found = getattr(args, option), getattr(said, option, None)
         if given is not None and found is not None and given != found:
@@ -53,8 +40,14 @@ def load_model(args: argparse.Namespace) -> SavedModel:
                 f"--{option.replace('_', '-')} {given}: {args.model} is of {found}, as the .json "
                 "beside it says: drop the option"
             )
+    state = read_weights(args.model)  # first, for of what is no model nobody knows the network
+    if said is None and not args.network:
+        beside = Path(args.model).with_suffix(".json")
+        raise ArcfaceCakdError(
+            f"--network is needed for {args.model}: say which network it is of (no {beside.name}, "
+            "which would, is beside it)"
+        )
     network = args.network if said is None else said.network
-    state = read_weights(args.model)
     width = args.embedding_size if said is None else said.embedding_size
     if width is None:
         width = embedding_size_of(state, lambda e: get_model(network, num_features=e))

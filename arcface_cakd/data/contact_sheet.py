@@ -19,14 +19,25 @@ def write_contact_sheet(path: str | os.PathLike, people: Sequence[Sequence[bytes
     """Write a PNG of encoded pictures, one row per person, atomically.
 
     Raises:
-        DataError: the name does not end in .png.
+        DataError: see ``check_sheet``.
     """
     from PIL import Image
 
-    if Path(path).suffix.lower() != ".png":
-        raise DataError(f"contact sheet {path}: its name must end in .png")
+    check_sheet(path)
     with atomic_path(path) as partial:
         Image.fromarray(contact_sheet(people)).save(partial)
+
+
+def check_sheet(path: str | os.PathLike) -> None:
+    """Refuse, before any work, a name that does not say PNG.
+
+    Raises:
+        DataError: it does not end in .png, or a folder is there.
+    """
+    if Path(path).suffix.lower() != ".png":
+        raise DataError(f"contact sheet {path}: its name must end in .png")
+    if Path(path).is_dir():
+        raise DataError(f"contact sheet {path}: a folder: name a file in it")
 
 
 def contact_sheet(people: Sequence[Sequence[bytes]]) -> np.ndarray:

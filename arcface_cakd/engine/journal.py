@@ -15,6 +15,7 @@ from arcface_cakd.files import open_own, write_text
 logger = logging.getLogger("arcface_cakd")
 
 METRICS = "metrics.jsonl"
+_GROUPS = ("terms", "gradient_norms", "diagnostics", "validation")  # of numbers, in a line
 
 
 class Journal:
@@ -136,20 +137,40 @@ def _tensorboard(output: Path, start: int) -> Board | None:
 def read_history(output: str | Path, last_step: int | None = None) -> list[dict[str, Any]]:
     """The lines of a run's ``metrics.jsonl``, up to and including ``last_step``.
 
-    A missing file has none, and a last line that a kill cut short is left out.
+    A missing file has none, and a last line that a kill cut short is left out; so is what else is
+    no line of a ``Journal``'s, which the log says.
     """
     path = Path(output) / METRICS
     if not path.is_file():
         return []
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            break
-        if last_step is None or line["step"] <= last_step:
+    lines, odd = [], []
+    texts = path.read_bytes().splitlines()
+    for number, text in enumerate(texts, start=1):
+        line = _parsed(text)
+        if line is None:
+            odd.append(number)
+        elif last_step is None or line["step"] <= last_step:
             lines.append(line)
+    if odd and odd != [len(texts)]:
+        more = f", as are {len(odd) - 1} more" if len(odd) > 1 else ""
+        logger.warning("%s: line %d is no line of a run's and is left out%s", path, odd[0], more)
     return lines
+
+
+def _parsed(text: bytes) -> dict[str, Any] | None:
+    """A line of the file; None where a ``Journal`` has not written such."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(line, dict) or type(line.get("step")) is not int:
+        return None
+    numbers = [value for key, value in line.items() if key not in _GROUPS]
+    for group in (line[key] for key in _GROUPS if key in line):
+        if not isinstance(group, dict):
+            return None
+        numbers += group.values()
+    return line if all(isinstance(number, int | float) for number in numbers) else None
 
 
 def describe(line: dict[str, Any], total_steps: int) -> str:

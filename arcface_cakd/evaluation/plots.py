@@ -22,15 +22,17 @@ class HasRoc(Protocol):
 
 
 def check_picture(path: str | os.PathLike) -> None:
-    """Say whether the suffix of a picture's path names a format that can be written.
+    """Say, before any work, whether a picture can be written to a path, by its suffix.
 
     Raises:
-        EvaluationError: it names none.
+        EvaluationError: it names none, or a folder is there.
         MissingPackageError: matplotlib, which draws, is not installed.
     """
     extra("matplotlib", "report", f"picture {path}")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+    if Path(path).is_dir():
+        raise EvaluationError(f"picture {path}: a folder: name a file in it")
     known = FigureCanvasAgg.get_supported_filetypes()
     if Path(path).suffix[1:].lower() not in known:
         raise EvaluationError(

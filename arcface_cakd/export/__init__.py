@@ -1,7 +1,7 @@
 """Files for deployment that are compared with torch, a module for each format."""
 
 from arcface_cakd.export.errors import ExportError
-from arcface_cakd.export.exporting import FORMATS, ExportReport, export_model
+from arcface_cakd.export.exporting import FORMATS, ExportReport, check_place, export_model
 from arcface_cakd.export.insightface_pack import InsightFacePack
 from arcface_cakd.export.web_page import WebPage
 
@@ -11,5 +11,6 @@ __all__ = [
     "ExportReport",
     "InsightFacePack",
     "WebPage",
+    "check_place",
     "export_model",
 ]

@@ -3,6 +3,7 @@
 import copy
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -25,13 +26,14 @@ from arcface_cakd.export.onnx_file import ONNX
 from arcface_cakd.export.openvino import OPENVINO
 from arcface_cakd.export.parity import compare, references
 from arcface_cakd.files import atomic_path, scratch_folder, sync
-from arcface_cakd.runtimes import files_of, open_exported
+from arcface_cakd.runtimes import ending_of, files_of, open_exported
 
 FORMATS: tuple[Format, ...] = (ONNX, LITERT, NCNN, OPENVINO, COREML)
 # The largest |file - torch| / |torch| of an embedding. At int8 it only finds what is broken: how
 # near the embeddings come is asked for by ``int8.quantised``, and accuracy by ``judge``.
 TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.5}
 _MOST_COMPARED = 64
+_VERIFICATION_SET = re.compile(rb"\x80[\x02-\x05][(\]}c\x95]")  # how a pickle begins
 
 
 @dataclass(frozen=True)
@@ -112,10 +114,12 @@ def export_model(
 
     Raises:
         ExportError: no such format or precision, a converter that fails, a file whose embeddings
-            differ, embeddings that are not finite, or a place that cannot be written.
+            differ, embeddings that are not finite, or a place that cannot be written or where
+            something else is (``check_place``).
         MissingPackageError: the converter or the runtime is not installed.
     """
     path = Path(path)
+    check_place(path)
     form = format_of(path, FORMATS)
     form.check(precision, with_faces=faces is not None)
     if judge is not None and not form.runs_here:
@@ -163,6 +167,35 @@ def export_model(
         **({} if parity is None else vars(parity)),
         **facts,
     )
+
+
+def check_place(path: str | os.PathLike) -> None:
+    """Refuse to write a model's further files, which nobody names, over what is no such file.
+
+    A former model is replaced.
+
+    Args:
+        path: of the file that names the model.
+
+    Raises:
+        ExportError: its ending says no format; a file of the name of a further one is there, and
+            is a verification set or has no model beside it.
+    """
+    path = Path(path)
+    format_of(path, FORMATS)
+    for file in files_of(path)[1:] if ending_of(path) else []:
+        if file.exists() and not (path.exists() and _may_be_a_model_s(file)):
+            raise ExportError(
+                f"output {path}: {file} is there, is no exported model's, and would be replaced: "
+                "choose another name"
+            )
+
+
+def _may_be_a_model_s(file: Path) -> bool:
+    if not file.is_file():
+        return False
+    with open(file, "rb") as opened:
+        return not _VERIFICATION_SET.match(opened.read(3))
 
 
 def prepared(backbone: nn.Module) -> nn.Module:

@@ -53,7 +53,7 @@ def run_facts(weights: str | os.PathLike) -> RunFacts:
     """
     said = read_description(weights)
     history = read_history(Path(weights).parent)
-    steps = [line for line in history if "seconds" in line]
+    steps = [line for line in history if "seconds" in line and "images_per_second" in line]
     terms: tuple[str, ...] = ()
     if steps:
         margin = ("margin",) if "margin" in steps[-1] else ()
@@ -183,4 +183,5 @@ def _row(name: str, found: VerificationResult, judge: Any) -> list[str]:
 def _training(run: RunFacts) -> str:
     if run.seconds is None:
         return UNSAID
-    return f"{run.seconds / 3600:.2f} hours over {run.images:,} images, with repetitions"
+    hours = f"{run.seconds / 3600:.2f} hours"
+    return hours if run.images is None else f"{hours} over {run.images:,} images, with repetitions"

@@ -29,7 +29,7 @@ Conflicts = Literal["keep", "first", "drop"]
 Embed = Callable[[np.ndarray], np.ndarray]
 
 REPORT = "duplicates.tsv"
-_COLUMNS = ("key", "person", "key of the other", "person of the other", "how alike", "what")
+COLUMNS = ("key", "person", "key of the other", "person of the other", "how alike", "what")
 _BATCH = 1024  # images that are embedded at a time
 
 
@@ -131,9 +131,9 @@ def deduplicate(
     if out is not None:
         with whole_set(out, force) as new:
             write_chosen(new, choose(images, kept), "writing")
-            write_table(new / REPORT, _COLUMNS, rows)
+            write_table(new / REPORT, COLUMNS, rows)
     if report is not None:
-        write_table(Path(report), _COLUMNS, rows)
+        write_table(Path(report), COLUMNS, rows)
     return result
 
 

@@ -94,13 +94,21 @@ def _figures(run: str, protocol: str, name: str, result: Mapping[str, Any]) -> l
         for key, value in result.items()
         if key.endswith(_INTERVAL) and isinstance(value, Mapping)
     }
-    intervals |= {key: value for key, value in result.get(_INTERVALS, {}).items() if value}
+    together = result.get(_INTERVALS)
+    if isinstance(together, Mapping):
+        intervals |= {key: one for key, one in together.items() if isinstance(one, Mapping)}
     found = []
     for key, value in _numbers(result):
         interval = intervals.get(key, {})
-        ends = interval.get("low"), interval.get("high"), interval.get("drawn")
-        found.append(Figure(run, protocol, name, key, value, *ends))
+        low, high, drawn = (interval.get(part) for part in ("low", "high", "drawn"))
+        if not (_is_number(low) and _is_number(high) and isinstance(drawn, str | None)):
+            low = high = drawn = None
+        found.append(Figure(run, protocol, name, key, value, low, high, drawn))
     return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _numbers(result: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
@@ -108,5 +116,5 @@ def _numbers(result: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
     for key, value in result.items():
         if isinstance(value, Mapping) and key != _INTERVALS and not key.endswith(_INTERVAL):
             yield from _numbers(value, f"{prefix}{key}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
+        elif _is_number(value):
             yield f"{prefix}{key}", value

@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,6 +16,7 @@ from arcface_cakd import __version__
 from arcface_cakd.extras import extra
 from arcface_cakd.files import atomic_path, write_text
 from arcface_cakd.report.charts import roc_chart, score_chart, training_charts
+from arcface_cakd.report.errors import ReportError
 from arcface_cakd.report.figures import Figure, differing_settings, figures_csv, figures_of
 from arcface_cakd.report.receptive_fields import Receptive, receptive_fields
 from arcface_cakd.report.runs import ReportedRun
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Chart
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
+_MADE_BY = "UTC by arcface-cakd"  # on every page
+# What the files of a report hold within their first _LOOKED_AT bytes, by their suffixes.
+_SIGNS = {".csv": f"{','.join(Figure.__dataclass_fields__)}\n", ".json": '{\n "runs": {'}
+_LOOKED_AT = 1 << 20
 PROMPTS = ("prompted_cosine", "prompt_norm", "prompt_attention")  # of the diagnostics
 _RATE = re.compile(  # shown in percent
     r"(accuracy|auc|eer|(nearest_)?tar|tpir|rank|mean|std)(?![a-z])"
@@ -56,26 +61,73 @@ def write_report(runs: Sequence[ReportedRun], path: str | Path) -> list[Path]:
 
     Raises:
         MissingPackageError: see ``check_installed``.
+        ReportError: see ``check_place``; or a picture would stand where a file of another is.
     """
     check_installed()
     path = Path(path)
+    former = check_place(path)
     figures = [figure for run in runs for figure in figures_of(run)]
     trained, scored = training_charts(runs), _score_charts(runs)
     receptive = [found for run in runs if (found := receptive_fields(run)) is not None]
     page = _filled(runs, figures, trained, scored, receptive)
 
-    files = [path, path.with_suffix(".csv"), path.with_suffix(".json")]
-    write_text(files[1], figures_csv(figures))
-    write_text(files[2], json.dumps(_content(runs, figures), indent=1) + "\n")
     pictures = {name: _png(chart) for name, chart in {**trained, **scored}.items()}
     pictures |= {f"local centres {f.run}": f.picture for f in receptive if f.picture is not None}
-    for name, picture in pictures.items():
-        beside = path.with_name(f"{path.stem}_{_file_name(name)}.png")
+    named = dict(zip(_file_names(pictures, path.stem), pictures.values(), strict=True))
+    files = [path, path.with_suffix(".csv"), path.with_suffix(".json")]
+    files += [path.with_name(name) for name in named]
+    if not former:
+        for beside in files[3:]:
+            if beside.exists():
+                raise _taken(beside)
+    write_text(files[1], _encodable(figures_csv(figures)))
+    write_text(files[2], json.dumps(_content(runs, figures), indent=1) + "\n")
+    for beside, picture in zip(files[3:], named.values(), strict=True):
         with atomic_path(beside) as partial:
             partial.write_bytes(picture)
-        files.append(beside)
-    write_text(path, page)  # last: where it is, what it stands beside is there too
+    write_text(path, _encodable(page))  # last: where it is, what it stands beside is there too
     return files
+
+
+def _encodable(text: str) -> str:
+    """A text with what is no UTF-8, as in a file's name among the settings, escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def check_place(path: str | Path) -> bool:
+    """Refuse to write a report over what is none; a former report is replaced.
+
+    Args:
+        path: of the page.
+
+    Returns:
+        Whether a former report is there, with its pictures.
+
+    Raises:
+        ReportError: ``path``, or the ``.csv`` or ``.json`` beside it, is there and no report's.
+    """
+    path = Path(path)
+    for file in (path, path.with_suffix(".csv"), path.with_suffix(".json")):
+        if file.exists() and not _of_a_report(file):
+            raise _taken(file)
+    return path.with_suffix(".json").exists()
+
+
+def _of_a_report(file: Path) -> bool:
+    if not file.is_file():
+        return False
+    with open(file, "rb") as opened:
+        start = opened.read(_LOOKED_AT)
+    sign = _SIGNS.get(file.suffix)
+    if sign is None:
+        return not start or _MADE_BY.encode() in start
+    return not start or start.startswith(sign.encode())
+
+
+def _taken(file: Path) -> ReportError:
+    return ReportError(
+        f"{file}: is there, is no report's, and would be replaced: name another page"
+    )
 
 
 def check_installed() -> None:
@@ -105,8 +157,7 @@ def _filled(
     kinds = [kind for kind in PROMPTS if any(kind in found for _, found in prompts)]
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title="Runs: " + ", ".join(names) if len(runs) > 1 else f"Run {names[0]}",
-        made=f"Made {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC by arcface-cakd "
-        f"{__version__} report",
+        made=f"Made {datetime.now(timezone.utc):%Y-%m-%d %H:%M} {_MADE_BY} {__version__} report",
         notes=[
             f"{run.name} has no run.json (its version of arcface_cakd wrote none): what it was "
             "told is not known."
@@ -273,5 +324,15 @@ def _data_url(picture: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(picture).decode()
 
 
-def _file_name(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9@.=-]+", "_", name).strip("_")
+def _file_names(names: Iterable[str], stem: str) -> list[str]:
+    """A name for each picture's file, no two of them one, also where case does not tell."""
+    found: dict[str, str] = {}
+    for name in names:
+        plain = re.sub(r"[^\w@.=-]+", "_", name).strip("_")
+        wanted = f"{stem}_{plain}"
+        given, number = wanted, 1
+        while given.casefold() in found:
+            number += 1
+            given = f"{wanted}_{number}"
+        found[given.casefold()] = f"{given}.png"
+    return list(found.values())

@@ -51,11 +51,11 @@ class ReportedRun:
     @property
     def cost(self) -> dict[str, float]:
         """Of a step: ``images_per_second`` of all ranks, milliseconds an image, minutes in all."""
-        lines = [line for line in self.log_lines if line["seconds"] > 0]
-        if not lines:
+        lines = [line for line in self.log_lines if "images_per_second" in line]
+        seconds = sum(line.get("seconds", 0) for line in lines)
+        images = sum(line.get("seconds", 0) * line["images_per_second"] for line in lines)
+        if not seconds > 0 or not images > 0:
             return {}
-        seconds = sum(line["seconds"] for line in lines)
-        images = sum(line["seconds"] * line["images_per_second"] for line in lines)
         return {
             "images a second": images / seconds,
             "ms an image": 1000 * seconds / images,
@@ -118,10 +118,11 @@ def _evaluations(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths that tell them apart."""
-    longest = max(len(path.parts) for path in paths)
-    for parts in range(1, longest + 1):
-        names = ["/".join(path.parts[-parts:]) for path in paths]
+    """The shortest ends of the paths that tell them apart; what is no UTF-8 in them is escaped."""
+    shown = [str(path).encode("utf-8", "backslashreplace").decode() for path in paths]
+    split = [Path(path).parts for path in shown]
+    for parts in range(1, max(map(len, split)) + 1):
+        names = ["/".join(path[-parts:]) for path in split]
         if len(set(names)) == len(names):
             return names
-    return [str(path) for path in paths]
+    return shown

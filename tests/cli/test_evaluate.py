@@ -191,6 +191,8 @@ def few(tmp_path):
     ("arguments", "said"),
     [
         (lambda f, t: ["no.pt", *NETWORK, "--data", f], "no.pt"),
+        (lambda f, t: ["no.pt", "--data", f], "weights no.pt: no such file"),
+        (lambda f, t: [f, "--data", f], ": a folder, and no such file in it as"),
         (lambda f, t: ["no.onnx", "--data", f], "no.onnx: no such file"),
         (lambda f, t: [f / "model.pt", "--data", f], "--network is needed"),
         (lambda f, t: [f / "model.pt", "--network", "r10_narow", "--data", f], "'r10_narrow'?"),
@@ -212,6 +214,22 @@ def few(tmp_path):
             "--device gpu cannot be used",
         ),
         (
+            lambda f, t: [f / "model.pt", *NETWORK, "--data", f, "--device", "meta"],
+            "--device meta cannot be used",
+        ),
+        (
+            lambda f, t: [f / "model.onnx", "--data", f, "--network", "r10"],
+            "--network is for model.pt files, and",
+        ),
+        (
+            lambda f, t: ["m.xml", "--data", f, "--embedding-size", "16"],
+            "--embedding-size is for model.pt files, and m.xml is none: drop it",
+        ),
+        (
+            lambda f, t: ["m.xml", "--data", f, "--device", "cpu"],
+            "--device is for model.pt and .onnx files, and m.xml is none: drop it",
+        ),
+        (
             lambda f, t: ["no.pt", "--data", f, "--protocol", "bins"],
             "unknown protocol 'bins'; did you mean 'bin'?",
         ),
@@ -219,6 +237,7 @@ def few(tmp_path):
         (lambda f, t: [diverged(t), *NETWORK, "--data", f], "lfw.bin: 48 of 48 embeddings are not"),
         (lambda f, t: ["no.pt", *NETWORK, "--data", f, "--roc", t / "roc"], "must end in ."),
         (lambda f, t: ["no.pt", *NETWORK, "--data", f, "--roc", "roc.xyz"], "must end in ."),
+        (lambda f, t: ["no.pt", *NETWORK, "--data", f, "--roc", t], ": a folder: name a file in"),
         (
             lambda f, t: [f / "model.onnx", "--data", f, "--json", f / "lfw.bin" / "r.json"],
             "lfw.bin: File exists",

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 
 import numpy as np
 import onnx
@@ -98,6 +99,26 @@ def test_model_json_says_network_and_width(tmp_path, capsys):
         assert f"{option} {value}: {model} is of" in line and "drop the option" in line
 
 
+def test_an_odd_log_beside_the_weights_leaves_no_export_without_its_card(tmp_path):
+    save_weights(get_model("r10_narrow", num_features=16), tmp_path / "model.pt")
+    odd = [b"\xff", b"5", b'{"step": 1, "seconds": 2.0}']
+    odd.append(b'{"step": 2, "seconds": 0.0, "images_per_second": 0}')
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(odd) + b"\n")
+    output = tmp_path / "m.onnx"
+    assert run(tmp_path / "model.pt", "--network", "r10_narrow", "--output", output) == 0
+    assert "0.00 hours" in output.with_name("m.onnx.md").read_text(encoding="utf-8")
+
+
+def test_a_path_that_is_no_utf_8_is_said_to_be(tmp_path, capsys):
+    folder = tmp_path / os.fsdecode(b"run\xff")
+    folder.mkdir()
+    save_weights(get_model("r10_narrow", num_features=16), tmp_path / "model.pt")
+    (tmp_path / "model.pt").rename(folder / "model.pt")
+    words = ["--network", "r10_narrow", "--output", tmp_path / "m.onnx"]
+    assert run(folder / "model.pt", *words) == 1
+    assert "the path is no UTF-8: rename" in capsys.readouterr().err
+
+
 def write_pairs(path, seed, pairs=20):
     """Pairs of coarse pictures; of one person, two noisy copies."""
     random = np.random.default_rng(seed)
@@ -167,7 +188,9 @@ def test_mistakes_with_sets_are_one_line(weights, sets, tmp_path, monkeypatch, c
         (["--data", "no.bin"], "no.bin"),
         (["--precision", "int8"], "faces to calibrate with"),
         (["--precision", "int4"], "no precision 'int4'"),
+        (["--output", sets[0].with_suffix(".xml"), "--data", sets[0]], "is no exported model's"),
         (["--about", "MIT"], "write KEY=TEXT"),
+        (["--about", "license=MIT", "network=r999"], "network is told by the model itself"),
     ]:
         assert run(weights, *NETWORK, "--output", "m.onnx", *options) == 1
         (line,) = capsys.readouterr().err.splitlines()

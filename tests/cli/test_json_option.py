@@ -9,9 +9,10 @@ from helpers.engine_runs import make_faces, small_config
 from helpers.record_sets import jpeg
 
 from arcface_cakd import cli
-from arcface_cakd.cli.figures import write_json
+from arcface_cakd.cli.figures import check_json, write_json
 from arcface_cakd.demo import RESULTS
 from arcface_cakd.engine import train
+from arcface_cakd.errors import ArcfaceCakdError
 
 COMMANDS = Path(cli.__file__).parent
 
@@ -48,8 +49,10 @@ def folder(tmp_path_factory):
 )
 def test_stdout_holds_the_figures_alone(folder, monkeypatch, capfd, words, key):
     monkeypatch.chdir(folder)
-    cli.main([*words, "--json", "file.json"])
+    cli.main([*words, "--json", "file.json"])  # in the place of another command's
     plain = capfd.readouterr()
+    assert plain.err.count("error") == 0
+    check_json("file.json")
     cli.main([*words, *(["--force"] if words[0] == "train" else []), "--json", "-"])
     shown = capfd.readouterr()
     figures = json.loads(shown.out)
@@ -72,13 +75,46 @@ def test_the_demo_s_figures_are_those_of_its_folder(tmp_path, monkeypatch, capsy
     assert json.loads(shown.out) == {"a": 1} and shown.err == "the table\n"
 
 
-def test_figures_are_not_written_over_what_says_the_network(folder, monkeypatch, capsys):
-    monkeypatch.chdir(folder / "run")
-    before = Path("model.json").read_bytes()
-    words = ["evaluate", "model.pt", "--data", "../faces", "--json"]
-    assert cli.main([*words, str(folder / "run" / "model.json")]) == 1
-    assert "says what model.pt is of: name another" in capsys.readouterr().err
-    assert Path("model.json").read_bytes() == before
+@pytest.mark.parametrize(
+    "name",
+    ["run/model.json", "run/run.json", "run/metrics.jsonl", "run/model.pt", "faces/lfw.bin", "run"],
+)
+def test_what_holds_no_figures_is_not_written_over(folder, monkeypatch, capsys, name):
+    def run(args):
+        raise AssertionError("it is refused before any work")
+
+    monkeypatch.chdir(folder)
+    for module in ("evaluate", "data.inspect"):
+        monkeypatch.setattr(f"arcface_cakd.cli.{module}.run", run)
+    before = Path(name).read_bytes() if name != "run" else None
+    for words in (["evaluate", "run/model.pt", "--data", "faces"], ["data", "inspect", "faces"]):
+        assert cli.main([*words, "--json", name]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"arcface-cakd {words[0]}: error: --json {name}: ")
+    assert before is None or Path(name).read_bytes() == before
+
+
+def test_every_command_s_figures_are_replaced(tmp_path):
+    from arcface_cakd.bench import Report
+
+    patched = {"host": "h", "state": "patched", "exit_code": 0, "sets": []}
+    made = {"data": {}, "runs": {}, "histogram_accuracy": {}}
+    for figures in (Report("bench", {}).to_dict(), patched, made, []):
+        write_json(str(tmp_path / "figures.json"), figures)
+        check_json(str(tmp_path / "figures.json"))
+    (tmp_path / "made").touch()  # as mktemp does
+    write_json(str(tmp_path / "made"), [])
+    (tmp_path / "other.json").write_text('[{"label": 1}]')
+    with pytest.raises(ArcfaceCakdError, match="holds no figures"):
+        write_json(str(tmp_path / "other.json"), [])
+
+
+def test_an_export_and_its_figures_are_two_files(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    for name in ("e.onnx", "./e.onnx", "e.onnx.md"):
+        assert cli.main(["export", "run/model.pt", "--output", "e.onnx", "--json", name]) == 1
+        assert f"--json {name}: the export itself is written there" in capsys.readouterr().err
+        assert not Path("e.onnx").exists()
 
 
 def test_no_command_goes_round_it():

@@ -238,6 +238,27 @@ def test_synthesize_passes_on_what_was_asked(monkeypatch, tmp_path):
     assert stop.value.code == 2
 
 
+def test_a_made_set_is_replaced_by_force(tmp_path, capsys):
+    size = ["--identities", "2", "--images-per-identity", "1", "--pairs", "20", "--seed"]
+    out, other = tmp_path / "out", tmp_path / "other"
+    assert data("synthesize", out, *size, "1") == 0
+    (out / "labels.tsv").write_text("of the former set")
+    (out / "mine.bin").write_bytes(b"stays")
+    assert data("synthesize", out, *size, "2") == 1
+    assert "replace it with --force" in capsys.readouterr().err
+    assert data("synthesize", out, *size, "2", "--force") == 0
+    assert data("synthesize", other, *size, "2") == 0
+    made = {path.name: path.read_bytes() for path in other.iterdir()}
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {
+        **made,
+        "mine.bin": b"stays",
+    }
+    (other / "train.rec").unlink()
+    (other / "train.idx").unlink()  # its verification sets may be anybody's
+    assert data("synthesize", other, *size, "3", "--force") == 1
+    assert "is not empty" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("action", ["synthesize", "pack", "renumber", "index", "inspect", "verify"])
 def test_help_has_an_example(action, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -42,6 +42,27 @@ def test_resuming_drops_what_came_after_the_checkpoint(tmp_path):
     assert read_history(tmp_path) == journal.history
 
 
+def test_what_is_no_line_is_left_out_and_said(tmp_path, caplog):
+    first, last = (json.dumps(line(step)).encode() for step in (10, 40))
+    odd = [
+        b"\xff",
+        b"5",
+        b"",
+        b'{"loss": 1.0}',
+        b'{"step": 20, "terms": 1}',
+        b'{"step": 30, "lr": {}}',
+    ]
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"\n".join([first, *odd, last, b'{"step": 50']))
+    assert [entry["step"] for entry in read_history(tmp_path)] == [10, 40]
+    assert caplog.messages == [
+        f"{path}: line 2 is no line of a run's and is left out, as are {len(odd)} more"
+    ]
+    with Journal(tmp_path, 60, start=40, active=True) as journal:  # which is resumed
+        assert [entry["step"] for entry in journal.history] == [10, 40]
+    assert steps_in(tmp_path) == [10, 40]
+
+
 def test_a_new_run_starts_its_record_anew(tmp_path):
     for _ in range(2):
         with Journal(tmp_path, 40, start=0, active=True) as journal:

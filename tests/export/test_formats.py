@@ -8,7 +8,8 @@ import pytest
 import torch
 from helpers.small_networks import SmallNetwork
 
-from arcface_cakd.export import FORMATS, ExportError, export_model, formats
+from arcface_cakd.data import write_bin
+from arcface_cakd.export import FORMATS, ExportError, check_place, export_model, formats
 from arcface_cakd.extras import MissingPackageError, is_installed
 from arcface_cakd.runtimes import ENDINGS, RuntimeProblem, files_of, installed, open_exported
 
@@ -123,6 +124,24 @@ def test_what_is_not_there_is_said(tmp_path, monkeypatch):
             with pytest.raises(MissingPackageError, match=r"runs, needs the package \w+: pip"):
                 open_exported(tmp_path / f"m{ending}")
     assert installed() == []
+
+
+@pytest.mark.parametrize("ending", [".xml", ".ncnn.param"])
+def test_a_file_that_nobody_named_is_not_written_over(tmp_path, ending):
+    model, further = files_of(tmp_path / f"lfw{ending}")
+    write_bin(further, [b"one", b"other"], [True])
+    before = further.read_bytes()
+    for former in (False, True):
+        if former:
+            model.write_bytes(b"of a former model")
+        with pytest.raises(ExportError, match=rf"{further.name} is there, is no exported model's"):
+            export_model(SmallNetwork(), model)
+    assert further.read_bytes() == before
+    further.write_bytes(bytes(8))  # as weights are
+    check_place(model)
+    model.unlink()
+    with pytest.raises(ExportError, match="choose another name"):
+        check_place(model)
 
 
 def test_files_that_are_no_models_are_said(tmp_path):

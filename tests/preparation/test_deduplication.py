@@ -192,6 +192,12 @@ def test_the_command(doubled, tmp_path, capsys):
     assert "with --force" in capsys.readouterr().err
     assert main(["data", "dedupe", str(folder), "--bits", "25"]) == 1
     assert "0 to 24 bits, not 25" in capsys.readouterr().err
+    assert main(["data", "dedupe", str(folder), "--report", str(report)]) == 0  # a former one
+    before = (folder / "train.rec").read_bytes()
+    for other in (folder / "train.rec", tmp_path):
+        assert main(["data", "dedupe", str(folder), "--report", str(other)]) == 1
+        assert f"--report {other}: " in capsys.readouterr().err
+    assert (folder / "train.rec").read_bytes() == before
 
 
 def test_a_damaged_image_is_named(tmp_path, capsys):

@@ -460,6 +460,10 @@ class TestVerificationSets:
             assert pickle.load(file) == (pool[:20], [n % 2 == 0 for n in range(10)])
         assert main(["data", "import", str(folder), str(tmp_path / "out")]) == 1
         assert "must end in .bin" in capsys.readouterr().err
+        words = ["data", "import", str(folder), str(tmp_path / "other.bin")]
+        for option in (["--image", "a"], ["--label", "a"], ["--labels", "auto"], ["--skip-bad"]):
+            assert main([*words, *option]) == 1
+            assert f"{option[0]} is of a training set" in capsys.readouterr().err
 
     def test_a_former_sets_people_go_with_it(self, tmp_path, pool, capsys):
         folder = self.write(tmp_path / "lfw", pool)

@@ -50,5 +50,8 @@ def test_of_folders_with_an_image_of_another_size_and_one_that_is_damaged(tmp_pa
 
 def test_another_name_is_refused(make_set, tmp_path, capsys):
     folder = make_set("in", [0, 1])
-    assert main(["data", "inspect", str(folder), "--contact-sheet", "sheet.jpg"]) == 1
-    assert "must end in .png" in capsys.readouterr().err
+    (tmp_path / "sheet.png").mkdir()
+    for name, said in (("sheet.jpg", "must end in .png"), ("sheet.png", "a folder: name a file")):
+        assert main(["data", "inspect", str(folder), "--contact-sheet", str(tmp_path / name)]) == 1
+        shown = capsys.readouterr()
+        assert said in shown.err and shown.out == ""  # before the set is read

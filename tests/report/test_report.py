@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -177,6 +178,7 @@ def test_a_run_that_cannot_be_shown_is_one_line(runs, tmp_path, capsys):
         ([str(plain), str(plain)], "named twice"),
         ([str(plain), "--output", "page.pdf"], "must end in .html"),
         ([str(plain), "--targets", "lfw"], "say --data"),
+        ([str(plain), "--device", "cpu"], "--device is where runs are judged on --data"),
         ([str(plain), "--data", str(tmp_path / "empty")], "no .bin set"),
     ):
         words = ["report", *words]
@@ -211,6 +213,71 @@ def test_runs_of_one_name_are_told_apart(runs, tmp_path):
     assert [run.name for run in found] == ["one/run", "two/run"]
     with pytest.raises(ReportError, match="named twice"):
         open_runs([tmp_path / "one" / "run", tmp_path / "one" / ".." / "one" / "run"])
+
+
+STEP = {"step": 1, "epoch": 0, "loss": 2.0, "lr": 0.1, "images_per_second": 5.0, "seconds": 2.0}
+
+
+def logged(folder, *lines):
+    """A run's folder with nothing but its log."""
+    folder.mkdir(parents=True)
+    texts = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
+    (folder / "metrics.jsonl").write_bytes(b"".join(text + b"\n" for text in texts))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["model.json", "run.csv", "run.html", "lfw_loss.png"])
+def test_what_is_no_report_is_not_written_over(tmp_path, capsys, name):
+    folder = logged(tmp_path / "run", STEP)
+    other = folder / name
+    other.write_text('{"format": 1}')
+    page = folder / f"{other.stem.split('_')[0]}.html"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert main(["report", str(folder), "--output", str(page)]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert f"{other}: is there, is no report's, and would be replaced" in line
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_former_report_is_replaced(tmp_path):
+    folder = logged(tmp_path / "run", STEP)
+    page = tmp_path / "page.html"
+    page.touch()  # as mktemp leaves it
+    for _ in range(2):
+        assert main(["report", str(folder), "--output", str(page)]) == 0
+        written = {path.name: path.stat().st_size for path in tmp_path.glob("page*")}
+        names = ("page.html", "page.csv", "page.json", "page_loss.png", "page_lr.png")
+        assert written.keys() == set(names) and all(written.values())
+
+
+def test_what_is_odd_in_a_run_s_folder_is_no_traceback(tmp_path):
+    """Lines of the log and figures that nobody of ours wrote, and a name that is no UTF-8."""
+    bare = {"step": 2, "loss": 1.0, "seconds": 3.0}  # of no rate
+    folder = logged(tmp_path / os.fsdecode(b"run\xff"), STEP, bare, b"\xff", b"5")
+    result = {"auc": 0.5, "intervals": [], "eer": 0.25, "eer_interval": {"low": "x", "high": 1}}
+    (folder / "a.json").write_text(json.dumps({"sets": {"a": result}}))
+    (folder / "b.json").write_text(json.dumps({"sets": {"b": {"auc": 1, "intervals": {"auc": 1}}}}))
+    assert main(["report", str(folder), "--output", str(tmp_path / "page.html")]) == 0
+    assert "run\\udcff" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    rows = list(csv.DictReader((tmp_path / "page.csv").open(encoding="utf-8")))
+    assert {(row["set"], row["name"], float(row["value"]), row["low"]) for row in rows} == {
+        *(("a", "auc", 0.5, ""), ("a", "eer", 0.25, ""), ("b", "auc", 1.0, "")),
+    }
+
+
+def test_charts_of_runs_whose_names_are_alike_have_files_of_their_own(runs, tmp_path, capsys):
+    faces, plain, _ = runs
+    names = ["a b", "a_b", "A_B", "\u00e4", "\u00f6"]
+    for name in names:
+        shutil.copytree(plain, tmp_path / name)
+    words = [*(str(tmp_path / name) for name in names), "--data", str(faces / "lfw.bin")]
+    page = tmp_path / "out" / "page.html"
+    assert main(["report", *words, "--output", str(page)]) == 0
+    written = list(page.parent.iterdir())
+    assert f"beside it {len(written) - 1} files" in capsys.readouterr().out
+    scores = [path for path in written if path.name.startswith("page_scores_lfw_")]
+    assert len({path.name.casefold() for path in scores}) == len(names)
+    assert page.with_name("page_scores_lfw_\u00e4.png") in scores
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")

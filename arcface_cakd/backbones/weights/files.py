@@ -64,6 +64,10 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
         raise WeightsError(
             f"weights {path} need the package safetensors: pip install safetensors"
         ) from error
+    except UnicodeEncodeError as error:
+        raise WeightsError(
+            f"weights {path} cannot be opened: the path is no UTF-8: rename the file or its folder"
+        ) from error
     except DamagedFile as error:
         raise WeightsError(
             f"weights {path} cannot be read: the file is cut or damaged: {error}; copy it again"

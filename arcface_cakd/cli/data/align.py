@@ -1,8 +1,10 @@
 """``arcface-cakd data align``: photographs made aligned crops."""
 
 import argparse
+from typing import Any
 
-from arcface_cakd.cli.evaluate import positive
+from arcface_cakd.cli.evaluate import finite, positive
+from arcface_cakd.cli.without_effect import refuse
 
 HELP = "crop the faces of photographs to 112 x 112, aligned; exit 1 where none is found"
 EXAMPLE = "arcface-cakd data align photos/ crops/ --detector yunet"
@@ -33,14 +35,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--min-score",
-        type=float,
+        type=finite,
         metavar="S",
         help="that a face must have [yunet: 0.6, insightface: 0.5]",
     )
     parser.add_argument(
         "--detection-size",
         type=positive,
-        default=640,
         metavar="P",
         help="pixels that larger photographs are scaled to for the detector; crops are taken "
         "from the full size [640]",
@@ -53,7 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--min-side",
-        type=float,
+        type=finite,
         default=0.0,
         metavar="P",
         help="leave out faces whose crop shows fewer pixels a side; 112: none is magnified [0]",
@@ -94,15 +95,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _detector(args: argparse.Namespace):
-    from arcface_cakd.data.errors import DataError
-
     if args.landmarks is not None:
-        if args.weights is not None or args.min_score is not None:
-            raise DataError("--weights and --min-score are a detector's: drop them, or --landmarks")
+        options = ("weights", "min_score", "detection_size")
+        refuse(args, options, "is a detector's: drop it, or --landmarks")
         from arcface_cakd.preparation.align.landmark_list import LandmarkList
 
         return LandmarkList(args.landmarks)
-    settings = {"size": args.detection_size}
+    settings: dict[str, Any] = {"size": args.detection_size or 640}
     if args.min_score is not None:
         settings["min_score"] = args.min_score
     if args.detector == "insightface":

@@ -1,9 +1,11 @@
 """``arcface-cakd data dedupe``: images that are there twice."""
 
 import argparse
+from pathlib import Path
 
 from arcface_cakd.cli.data.arguments import add_dataset
-from arcface_cakd.cli.evaluate import at_least_0, positive
+from arcface_cakd.cli.evaluate import at_least_0, finite, positive
+from arcface_cakd.cli.without_effect import refuse
 
 HELP = "find images that are there twice, and write the set without them"
 EXAMPLE = "arcface-cakd data dedupe dataset/ deduplicated/"
@@ -32,8 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1; default: cuda where there is one")
     parser.add_argument(
         "--cosine",
-        type=float,
-        default=0.95,
+        type=finite,
         metavar="C",
         help="from which on embeddings are of nearly the same image [0.95]",
     )
@@ -50,13 +51,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from arcface_cakd.preparation.deduplication import REPORT, deduplicate
 
+    if args.model is None:
+        options = ("cosine", "network", "embedding_size", "device")
+        refuse(args, options, "is for --model: say --model, or drop it")
+    if args.out is None:
+        refuse(args, ("force",), "replaces a data set in OUT: say OUT, or drop it")
+    if args.report is not None:
+        _check_report(Path(args.report))
     embed, device = _embedder(args)
     found = deduplicate(
         args.dataset,
         args.out,
         bits=None if args.exact else args.bits,
         embed=embed,
-        cosine=args.cosine,
+        cosine=0.95 if args.cosine is None else args.cosine,
         device=device,
         conflicts=args.conflicts,
         report=args.report,
@@ -70,6 +78,24 @@ def run(args: argparse.Namespace) -> int:
     where = args.report or (f"{args.out}/{REPORT}" if args.out else "--report FILE.tsv")
     print(f"  {left_out} left out; each is named in {where}")
     return 0
+
+
+def _check_report(path: Path) -> None:
+    """Refuse, before any work, to write the report over what is none."""
+    from arcface_cakd.data.errors import DataError
+    from arcface_cakd.preparation.deduplication import COLUMNS
+
+    heading = ("\t".join(COLUMNS) + "\n").encode()
+    if path.is_dir():
+        raise DataError(f"--report {path}: a folder: name a file in it")
+    if path.exists():
+        with open(path, "rb") as file:
+            start = file.read(len(heading))
+        if start not in (b"", heading):
+            raise DataError(
+                f"--report {path}: is there, is no such report, and would be replaced: name "
+                "another file"
+            )
 
 
 def _embedder(args: argparse.Namespace):

@@ -3,6 +3,7 @@
 import argparse
 
 from arcface_cakd.cli.data.arguments import add_out
+from arcface_cakd.cli.without_effect import refuse
 
 HELP = "write a set of another format as records: webdataset tars, parquet, Arrow, LMDB"
 EXAMPLE = "arcface-cakd data import ms1mv3/train-*.tar dataset/"
@@ -25,7 +26,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels",
         choices=("auto", "numbers", "names"),
-        default="auto",
         help="numbers stay as they are, names are numbered as they come [what the first one is]",
     )
     parser.add_argument(
@@ -41,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out)
     tables = verification_tables(args.sources)
     if tables is not None:
+        options = ("image", "label", "labels", "skip_bad")
+        refuse(args, options, f"is of a training set, and {args.sources[0]} holds pairs: drop it")
         from arcface_cakd.preparation.importing.arrow_pairs import import_pairs
         from arcface_cakd.preparation.pairing import vacant_bin
 
@@ -50,7 +52,9 @@ def run(args: argparse.Namespace) -> int:
     from arcface_cakd.preparation.importing.importing import import_set
 
     source = open_source(args.sources, args.image, args.label)
-    imported = import_set(source, out, labels=args.labels, skip_bad=args.skip_bad, force=args.force)
+    imported = import_set(
+        source, out, labels=args.labels or "auto", skip_bad=args.skip_bad, force=args.force
+    )
     skipped = f"; {imported.skipped} left out, see left_out.tsv" if imported.skipped else ""
     print(f"{out}: {imported}{skipped}")
     return 0

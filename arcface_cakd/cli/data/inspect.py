@@ -19,10 +19,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from arcface_cakd.data.contact_sheet import write_contact_sheet
+    from arcface_cakd.data.contact_sheet import check_sheet, write_contact_sheet
     from arcface_cakd.data.inspection import inspect
     from arcface_cakd.preparation.overview import rows_of
 
+    if args.contact_sheet:
+        check_sheet(args.contact_sheet)
     descriptions = inspect(args.path, labelled=not args.no_labels)
     for description in descriptions:
         print(description["path"])

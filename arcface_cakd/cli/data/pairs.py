@@ -3,6 +3,7 @@
 import argparse
 
 from arcface_cakd.cli.evaluate import positive
+from arcface_cakd.cli.without_effect import refuse
 
 HELP = "make a .bin verification set: of a list of pairs, or drawn by a seed"
 EXAMPLE = "arcface-cakd data pairs held_out/ held_out/mine.bin --pairs 6000 --seed 1"
@@ -25,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="LFW's pairs.txt, or lines of two images (paths, or keys of records) and 1 or 0",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the draw [0]")
+    parser.add_argument("--seed", type=int, metavar="S", help="of the draw [0]")
     parser.add_argument(
         "--skip-bad", action="store_true", help="leave out listed pairs that cannot be made"
     )
@@ -38,8 +39,10 @@ def run(args: argparse.Namespace) -> int:
     from arcface_cakd.preparation.pairing import draw_bin, list_bin, people_file
 
     if args.list is None:
-        made = draw_bin(args.dataset, args.out, args.pairs, args.seed, force=args.force)
+        refuse(args, ("skip_bad",), "is for --list: drop it")
+        made = draw_bin(args.dataset, args.out, args.pairs, args.seed or 0, force=args.force)
     else:
+        refuse(args, ("seed",), "is of --pairs, which are drawn: drop it")
         made = list_bin(args.dataset, args.out, args.list, skip_bad=args.skip_bad, force=args.force)
     skipped = f"; {len(made.skipped)} left out" if made.skipped else ""
     pairs = made.same + made.different

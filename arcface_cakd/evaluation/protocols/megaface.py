@@ -172,7 +172,7 @@ class MegaFace(Protocol):
     def __init__(self, paths: Sequence[Path], targets: Sequence[str] | None = None):
         self.folder = one_folder(paths, "facescrub_images/ and megaface_images/")
         probes = _listed(self.folder, "facescrub")
-        people = [path.parent.name for path in probes]
+        people = [_person(path, self.folder / "facescrub_images") for path in probes]
         self.people = np.unique(people, return_inverse=True)[1]
         if np.bincount(self.people).max() < 2:
             raise EvaluationError(
@@ -229,6 +229,17 @@ def _listed(folder: Path, part: str) -> list[Path]:
     if not kept:
         raise DataError(f"{images}: no image is left of {len(paths)}")
     return kept
+
+
+def _person(path: Path, images: Path) -> str:
+    """Who is on a probe: the folder that it lies in."""
+    parts = path.relative_to(images).parts
+    if len(parts) != 2:
+        raise DataError(
+            f"{path}: lies in no person's folder: probes are {images.name}/<person>/<image>: move "
+            "it, or name it in facescrub_noises.txt"
+        )
+    return parts[0]
 
 
 def _lines(path: Path) -> list[str]:

@@ -159,7 +159,8 @@ class _Group:
         places, persons = [], []
         for number, line in enumerate(read_lines(path), start=1):
             words = line.split()
-            if not words or (number == 1 and all(word.isdecimal() for word in words)):
+            counts = number == 1 and len(words) < 3 and all(word.isdecimal() for word in words)
+            if not words or counts:
                 continue  # how many pairs there are, as LFW's list says first
             if len(words) == 3:  # one person twice
                 words.insert(2, words[0])

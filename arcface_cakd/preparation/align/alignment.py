@@ -255,7 +255,7 @@ def _check(
         raise DataError(
             "all faces of a photograph are not of one person: take them without labels alone"
         )
-    if choice.min_side < 0:
+    if not choice.min_side >= 0:
         raise DataError(f"the least side is {choice.min_side}: it must be 0 or more")
     if workers is not None and workers < 1:
         raise DataError(f"workers is {workers}: it must be 1 or more")

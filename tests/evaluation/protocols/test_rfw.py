@@ -126,6 +126,17 @@ def test_what_is_wrong_with_the_lists_is_one_line(tmp_path, line, said):
         Rfw([tmp_path])
 
 
+@pytest.mark.parametrize("counts", ["", "10\n", "5 2\n"])
+def test_a_first_pair_of_people_who_are_numbers_is_no_line_of_counts(tmp_path, counts):
+    for person in ("0001", "0002"):
+        for image in (1, 2):
+            save(tmp_path / f"data/A/{person}/{person}_{image:04d}.jpg", crop(int(person), image))
+    (tmp_path / "txts/A").mkdir(parents=True)
+    pairs = ["0001 1 2"] * 5 + ["0001 1 0002 2"] * 5
+    (tmp_path / "txts/A/A_pairs.txt").write_text(counts + "\n".join(pairs) + "\n")
+    assert Rfw([tmp_path]).groups["A"].people.issame.tolist() == [True] * 5 + [False] * 5
+
+
 def test_missing_groups_and_landmarks_are_named(rfw, tmp_path):
     with pytest.raises(DataError, match=r"no txts/<group>/<group>_pairs\.txt"):
         Rfw([tmp_path])

@@ -370,9 +370,11 @@ def test_arguments_that_cannot_be_met_are_refused(photographs, tmp_path, capsys)
         assert "for crops alone" in refused(people, out, *landmarks, "--report", report)
     assert "not of one person" in refused(people, out, *landmarks, "--face", "all")
     assert "must be 0 or more" in refused(people, out, *landmarks, "--min-side", -1)
-    assert "drop them, or --landmarks" in refused(people, out, *landmarks, "--min-score", 0.5)
+    assert "drop it, or --landmarks" in refused(people, out, *landmarks, "--min-score", 0.5)
     assert "gives none" in refused(people, out, *landmarks, "--face", "score", "--workers", 1)
     assert "no such folder" in refused(people / "nobody", out, *landmarks)
+    with pytest.raises(DataError, match="the least side is nan"):
+        align_folder(people, out, LandmarkList(landmarks[1]), choice=Choice(min_side=float("nan")))
     loose = refused(people / "p1", out, *landmarks)
     assert "no such" not in loose
     (tmp_path / "loose").mkdir()
