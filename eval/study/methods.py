@@ -82,7 +82,8 @@ COMPARING_WITH_CENTRES = frozenset(
 
 # Rivals that are also tried beside the embedding, as URFM is; most look at pixel features.
 BESIDE = (
-    *("at", "cakd_liu", "fitnet", "mgd", "pat", "reviewkd", "rkd", "scalekd", "shrinkteanet", "vid"),
+    *("at", "cakd_liu", "fitnet", "mgd", "pat", "reviewkd", "rkd", "scalekd"),
+    *("shrinkteanet", "vid"),
 )
 # Those that came nearest to URFM on real faces, each at three weights; FitNet's are in _beside.
 NEAREST = ("cakd_liu", "pat", "reviewkd")
