@@ -155,7 +155,10 @@ def resume(cfg: Any, rank: int, backbone: nn.Module, partial_fc: nn.Module, amp:
     if kept["scaler"] and amp.is_enabled():
         amp.load_state_dict(kept["scaler"])
     if kept["gradients"] is not None:
-        factor = rescaling(kept["scaler"], amp)
+        # The host builds its scaler in float32 too, and scales nothing by it then.
+        settings = kept.get("settings") or {}
+        scaled = settings.get("fp16", repr(cfg.fp16)) == repr(True)
+        factor = rescaling(kept["scaler"] if scaled else None, amp if cfg.fp16 else None)
         restore_gradients(_parameters(backbone, partial_fc), kept["gradients"], factor)
     if kept["rng"] is not None:  # as of a rank that there was not
         restore_random_state(kept["rng"], _device(partial_fc))

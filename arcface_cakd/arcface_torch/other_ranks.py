@@ -15,12 +15,13 @@ from arcface_cakd.distributed import (
 )
 from arcface_cakd.engine.checkpoint_sets import (
     checkpoint_path,
+    files_of_ranks,
     former_folder,
     former_steps,
     link_or_copy,
     replace_newest,
 )
-from arcface_cakd.engine.checkpoint_state import read_checkpoint
+from arcface_cakd.engine.checkpoint_state import batch_size_of, read_checkpoint
 from arcface_cakd.engine.errors import CheckpointError
 from arcface_cakd.engine.resharding import check_global_batch, joined_gradients, resharded
 from arcface_cakd.tensor_files import write_tensors
@@ -63,7 +64,8 @@ def divide_anew(
     if all(state == states[0] for state in states) and own is not None:
         content = _read(checkpoint_path(output, rank()))
         count, of = _count_classes([content]), _ranks_of(content)
-        if _are_whole(gather_objects((count, of)), num_classes):
+        there = len(files_of_ranks(output))
+        if _are_whole(gather_objects((count, of)), num_classes, there):
             return
     steps = {step for listed in gather_objects(former_steps(output)) for step in listed}
     formers = [former_folder(output, step) for step in sorted(steps, reverse=True)]
@@ -73,7 +75,7 @@ def divide_anew(
             continue
         assert contents is not None
         step, same = contents[0]["global_step"], len(contents) == world_size()
-        share = contents[rank()] if same else _share(contents, num_classes, sharded, identities)
+        share = _share(contents, num_classes, sharded, identities)
         source = checkpoint_path(folder, rank() if rank() < len(contents) else 0)
         with failing_together():
             if not same and batch_size is not None:
@@ -112,12 +114,15 @@ def _own(output: str | Path) -> int | None:
         return None
 
 
-def _are_whole(files: list[tuple[int, int | None]], num_classes: int | None) -> bool:
-    """Whether files, class centres and ranks of each, are the set of these ranks."""
+def _are_whole(files: list[tuple[int, int | None]], num_classes: int | None, there: int) -> bool:
+    """Whether files, class centres and ranks of each, are the set of these ranks, where so many
+    files are there."""
     ranks = {of for _, of in files}
     if ranks != {None}:
         return ranks == {world_size()}
-    return num_classes is not None and sum(count for count, _ in files) == num_classes
+    if num_classes is None:
+        return there == world_size()
+    return sum(count for count, _ in files) == num_classes
 
 
 def _whole_set(folder: Path, num_classes: int | None) -> list[dict[str, Any]] | None:
@@ -140,12 +145,13 @@ def _goes_on(contents: list[dict[str, Any]], num_classes: int | None, folder: Pa
         return len(contents) < ranks
     if num_classes is not None:
         return _count_classes(contents) < num_classes
-    return not contents or checkpoint_path(folder, len(contents)).is_file()
+    return len(contents) < max(len(files_of_ranks(folder)), 1)
 
 
 def _ranks_of(content: dict[str, Any]) -> int | None:
-    """How many ranks wrote the set; None where a file does not say."""
-    return content.get("cakd", {}).get("ranks")
+    """How many ranks wrote the set, the host's or the built-in loop's; None: it does not say."""
+    written = content.get("cakd") or content.get("config") or {}
+    return written.get("ranks")
 
 
 def _count_classes(contents: list[dict[str, Any]]) -> int:
@@ -154,10 +160,9 @@ def _count_classes(contents: list[dict[str, Any]]) -> int:
 
 def _check_images(contents: list[dict[str, Any]], batch_size: int, path: Path) -> None:
     """Where the files say nothing of the batch size, there is nothing to hold it against."""
-    settings = contents[0].get("cakd", {}).get("settings") or {}
-    former = settings.get("batch_size", "")
-    if former.isdecimal():
-        check_global_batch((len(contents), int(former)), (world_size(), batch_size), path)
+    former = batch_size_of(contents[0])
+    if former is not None:
+        check_global_batch((len(contents), former), (world_size(), batch_size), path)
 
 
 def _share(
@@ -166,23 +171,39 @@ def _share(
     sharded: Collection[str],
     identities: int | None,
 ) -> dict[str, Any]:
-    """This rank's checkpoint of a set of other ranks."""
+    """This rank's checkpoint of a set, which says that it is of these ranks."""
+    if len(contents) == world_size():
+        return _said_of_these_ranks(contents[rank()])
     centers: dict[str, Any] = {}
     if num_classes is None:  # each rank's are its own, and stay as they are
         own = contents[rank() if rank() < len(contents) else 0]
         centers["state_dict_softmax_fc"] = own["state_dict_softmax_fc"]
         contents = [{**content, "state_dict_softmax_fc": {}} for content in contents]
     share = {**resharded(contents, rank(), world_size(), sharded, identities), **centers}
+    share = _said_of_these_ranks(share)
     if "cakd" not in share:
         return share
     kept = [content["cakd"] for content in contents]
-    entry = {**share["cakd"], "ranks": world_size()}
+    entry = dict(share["cakd"])
     if rank() >= len(contents):
         entry["rng"] = None
     if all(each["gradients"] is not None for each in kept):
         gradients = [each["gradients"] for each in kept]
         entry["gradients"] = joined_gradients(gradients, rank(), world_size(), has_centers=True)
     return {**share, "cakd": entry}
+
+
+def _said_of_these_ranks(content: dict[str, Any]) -> dict[str, Any]:
+    """With its number of ranks as it is now, where it says one; a step's images stay as many."""
+    ranks = world_size()
+    if content.get("cakd"):
+        content = {**content, "cakd": {**content["cakd"], "ranks": ranks}}
+    if content.get("config"):  # the built-in loop's
+        said = content["config"]
+        batch_size = said["batch_size"] * said["ranks"] // ranks
+        said = {**said, "ranks": ranks, "batch_size": batch_size}
+        content = {**content, "config": said}
+    return content
 
 
 def _write(content: dict[str, Any], path: Path) -> None:

@@ -14,15 +14,15 @@ from arcface_cakd.files import write_text
 STDOUT = "-"
 # What the figures of each command hold: a file of such may be replaced.
 _OBJECTS = (
-    {"model", "sets"},  # evaluate
-    {"path", "cosine"},  # export
+    {"model", "network", "protocol", "sets"},  # evaluate
+    {"path", "size", "precision", "cosine"},  # export
     {"output", "global_step", "accuracy"},  # train
     {"runs", "histogram_accuracy"},  # demo
     {"command", "machine", "ratios"},  # bench
     {"host", "state", "exit_code"},  # patch --check
     {"items", "damaged"},  # data verify
 )
-_ROWS = ({"name", "what"}, {"path"})  # list; data inspect
+_ROWS = ({"name", "what"}, {"path", "kind", "images", "sizes"})  # list; data inspect
 _outputs: list[TextIO] = []  # stdout, while what a command prints goes elsewhere
 
 

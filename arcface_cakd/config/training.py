@@ -150,8 +150,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         self.rec = data_folder(self.rec)
-        if abs(self.seed) >= 2**63:  # torch takes no more, and a rank adds its number
-            raise ConfigError(f"config.seed must be between -2^63 and 2^63, got {self.seed}")
+        if not -(2**63) <= self.seed < 2**64 - 2**32:  # as torch has it; a rank adds its number
+            raise ConfigError(f"config.seed must be from -2^63 to below 2^64 - 2^32: {self.seed}")
 
     @property
     def needs_labels(self) -> bool:

@@ -63,6 +63,11 @@ def read_bin(path: str | os.PathLike) -> VerificationSet:
     return VerificationSet(images, issame)
 
 
+def people_file(bin_path: Path) -> Path:
+    """Where the two people of every pair of a ``.bin`` set stand: ``<name>_people.tsv``."""
+    return bin_path.with_name(f"{bin_path.stem}_people.tsv")
+
+
 def write_bin(
     path: str | os.PathLike, encoded_images: Sequence[bytes], issame: Sequence[bool]
 ) -> None:

@@ -34,6 +34,7 @@ from arcface_cakd.engine.checkpoint_sets import (
 )
 from arcface_cakd.engine.checkpoint_state import (
     FORMAT,
+    batch_size_of,
     check_shapes,
     pending_gradients,
     rescaling,
@@ -325,6 +326,9 @@ def _theirs(content: dict[str, Any], run: Run, now: dict[str, Any], path: Path) 
             f"checkpoint {path} is of another network, optimizer, or of other groups of "
             f"parameters: set network, optimizer and the cakd entry back, or {START_ANEW}"
         )
+    ranks, batch_size = (content.get("cakd") or {}).get("ranks"), batch_size_of(content)
+    if ranks is not None and batch_size is not None:
+        check_global_batch((ranks, batch_size), (now["ranks"], now["batch_size"]), path)
     logger.warning(
         "%s is arcface_torch's: going on at epoch %d with its weights, optimizer and schedule; "
         "random numbers begin anew, and images come in this loop's order",

@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from arcface_cakd.distributed import failing_together, gather_objects, rank, world_size
-from arcface_cakd.engine.checkpoint_sets import checkpoint_path, former_folder, former_steps
+from arcface_cakd.engine.checkpoint_sets import (
+    checkpoint_path,
+    files_of_ranks,
+    former_folder,
+    former_steps,
+)
 from arcface_cakd.engine.checkpoint_state import read_checkpoint
 from arcface_cakd.engine.errors import UnreadableCheckpointError
 from arcface_cakd.engine.resharding import joined_gradients, mean_of, resharded
@@ -89,7 +94,7 @@ def _share(folder: Path, sharded: Iterable[str]) -> dict[str, Any]:
             f"{head_path} is neither this loop's checkpoint nor arcface_torch's: it lacks "
             f"{missing[0]}"
         )
-    ranks = _count_files(folder) if theirs else head["config"]["ranks"]
+    ranks = _their_ranks(head, folder) if theirs else head["config"]["ranks"]
     if ranks == world_size():
         content = _read(own)
     else:
@@ -112,9 +117,10 @@ def _divided(
     contents: list[dict[str, Any]], theirs: bool, sharded: Iterable[str]
 ) -> dict[str, Any]:
     """This rank's checkpoint out of those of other ranks; ``config`` says still which."""
-    if theirs:
-        return resharded(contents, rank(), world_size())
     first = contents[0]
+    if theirs:
+        classes = sum(len(each["state_dict_softmax_fc"]["weight"]) for each in contents)
+        return resharded(contents, rank(), world_size(), sharded, classes)
     classes = first["config"]["num_classes"]
     content = resharded(contents, rank(), world_size(), sharded, classes)
     content["gradients"] = joined_gradients(
@@ -138,12 +144,10 @@ def _taken_over(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, **unknown, "batch": 0, "state_scaler": kept.get("scaler") or None}
 
 
-def _count_files(folder: Path) -> int:
-    """How many ranks there were, by the files of arcface_torch, which do not say."""
-    number = 0
-    while checkpoint_path(folder, number).is_file():
-        number += 1
-    return number
+def _their_ranks(head: dict[str, Any], folder: Path) -> int:
+    """How many ranks wrote a set of arcface_torch: as it says, or where it does not, by its
+    files."""
+    return (head.get("cakd") or {}).get("ranks") or len(files_of_ranks(folder))
 
 
 def _read(path: Path, mapped: bool = False) -> dict[str, Any]:

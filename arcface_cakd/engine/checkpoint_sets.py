@@ -33,6 +33,14 @@ def checkpoint_path(output: str | Path, rank: int = 0) -> Path:
     return Path(output) / f"checkpoint_gpu_{rank}.pt"
 
 
+def files_of_ranks(folder: str | Path) -> list[Path]:
+    """The checkpoints in a folder of a set, of rank 0 and on, up to the first that is missing."""
+    found: list[Path] = []
+    while (path := checkpoint_path(folder, len(found))).is_file():
+        found.append(path)
+    return found
+
+
 def best_folder(output: str | Path) -> Path:
     """Where the set that did best is."""
     return Path(output) / FOLDER / BEST

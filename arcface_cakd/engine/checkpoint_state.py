@@ -54,6 +54,16 @@ def read_checkpoint(
     return content
 
 
+def batch_size_of(content: Mapping[str, Any]) -> int | None:
+    """The images of a rank's step in the run that wrote a checkpoint, this loop's or a patched
+    arcface_torch's; None where it does not say."""
+    if content.get("config"):
+        return content["config"]["batch_size"]
+    settings = (content.get("cakd") or {}).get("settings") or {}
+    said = settings.get("batch_size", "")
+    return int(said) if said.isdecimal() else None
+
+
 def step_of(path: Path) -> int | None:
     """The micro-steps that a checkpoint says it has done; None where there is none or it is cut."""
     try:

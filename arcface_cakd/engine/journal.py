@@ -48,9 +48,9 @@ class Journal:
         if not active:
             return
         self._path = Path(output) / METRICS
-        if start:
-            self.history = read_history(output, last_step=start)
-        write_text(self._path, "".join(f"{json.dumps(line)}\n" for line in self.history))
+        kept = _read(self._path, start) if start else []
+        self.history = [line for _, line in kept]
+        write_text(self._path, "".join(f"{text}\n" for text, _ in kept))
         self._board = _tensorboard(Path(output), start)
         self._bar = TrainingBar(total_steps, start) if sys.stderr.isatty() else None
 
@@ -138,9 +138,13 @@ def read_history(output: str | Path, last_step: int | None = None) -> list[dict[
     """The lines of a run's ``metrics.jsonl``, up to and including ``last_step``.
 
     A missing file has none, and a last line that a kill cut short is left out; so is what else is
-    no line of a ``Journal``'s, which the log says.
+    no line with a step, which the log says, and in a line what is no number.
     """
-    path = Path(output) / METRICS
+    return [line for _, line in _read(Path(output) / METRICS, last_step)]
+
+
+def _read(path: Path, last_step: int | None) -> list[tuple[str, dict[str, Any]]]:
+    """The lines of the file as they stand there, each with what a ``Journal`` has of it."""
     if not path.is_file():
         return []
     lines, odd = [], []
@@ -150,7 +154,7 @@ def read_history(output: str | Path, last_step: int | None = None) -> list[dict[
         if line is None:
             odd.append(number)
         elif last_step is None or line["step"] <= last_step:
-            lines.append(line)
+            lines.append((text.decode("utf-8"), line))
     if odd and odd != [len(texts)]:
         more = f", as are {len(odd) - 1} more" if len(odd) > 1 else ""
         logger.warning("%s: line %d is no line of a run's and is left out%s", path, odd[0], more)
@@ -158,19 +162,24 @@ def read_history(output: str | Path, last_step: int | None = None) -> list[dict[
 
 
 def _parsed(text: bytes) -> dict[str, Any] | None:
-    """A line of the file; None where a ``Journal`` has not written such."""
+    """The numbers of a line of the file, in their groups; None where it has no step."""
     try:
         line = json.loads(text)
     except (ValueError, RecursionError):
         return None
     if not isinstance(line, dict) or type(line.get("step")) is not int:
         return None
-    numbers = [value for key, value in line.items() if key not in _GROUPS]
-    for group in (line[key] for key in _GROUPS if key in line):
-        if not isinstance(group, dict):
-            return None
-        numbers += group.values()
-    return line if all(isinstance(number, int | float) for number in numbers) else None
+    found: dict[str, Any] = {}
+    for key, value in line.items():
+        if key in _GROUPS:
+            found[key] = _numbers(value) if isinstance(value, dict) else {}
+        else:
+            found |= _numbers({key: value})
+    return found
+
+
+def _numbers(values: dict[str, Any]) -> dict[str, int | float]:
+    return {key: value for key, value in values.items() if isinstance(value, int | float)}
 
 
 def describe(line: dict[str, Any], total_steps: int) -> str:

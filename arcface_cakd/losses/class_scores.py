@@ -85,13 +85,13 @@ class ClassShard:
 
     def label_cosines(self, embeddings: Tensor, centers: Tensor, labels: Tensor) -> Tensor:
         """Cosines (N, 1) of embeddings (N, E) to the centres of their joined labels (N,), on
-        every rank, -inf where it is a class of none; arguments as in ``cosines``."""
+        every rank; arguments as in ``cosines``."""
         own = embeddings.new_zeros(len(embeddings), 1)
-        rows = ClassShard(self.start, self.count).columns(labels)
         if self.count:
+            rows = ClassShard(self.start, self.count).columns(labels)
             present = at_least_float32(centers.index_select(0, rows[:, 0].clamp_min(0)))
             own = F.cosine_similarity(embeddings, present)[:, None] * (rows >= 0)
-        return sum_where_known(own, rows)
+        return all_reduce_with_grad(own)
 
 
 def join(embedding: Tensor) -> Tensor:

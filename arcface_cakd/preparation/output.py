@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from arcface_cakd.data.bins import people_file
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.face_landmarks import CVLFACE_FILE, LANDMARKS_FILE
 from arcface_cakd.files import put_folder_in_place, put_in_place, scratch_folder
@@ -79,6 +80,8 @@ def move_set(written: Path, out: Path) -> None:
     for name in set(_OF_A_SET) - set(names):
         (out / name).unlink(missing_ok=True)  # the former set's, and not true of this one
     for name in names:
+        if name.endswith(".bin"):  # nobody is to read whom the former one showed
+            people_file(out / name).unlink(missing_ok=True)
         put_in_place(written / name, out / name)
     for name in (LANDMARKS_FILE, CVLFACE_FILE):
         if not landmarks and (out / name).exists():

@@ -81,8 +81,8 @@ class FolderImages:
     from it by suffixes alone is taken, and the log says so. ``data align`` writes ``1.png.jpg`` of
     ``1.png``, which is meant by ``1.png`` and by ``1``.
 
-    Whom one shows is the subfolder that it is in, at whatever depth; nobody knows it of files
-    directly in the folder, nor where people's folders are further down.
+    Whom one shows is the subfolder that it is in, at whatever depth, or where people's folders are
+    further down, the folder there; nobody knows it of files elsewhere.
     """
 
     def __init__(self, folder: Path):
@@ -90,8 +90,13 @@ class FolderImages:
         self._paths, _ = image_tree(folder)
         names = [path.relative_to(folder).as_posix() for path in self._paths]
         self._people = [name.partition("/")[0] if "/" in name else None for name in names]
-        if self._wrapped():
-            self._people = [None] * len(names)
+        people = self._people_below()
+        if people is not None:
+            below = [
+                path.relative_to(people).parts if people in path.parents else ()
+                for path in self._paths
+            ]
+            self._people = [parts[0] if len(parts) > 1 else None for parts in below]
         self._places = {name: number for number, name in enumerate(names)}
         self._shorter: dict[str, list[int]] = {}
         for number, name in enumerate(names):
@@ -131,13 +136,13 @@ class FolderImages:
     def person(self, position: int) -> str | None:
         return self._people[position]
 
-    def _wrapped(self) -> bool:
-        """Whether the subfolders are no people but folders of people."""
+    def _people_below(self) -> Path | None:
+        """The folder of people's folders where it is further down."""
         below: dict[str, list[Path]] = {}
         for person, path in zip(self._people, self._paths, strict=True):
             if person is not None:
                 below.setdefault(person, []).append(path)
-        return bool(below) and people_below(self.folder, list(below.items())) is not None
+        return people_below(self.folder, list(below.items())) if below else None
 
     def encoded(self, position: int) -> bytes:
         return read_encoded(self._paths[position])

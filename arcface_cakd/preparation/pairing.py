@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from arcface_cakd.data.bins import pairs_problem, write_bin
+from arcface_cakd.data.bins import pairs_problem, people_file, write_bin
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.files import atomic_path, write_text
 from arcface_cakd.preparation.output import check_beside
@@ -35,11 +35,6 @@ class Paired:
     different: int
     people: int | None
     skipped: list[str]
-
-
-def people_file(bin_path: Path) -> Path:
-    """Where the two people of every pair of a ``.bin`` set stand: ``<name>_people.tsv``."""
-    return bin_path.with_name(f"{bin_path.stem}_people.tsv")
 
 
 def draw_bin(

@@ -187,6 +187,41 @@ def refuse(content, path):
     raise CheckpointError(f"{path} does not fit")
 
 
+def of_former_versions(output):
+    for path in output.glob("*.pt"):
+        content = torch.load(path, weights_only=True)
+        del content["cakd"]["ranks"]
+        torch.save(content, path)
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_a_whole_set_that_does_not_say_its_ranks_is_left_alone(tmp_path, caplog, learns):
+    output = tmp_path / "out"
+    written_by(output, 1, learns)
+    of_former_versions(output)
+    before = checkpoint_path(output).read_bytes()
+    divide_anew(output, CLASSES if learns else None, sharded=[OF_A_LOSS], identities=CLASSES)
+    assert checkpoint_path(output).read_bytes() == before and not caplog.messages
+    written_by(output, 2, learns)  # and another number is seen by the files
+    of_former_versions(output)
+    kept, _, ranks = divided(output, learns)
+    assert len(kept) == CLASSES and ranks == 1
+
+
+def test_a_set_of_the_built_in_loop_says_its_ranks_and_images(tmp_path):
+    output = tmp_path / "out"
+    written_by(output, 2)
+    for path in output.glob("*.pt"):
+        content = torch.load(path, weights_only=True)
+        del content["cakd"]
+        content["config"] = {"ranks": 2, "batch_size": BATCH // 2}
+        torch.save(content, path)
+    with pytest.raises(CheckpointError, match=f"set batch_size to {BATCH}, or"):
+        divide_anew(output, CLASSES, batch_size=BATCH // 2)
+    divide_anew(output, CLASSES, batch_size=BATCH, sharded=[OF_A_LOSS], identities=CLASSES)
+    assert read(output)["config"] == {"ranks": 1, "batch_size": BATCH}
+
+
 def test_a_set_that_does_not_fit_is_left_as_it_was(tmp_path):
     written_by(tmp_path / "out", 2)
     before = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}

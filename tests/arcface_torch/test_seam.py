@@ -388,6 +388,24 @@ def test_a_checkpoint_brings_back_random_numbers_scaler_and_gradients(tmp_path, 
     assert cakd.run_state(wrapped, partial_fc, amp)["cakd"]["gradients"] is None
 
 
+@pytest.mark.parametrize(("then", "now"), [(True, False), (False, True), (True, True)])
+def test_half_a_step_goes_on_in_another_precision(tmp_path, distiller, then, now):
+    """The host has a scaler either way, and scales by it in float16 alone."""
+    partial_fc = PartialFC(ArcFace(), E, CLASSES)
+    wrapped = nn.Module()
+    wrapped.module = distiller
+    trained = [*wrapped.parameters(), *partial_fc.parameters()]
+    for parameter in trained:
+        parameter.grad = torch.full_like(parameter, 64.0 if then else 1.0)
+    state = cakd.run_state(wrapped, partial_fc, _amp(64.0), make_cfg(fp16=then))
+    cakd.save({"global_step": 30, **state}, tmp_path / "checkpoint_gpu_1.pt")
+    amp = _amp(2.0)
+    cakd.resume(make_cfg(resume=True, output=str(tmp_path), fp16=now), 1, wrapped, partial_fc, amp)
+    for parameter in trained:
+        assert torch.equal(parameter.grad, torch.full_like(parameter, 64.0 if now else 1.0))
+        parameter.grad = None
+
+
 def test_a_checkpoint_of_an_unpatched_host_is_used_as_it_is(tmp_path, caplog):
     caplog.set_level("INFO")
     torch.save({"global_step": 3}, tmp_path / "checkpoint_gpu_0.pt")

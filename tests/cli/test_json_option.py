@@ -104,9 +104,11 @@ def test_every_command_s_figures_are_replaced(tmp_path):
         check_json(str(tmp_path / "figures.json"))
     (tmp_path / "made").touch()  # as mktemp does
     write_json(str(tmp_path / "made"), [])
-    (tmp_path / "other.json").write_text('[{"label": 1}]')
-    with pytest.raises(ArcfaceCakdError, match="holds no figures"):
-        write_json(str(tmp_path / "other.json"), [])
+    others = ([{"label": 1}], [{"path": "a.jpg", "label": 0}], {"model": "r50", "sets": {"a": 1}})
+    for other in others:
+        (tmp_path / "other.json").write_text(json.dumps(other))
+        with pytest.raises(ArcfaceCakdError, match="holds no figures"):
+            write_json(str(tmp_path / "other.json"), [])
 
 
 def test_an_export_and_its_figures_are_two_files(folder, monkeypatch, capsys):

@@ -156,7 +156,7 @@ def test_a_mistake_in_the_file_is_one_line(write, body, message):
         ("lrr=1", "--set lrr=1: unknown key 'lrr'; did you mean 'lr'?"),
         ("lr={[]: 1}", "lr must be float, got '{[]: 1}'"),
         ("seed.x=1", "--set seed.x=1: seed is not an entry"),
-        (f"seed={2**70}", "config.seed must be between -2^63 and 2^63"),
+        (f"seed={2**70}", "config.seed must be from -2^63 to below 2^64"),
         ("augment={b'crop': 0.2}", "--set augment={b'crop': 0.2}: b'crop' is the name of no"),
         ("cakd.__weakref__=1", "'__weakref__' is the name of no setting"),
         ("cakd={'__weakref__': 1}", "'__weakref__' is the name of no setting"),

@@ -49,8 +49,6 @@ def test_what_is_no_line_is_left_out_and_said(tmp_path, caplog):
         b"5",
         b"",
         b'{"loss": 1.0}',
-        b'{"step": 20, "terms": 1}',
-        b'{"step": 30, "lr": {}}',
     ]
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b"\n".join([first, *odd, last, b'{"step": 50']))
@@ -61,6 +59,22 @@ def test_what_is_no_line_is_left_out_and_said(tmp_path, caplog):
     with Journal(tmp_path, 60, start=40, active=True) as journal:  # which is resumed
         assert [entry["step"] for entry in journal.history] == [10, 40]
     assert steps_in(tmp_path) == [10, 40]
+
+
+def test_what_somebody_wrote_into_a_line_stays_there(tmp_path, caplog):
+    """And is no figure."""
+    lines = [
+        dict(line(10), note="lr lowered by hand", seconds_left=None),
+        dict(line(20), terms=1, lr={}),
+    ]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(f"{json.dumps(each)}\n" for each in lines))
+    before = path.read_bytes()
+    with Journal(tmp_path, 60, start=20, active=True) as journal:
+        first, second = journal.history
+    assert path.read_bytes() == before and not caplog.messages
+    assert first == {k: v for k, v in line(10).items() if k != "seconds_left"}
+    assert second["terms"] == {} and "lr" not in second
 
 
 def test_a_new_run_starts_its_record_anew(tmp_path):

@@ -12,6 +12,7 @@ from helpers.processes import as_torchrun, run_ranks
 from torch import nn
 
 from arcface_cakd.engine import CheckpointError, checkpoint_path, train
+from arcface_cakd.engine.checkpoint_reading import newest_whole
 from arcface_cakd.engine.checkpoint_sets import former_folder
 from arcface_cakd.engine.resharding import joined_gradients, mean_of, resharded
 
@@ -179,6 +180,30 @@ def test_a_checkpoint_of_arcface_torch_is_taken_over(plain, tmp_path, caplog):
     assert train(config).global_step == 9
     assert "is arcface_torch's: going on at epoch 2" in caplog.text
     assert_same_state(end_of(straight), end_of(config))
+
+
+@pytest.mark.parametrize("stale", [True, False])
+def test_what_losses_shard_in_arcface_torch_is_joined(tmp_path, stale):
+    """Of as many files as its checkpoint says, whatever a kill left beside them."""
+    one = {**whole(7, "sgd"), "epoch": 1, "state_lr_scheduler": {}}
+    parts = divided([one], 2, 7)
+    for number, part in enumerate([*parts, parts[1]] if stale else parts):
+        said = {"cakd": {"ranks": 2}} if stale else {}
+        torch.save({**part, **said}, checkpoint_path(tmp_path, number))
+    content, _ = newest_whole(tmp_path, [CENTERS])
+    for key in ("state_dict_backbone", "state_dict_softmax_fc", "state_optimizer"):
+        assert_same_state(dict(content[key]), dict(one[key]))
+
+
+def test_another_global_batch_than_arcface_torch_s_is_refused(plain, tmp_path):
+    config = dataclasses.replace(plain[0], output=str(tmp_path / "run"), resume=True)
+    shutil.copytree(plain[0].output, config.output)
+    path = checkpoint_path(config.output)
+    former = hosts(torch.load(path, weights_only=True))
+    kept = {"scaler": {}, "ranks": 1, "settings": {"batch_size": "24"}}
+    torch.save({**former, "cakd": kept}, path)
+    with pytest.raises(CheckpointError, match="set batch_size to 24, or"):
+        train(config)
 
 
 def test_what_is_neither_is_refused(plain, tmp_path):

@@ -249,19 +249,21 @@ def test_a_person_is_the_top_folder_with_all_below_it(tmp_path, caplog):
     assert [one == other for one, other in couples] == load(out)[1]
 
 
-def test_folders_of_peoples_folders_are_nobody(crops, tmp_path, capsys):
+@pytest.mark.parametrize("told", [True, False])
+def test_people_s_folders_may_be_further_down(crops, tmp_path, told):
     (tmp_path / "set").mkdir()
     crops.rename(tmp_path / "set/train")
     listed, out = tmp_path / "pairs.txt", tmp_path / "mine.bin"
     lines = [f"train/{name}" for name in path_list(True)][1:]
     lines = [line.replace(" P_", " train/P_").replace(",P_", ",train/P_") for line in lines]
     command = ["data", "pairs", str(tmp_path / "set"), str(out), "--list", str(listed)]
-    listed.write_text("\n".join(line[:-2] for line in lines))
-    assert main(command) == 1
-    assert "in no person's folder: add 1 or 0 to each line" in capsys.readouterr().err
-    listed.write_text("\n".join(lines))
+    listed.write_text("\n".join(line if told else line[:-2] for line in lines))
     assert main(command) == 0 and load(out)[1] == [True] * 8 + [False] * 4
-    assert not (tmp_path / "mine_people.tsv").exists()
+    couples = (tmp_path / "mine_people.tsv").read_text().splitlines()
+    assert [one == other for one, other in (couple.split("\t") for couple in couples)] == load(out)[
+        1
+    ]
+    assert all(couple.startswith("P_") for couple in couples)
 
 
 def test_records_are_named_by_their_keys(make_set, tmp_path, pool):

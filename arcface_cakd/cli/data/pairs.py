@@ -36,7 +36,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from arcface_cakd.preparation.pairing import draw_bin, list_bin, people_file
+    from arcface_cakd.data.bins import people_file
+    from arcface_cakd.preparation.pairing import draw_bin, list_bin
 
     if args.list is None:
         refuse(args, ("skip_bad",), "is for --list: drop it")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from arcface_cakd.data import read_bin
+from arcface_cakd.data.bins import people_file
 from arcface_cakd.data.text_lines import read_lines
 from arcface_cakd.evaluation.embedder import Embedder
 from arcface_cakd.evaluation.errors import EvaluationError
@@ -85,7 +86,7 @@ def people_of(path: Path, issame: np.ndarray) -> People | Pairs:
         EvaluationError: it does not fit the pairs.
         DataError: it is no text.
     """
-    beside = path.with_name(f"{path.stem}_people.tsv")
+    beside = people_file(path)
     if not beside.is_file():
         return Pairs(issame)
     couples = [line.split("\t") for line in read_lines(beside)]

@@ -232,14 +232,13 @@ def _listed(folder: Path, part: str) -> list[Path]:
 
 
 def _person(path: Path, images: Path) -> str:
-    """Who is on a probe: the folder that it lies in."""
-    parts = path.relative_to(images).parts
-    if len(parts) != 2:
+    """Who is on a probe: the folder that it lies in, by its path, as one name may be in several."""
+    if path.parent == images:
         raise DataError(
             f"{path}: lies in no person's folder: probes are {images.name}/<person>/<image>: move "
             "it, or name it in facescrub_noises.txt"
         )
-    return parts[0]
+    return str(path.parent.relative_to(images))
 
 
 def _lines(path: Path) -> list[str]:

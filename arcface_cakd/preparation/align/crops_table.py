@@ -10,6 +10,8 @@ from arcface_cakd.preparation.align.outcome import Outcome
 from arcface_cakd.preparation.tables import table_field, write_table
 
 CROPS_FILE = "aligned.tsv"
+# What Finder and Explorer leave in folders that they show.
+_LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}
 _COLUMNS = ("crop", "photograph", "faces", "score", "side", "x", "y", "width", "height")
 
 
@@ -63,6 +65,7 @@ def beside_crops(folder: Path) -> list[Path]:
         for name in (*files, *subfolders):
             path = Path(place, name)
             known = folders if path.is_dir() and not path.is_symlink() else named
-            if table_field(path.relative_to(folder).as_posix()) not in known:
-                found.append(path)
+            if name in _LITTER or table_field(path.relative_to(folder).as_posix()) in known:
+                continue
+            found.append(path)
     return found
