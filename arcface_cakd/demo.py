@@ -138,12 +138,23 @@ def _claim(out: Path, made: Mapping[str, Any]) -> None:
     """
     marker = out / "demo.json"
     wanted = json.dumps(dict(made), sort_keys=True)
+    if marker.is_file() and not _is_a_demos(marker):
+        raise DemoError(f"--out {out}: its demo.json is not of a demo: name a new folder")
     if marker.is_file() and marker.read_text() != wanted:  # of other faces: start anew
         for folder in ("data", *(run.name for run in RUNS)):
             shutil.rmtree(out / folder, ignore_errors=True)
     elif not marker.is_file() and out.is_dir() and any(out.iterdir()):
         raise DemoError(f"--out {out} is not empty and no demo's: name a new folder")
     write_text(marker, wanted)
+
+
+def _is_a_demos(marker: Path) -> bool:
+    """Whether a file says of which faces a demo is, in any version."""
+    try:
+        said = json.loads(marker.read_bytes())
+    except ValueError:
+        return False
+    return isinstance(said, dict) and {"identities", "seed"} <= said.keys() <= MADE.keys()
 
 
 def _make_data(folder: Path, made: Mapping[str, Any]) -> dict[str, VerificationSet]:

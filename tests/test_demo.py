@@ -102,6 +102,17 @@ def test_it_keeps_out_of_folders_that_are_not_its_own(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["data", "mine.rec"]
 
 
+@pytest.mark.parametrize("content", [b'{"my": "settings"}', b"[]", b"\xff", b""])
+def test_a_file_of_the_name_of_its_own_is_not_its_own(tmp_path, content):
+    (tmp_path / "demo.json").write_bytes(content)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.rec").write_text("years of work")
+    with pytest.raises(demo.DemoError, match=r"its demo\.json is not of a demo"):
+        demo.run_demo(tmp_path)
+    assert (tmp_path / "data" / "mine.rec").is_file()
+    assert (tmp_path / "demo.json").read_bytes() == content
+
+
 def test_other_faces_start_all_runs_anew(tmp_path):
     demo._claim(tmp_path, MADE)
     (tmp_path / "teacher").mkdir()

@@ -22,6 +22,11 @@ from arcface_cakd.registry import SECTIONS
 RANDOM = "random"
 
 
+# Outputs of timm's classifiers, of ImageNet-1k and its larger forms. Where the layer behind the
+# trunk is the embedding's, as in EdgeFace, they would pass for a face's.
+_CLASSIFIERS = {1000, 11221, 11821, 21841, 21843}
+
+
 @SECTIONS.register("teacher")
 def build_teacher(
     embedding_size: int,
@@ -122,6 +127,12 @@ def build_teacher(
                     )
                 state = read_weights(weights)
                 width = embedding_size_of(state, lambda e: get_model(network, num_features=e))
+                if said is None and width in _CLASSIFIERS:
+                    raise WeightsError(
+                        f"weights {weights} have {width} outputs, as classifiers of ImageNet have, "
+                        "and no face head: take those of a face model, or train one from them "
+                        "first (init_weights)"
+                    )
                 teacher = get_model(network, num_features=width or embedding_size)
                 copy_weights(teacher, state, f"weights {weights}")
             except WeightsError as error:

@@ -1,6 +1,7 @@
 """A step on several ranks of this machine: what they exchange, and what that costs."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from arcface_cakd.bench.timing import Ratio, Times
 LAYOUTS = {"1 rank": (1, 1), "2 ranks": (1, 2), "3 ranks": (1, 3), "2 nodes": (2, 1)}
 OURS, WRAPPED = "step", "step with DistributedDataParallel"
 EXCHANGE = "exchange of gradients"
+_RAISED = re.compile(r"(\[rank\d+\]: *)?[\w.]*Error: ")  # the last line of a traceback
 
 
 def measure_scaling(
@@ -131,7 +133,7 @@ def launch(settings: dict[str, Any], nodes: int, local: int, folder: Path) -> di
             agent.wait()
     if failed is not None:
         lines = logs[failed].read_text(encoding="utf-8").splitlines() or ["it said nothing"]
-        said = [line for line in lines if "Error" in line] or lines[-1:]
+        said = [line for line in lines if _RAISED.match(line)] or lines[-1:]
         raise BenchError(f"{nodes} node(s) of {local} rank(s) failed: {said[0].strip()}")
     return json.loads(output.read_text(encoding="utf-8"))
 

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from arcface_cakd.cli.evaluate import device_named, positive
+from arcface_cakd.cli.evaluate import at_least_2, device_named, positive
 from arcface_cakd.cli.figures import add_json, write_json
 from arcface_cakd.cli.saved_model import load_model
 
@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     loops.add_argument(
         "--network", default="mbf", metavar="NAME", help="trained beside arcface_torch [mbf]"
     )
-    loops.add_argument("--batch-size", type=positive, default=8, metavar="B", help="[8]")
+    loops.add_argument("--batch-size", type=at_least_2, default=8, metavar="B", help="[8]")
     _add_arcface_torch(loops)
     loops.add_argument(
         "--adadistill", metavar="DIR", help="a checkout to compare with [$ADADISTILL]"
@@ -85,7 +85,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     scaling.add_argument("--network", default="mbf", metavar="NAME", help="[mbf]")
     scaling.add_argument(
-        "--batch-size", type=positive, default=4, metavar="B", help="of each rank [4]"
+        "--batch-size", type=at_least_2, default=4, metavar="B", help="of each rank [4]"
     )
     scaling.add_argument(
         "--num-classes", type=positive, default=1000, metavar="C", help="of all ranks [1000]"
@@ -289,7 +289,7 @@ def _add_networks(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--teacher", default="swin_t", metavar="NAME", help="one that prompts go into [swin_t]"
     )
-    parser.add_argument("--batch-size", type=positive, default=4, metavar="B", help="[4]")
+    parser.add_argument("--batch-size", type=at_least_2, default=4, metavar="B", help="[4]")
 
 
 def _add_arcface_torch(action: argparse.ArgumentParser) -> None:

@@ -103,6 +103,14 @@ def positive(text: str) -> int:
     return number
 
 
+def at_least_2(text: str) -> int:
+    """A whole number of 2 or more, for argparse: BatchNorm has no statistics of one image."""
+    number = int(text)
+    if number < 2:
+        raise argparse.ArgumentTypeError(f"must be 2 or more, got {number}")
+    return number
+
+
 def at_least_0(text: str) -> int:
     """A whole number of 0 or more, for argparse."""
     number = int(text)

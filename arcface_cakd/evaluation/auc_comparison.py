@@ -116,7 +116,7 @@ def _estimate(
     from scipy.stats import t as student
 
     variance = of_people + of_seeds
-    if variance == 0 and value:
+    if variance**0.5 <= 1e-12 * abs(value) and value:  # what rounding leaves is no error
         raise EvaluationError(
             "each method places all pairs of a kind alike: the difference has no standard error"
         )

@@ -90,20 +90,36 @@ def write_host(root: Path, texts: dict[str, str | None]) -> None:
 
     Raises:
         PatchError: a file to write is a link that leads nowhere, or lies behind one: what it
-            named would be made, wherever that is. Nothing is changed then.
+            named would be made, wherever that is. Nothing is changed then. Or one cannot be
+            replaced, when others have been.
     """
     for name, text in texts.items():
         if text is not None:
             _refuse_dangling(root, name)
-    with contextlib.ExitStack() as renames:
-        for name, text in texts.items():
-            if text is not None:
-                path = (root / name).resolve()  # a link stays a link
-                partial = renames.enter_context(atomic_path(path))
-                partial.write_bytes(text.encode("utf-8", "surrogateescape"))
+    written: dict[Path, bytes] = {}
+    try:
+        with contextlib.ExitStack() as renames:
+            for name, text in texts.items():
+                if text is not None:
+                    path = (root / name).resolve()  # a link stays a link
+                    written[path] = text.encode("utf-8", "surrogateescape")
+                    renames.enter_context(atomic_path(path)).write_bytes(written[path])
+    except OSError as error:
+        done = [path for path, content in written.items() if _holds(path, content)]
+        if not done:
+            raise
+        raise PatchError(
+            f"{error.filename2 or error.filename}: {error.strerror}, and {len(done)} other files "
+            "have been changed: make it possible to replace that file and run this again, or give "
+            "--revert"
+        ) from error
     for name, text in texts.items():
         if text is None:
             (root / name).unlink(missing_ok=True)
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content
 
 
 def leads_outside(root: Path, name: str) -> Path | None:

@@ -140,3 +140,15 @@ def test_others_weights_and_settings_are_refused_in_one_line(tmp_path):
     teacher = build_teacher(8, network="edgeface_xxs", weights="random", stage=3)
     with pytest.raises(PromptingError, match=r"EdgeNeXt is neither: .* cakd.prompts=None"):
         AdaptablePrompts(teacher)
+
+
+@pytest.mark.parametrize(
+    ("network", "plain"),
+    [("edgeface_xxs", "edgenext_xx_small"), ("timmface_vit_ti8", "vit_tiny_patch16_224")],
+)
+def test_classifiers_of_imagenet_are_no_teachers(tmp_path, network, plain):
+    """Their layer behind the trunk has the place of the embedding's."""
+    path = tmp_path / "w.pt"
+    torch.save(timm.create_model(plain, num_classes=1000).state_dict(), path)
+    with pytest.raises(WeightsError, match="have 1000 outputs, as classifiers of ImageNet have"):
+        build_teacher(512, network=network, weights=str(path))

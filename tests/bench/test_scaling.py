@@ -108,6 +108,23 @@ def test_the_report_holds_layouts_against_their_parts(monkeypatch):
     assert report.amounts["2 ranks: exchange of gradients, MB/s"] == 8.0
 
 
+def test_what_a_rank_raised_is_told_and_not_where(tmp_path, monkeypatch):
+    agent = tmp_path / "agent"
+    raised = "arcface_cakd.registry.UnknownNameError: unknown network 'nope'"
+    agent.write_text(
+        "#!/bin/sh\n"
+        "echo 'raise UnknownNameError(hint)'\n"
+        "echo '[rank0]:     raise ValueError('\n"
+        f'echo "[rank0]: {raised}"\nexit 1\n'
+    )
+    agent.chmod(0o755)
+    monkeypatch.setattr(scaling.sys, "executable", str(agent))
+    with pytest.raises(
+        BenchError, match=rf"1 node\(s\) of 2 rank\(s\) failed: \[rank0\]: {raised}"
+    ):
+        scaling.launch({}, 1, 2, tmp_path)
+
+
 def test_a_rank_that_fails_is_told(tmp_path, monkeypatch):
     """torchrun's place is taken by a script: one agent fails, and the other would wait for it."""
     agent = tmp_path / "agent"

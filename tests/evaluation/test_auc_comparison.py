@@ -172,6 +172,16 @@ class TestRefusals:
         with pytest.raises(EvaluationError, match="places all pairs of a kind alike"):
             auc_difference([perfect], [level], [self.people])
 
+    @pytest.mark.parametrize("seed", range(5))
+    def test_people_whose_shares_cancel(self, seed):
+        """All pairs of one person of the same, all of two of the same two: what is left of their
+        products is of rounding."""
+        issame = np.array([True, False] * 10)
+        people = People(issame, np.stack([np.zeros(20, int), np.where(issame, 0, 1)], 1))
+        ours, theirs = np.random.default_rng(seed).uniform(-1, 1, (2, 1, 20))
+        with pytest.raises(EvaluationError, match="no standard error"):
+            auc_difference([ours], [theirs], [people])
+
     @pytest.mark.parametrize(
         ("ours", "theirs", "sets"),
         [

@@ -450,3 +450,24 @@ def test_a_full_disk_changes_nothing(host, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         patch(host)
     assert len(written) == 4 and snapshot(host) == before
+
+
+def test_a_file_that_cannot_be_replaced_is_told_with_what_was_done(host, monkeypatch):
+    """As a single file that is mounted; what was advised works."""
+    real, targets = os.replace, []
+
+    def replace(source, target):
+        targets.append(str(target))
+        if len(targets) == 3:
+            raise OSError(16, "Device or resource busy", str(source), None, str(target))
+        real(source, target)
+
+    before = contents(host)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", replace)
+        with pytest.raises(PatchError, match=r"busy, and 2 other files have been changed") as error:
+            patch(host)
+    assert str(error.value).startswith(targets[2]) and "\n" not in str(error.value)
+    patch(host)
+    revert(host)
+    assert contents(host) == before
