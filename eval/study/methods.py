@@ -129,7 +129,7 @@ LONGEST_PLAIN = "plain_8_epochs"
 
 def plain_of(method: str) -> str:
     """The plain student with the settings that ``method`` has of its own, where there is one."""
-    if method.endswith(("_16_epochs", "_32_epochs")):
+    if "_16_epochs" in method or "_32_epochs" in method:
         return LONGEST_PLAIN
     for what, (names, _) in VARIED.items():
         if method.endswith(f"_{what}") and "plain" in names:

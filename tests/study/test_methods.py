@@ -102,6 +102,19 @@ def test_what_a_method_sets_is_in_its_config_and_its_cache_is_its_own(grid, meth
     assert {caches[m] for m in augmented}.isdisjoint({caches[m] for m in caches.keys() - augmented})
 
 
+def test_a_method_s_plain_student_has_its_settings_or_is_the_best_of_fewer_epochs(methods):
+    for what, plain in (
+        ("embedding_64", "plain"),
+        ("embedding_64_augmented", "plain"),
+        ("embedding_64_5_epochs", "plain_5_epochs"),
+        (f"{methods.DEFAULT}_8_epochs", "plain_8_epochs"),
+        (f"{methods.DEFAULT}_16_epochs", "plain_8_epochs"),
+        (f"{methods.DEFAULT}_16_epochs_augmented", "plain_8_epochs"),
+        ("embedding_128_32_epochs", "plain_8_epochs"),
+    ):
+        assert what in methods.METHODS and methods.plain_of(what) == plain
+
+
 def test_groups_hold_every_method_once(methods):
     listed = [name for group in methods.GROUPS.values() for name in group]
     assert sorted(listed) == sorted([*methods.METHODS, *methods.REFERENCES])
