@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.face_landmarks import LANDMARKS_FILE
 from arcface_cakd.data.text_lines import read_lines
 from arcface_cakd.preparation.align.outcome import Outcome
@@ -52,7 +53,7 @@ def beside_crops(folder: Path) -> list[Path]:
     That is files that ``aligned.tsv`` does not name, links to folders, and folders without a crop.
 
     Raises:
-        DataError: the table is no text.
+        DataError: the table is no text, or a folder cannot be read.
     """
     named = {CROPS_FILE, LANDMARKS_FILE, *(crops_in_order(folder) or ())}
     folders: set[str] = set()
@@ -61,7 +62,7 @@ def beside_crops(folder: Path) -> list[Path]:
             folders.add(place)
             place = place.rpartition("/")[0]
     found = []
-    for place, subfolders, files in os.walk(folder, topdown=False):
+    for place, subfolders, files in os.walk(folder, topdown=False, onerror=_refuse_unread):
         for name in (*files, *subfolders):
             path = Path(place, name)
             known = folders if path.is_dir() and not path.is_symlink() else named
@@ -69,3 +70,7 @@ def beside_crops(folder: Path) -> list[Path]:
                 continue
             found.append(path)
     return found
+
+
+def _refuse_unread(error: OSError) -> None:
+    raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from error
