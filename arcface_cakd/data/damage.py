@@ -1,14 +1,15 @@
 """Whether all of a data set can be read: every record, every image, every file."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from arcface_cakd.data.bins import decode_face, load_bin, pairs_problem
+from arcface_cakd.data.crop_landmarks import crop_landmarks
 from arcface_cakd.data.errors import DataError
-from arcface_cakd.data.face_landmarks import FaceLandmarks
+from arcface_cakd.data.face_landmarks import FaceLandmarks, find_landmarks
 from arcface_cakd.data.folder import identity_folders
 from arcface_cakd.data.image_tree import image_tree
 from arcface_cakd.data.images import decode_crop
@@ -133,7 +134,8 @@ def _verify_records(path: Path) -> Iterator[Damage | None]:
         yield _damage(property_file, None, None, DataError(misfit))
     landmarks = landmarks_of(path)
     if landmarks is not None:
-        yield from _verify_landmarks(landmarks, int(announced.sum()))
+        count = int(announced.sum())
+        yield from _verify_landmarks(landmarks, lambda: FaceLandmarks(path.parent, count))
 
 
 def _verify_digests(path: Path) -> Iterator[Damage]:
@@ -164,13 +166,13 @@ def _verify_unindexed(path: Path) -> Iterator[Damage | None]:
             yield None
 
 
-def _verify_landmarks(path: Path, num_images: int) -> Iterator[Damage | None]:
+def _verify_landmarks(path: Path, opened: Callable[[], FaceLandmarks]) -> Iterator[Damage | None]:
     try:
-        landmarks = FaceLandmarks(path.parent, num_images)
+        landmarks = opened()
     except (DataError, RecordIOError) as error:
         yield _damage(path, None, None, error)
         return
-    for row in track(range(num_images), f"verifying {path.name}", unit="rows"):
+    for row in track(range(len(landmarks)), f"verifying {path.name}", unit="rows"):
         try:
             landmarks[row]
         except DataError as error:
@@ -208,6 +210,9 @@ def _verify_images(folder: Path, files: list[Path]) -> Iterator[Damage | None]:
             yield _damage(file, None, None, error)
         else:
             yield None
+    landmarks = find_landmarks(folder)
+    if landmarks is not None:
+        yield from _verify_landmarks(landmarks, lambda: crop_landmarks(folder, files))
 
 
 def _damage(path: Path, key, offset: int | None, error: Exception) -> Damage:

@@ -4,13 +4,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from arcface_cakd.data.crop_landmarks import CROPS_FILE, crops_in_order
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.face_landmarks import LANDMARKS_FILE
-from arcface_cakd.data.text_lines import read_lines
+from arcface_cakd.data.text_lines import table_field
 from arcface_cakd.preparation.align.outcome import Outcome
-from arcface_cakd.preparation.tables import table_field, write_table
+from arcface_cakd.preparation.tables import write_table
 
-CROPS_FILE = "aligned.tsv"
 # What Finder and Explorer leave in folders that they show.
 _LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}
 _COLUMNS = ("crop", "photograph", "faces", "score", "side", "x", "y", "width", "height")
@@ -30,21 +30,6 @@ def write_crops_table(folder: Path, outcomes: Mapping[str, Outcome]) -> None:
             numbers = [f"{number:.1f}" for number in (crop.side, *crop.box)]
             rows.append((crop.file, name, str(outcome.faces), score, *numbers))
     write_table(folder / CROPS_FILE, _COLUMNS, sorted(rows, key=lambda row: Path(row[0])))
-
-
-def crops_in_order(folder: Path) -> list[str] | None:
-    """The crops of a folder as ``aligned.tsv`` names them, in the order of their landmarks.
-
-    None where there is no such table. What names hold that no text has is escaped, as
-    ``table_field`` does.
-
-    Raises:
-        DataError: the table is no text.
-    """
-    if not (folder / CROPS_FILE).is_file():
-        return None
-    lines = read_lines(folder / CROPS_FILE)
-    return [line.split("\t")[0] for line in lines[1:] if line]
 
 
 def beside_crops(folder: Path) -> list[Path]:
