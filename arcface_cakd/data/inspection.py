@@ -12,7 +12,7 @@ from arcface_cakd.data.face_landmarks import find_landmarks
 from arcface_cakd.data.folder import identity_folders, without_known
 from arcface_cakd.data.image_files import SUFFIXES, read_encoded, some_of
 from arcface_cakd.data.image_tree import image_tree
-from arcface_cakd.data.record_layout import image_keys, read_property
+from arcface_cakd.data.record_layout import image_keys, read_property, warn_of_unindexed
 from arcface_cakd.data.records import split
 from arcface_cakd.progress import track
 from arcface_cakd.recordio import MXIndexedRecordIO, codec
@@ -88,6 +88,7 @@ def open_records(path: Path) -> MXIndexedRecordIO:
 def _inspect_records(path: Path) -> dict[str, Any]:
     reader = open_records(path)
     keys, identity_keys = image_keys(reader)
+    warn_of_unindexed(reader, keys)
     sizes: Counter[str] = Counter()
     labels, multi_part = set(), 0
     for key in track(keys.tolist(), f"reading {path.name}", unit="records"):
