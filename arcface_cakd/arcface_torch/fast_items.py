@@ -17,7 +17,7 @@ from arcface_cakd.config import CakdConfig, ConfigError
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.face_landmarks import FaceLandmarks
 from arcface_cakd.data.images import decode_crop
-from arcface_cakd.data.record_layout import image_keys
+from arcface_cakd.data.record_layout import image_keys, warn_of_unindexed
 from arcface_cakd.data.records import split
 from arcface_cakd.data.tensors import normalised
 from arcface_cakd.distributed import is_main
@@ -198,6 +198,8 @@ def _hold_against_records(loader: Any, strict: bool) -> None:
     with exiting_on_user_error() if strict else contextlib.suppress(DataError, RecordIOError):
         reader = opened if isinstance(opened, MXIndexedRecordIO) else _open_records(folder)
         images, _ = image_keys(reader)
+        if is_main():
+            warn_of_unindexed(reader, images)
         if np.array_equal(images, taken):  # which is quick
             return
         lost = len(np.setdiff1d(images, taken))

@@ -1,26 +1,28 @@
 """Whether all of a data set can be read: every record, every image, every file."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from arcface_cakd.data.bins import decode_face, load_bin, pairs_problem
+from arcface_cakd.data.crop_landmarks import crop_landmarks
 from arcface_cakd.data.errors import DataError
-from arcface_cakd.data.face_landmarks import FaceLandmarks
+from arcface_cakd.data.face_landmarks import FaceLandmarks, find_landmarks
 from arcface_cakd.data.folder import identity_folders
 from arcface_cakd.data.image_tree import image_tree
 from arcface_cakd.data.images import decode_crop
 from arcface_cakd.data.inspection import landmarks_of, open_records, parts_of
 from arcface_cakd.data.labels import LabelSurvey, identity
-from arcface_cakd.data.record_layout import MAX_EXACT, image_keys, read_property
+from arcface_cakd.data.record_layout import MAX_EXACT, image_keys, index_remedy, read_property
 from arcface_cakd.data.records import property_misfit, split
 from arcface_cakd.progress import track
 from arcface_cakd.recordio import RecordIOError, unpack
 from arcface_cakd.recordio.block_digests import BlockDigests, digests_path
 from arcface_cakd.recordio.index import RecordIndex
 from arcface_cakd.recordio.scan import scan
+from arcface_cakd.recordio.unindexed import unindexed_ranges
 
 Damage = dict[str, Any]
 _BLOCK = 2**16  # keys that are Python's numbers at a time
@@ -105,11 +107,13 @@ def _verify_records(path: Path) -> Iterator[Damage | None]:
     assert isinstance(index, RecordIndex)  # whose keys are integers
     keys = index.sorted_keys
     announced = np.zeros(len(keys), dtype=bool)
-    stated, headers = None, 0
+    ends = np.full(len(keys), -1, dtype=np.int64)
+    stated, headers, fits = None, 0, False
     try:
         images, identity_keys = image_keys(reader)
         announced[index.positions(images)] = True
         headers = len(identity_keys)
+        fits = True
     except (DataError, RecordIOError) as error:
         yield _damage(path, getattr(error, "key", 0), None, error)
     property_file = path.parent / "property"
@@ -118,22 +122,43 @@ def _verify_records(path: Path) -> Iterator[Damage | None]:
     except DataError as error:
         yield _damage(property_file, None, None, error)
     labels, damaged = _Labels(), 0
-    for key, must_be_image in track(
-        _pairs(keys, announced), f"verifying {path.name}", len(keys), unit="records"
-    ):
+    tracked = track(_pairs(keys, announced), f"verifying {path.name}", len(keys), unit="records")
+    for position, (key, must_be_image) in enumerate(tracked):
         try:
-            labels.check(reader.read_idx(key), stated or MAX_EXACT, must_be_image)
+            payload = reader.read_idx(key)
+            ends[position] = reader.tell()
+            labels.check(payload, stated or MAX_EXACT, must_be_image)
         except (DataError, RecordIOError) as error:
             damaged += 1
             yield _damage(path, key, index[key], error)
         else:
             yield None
+    if fits:  # else what the index lacks is a part of what was said
+        order, size = np.argsort(index.offsets), len(reader.mapped())
+        begins = np.append(index.offsets[order], size)
+        after = np.concatenate([[0], ends[order]])
+        yield from _verify_index(path, unindexed_ranges(after, begins, size))
     misfit = labels.misfit(path.parent, stated, headers, damaged)
     if misfit:
         yield _damage(property_file, None, None, DataError(misfit))
     landmarks = landmarks_of(path)
     if landmarks is not None:
-        yield from _verify_landmarks(landmarks, int(announced.sum()))
+        count = int(announced.sum())
+        yield from _verify_landmarks(landmarks, lambda: FaceLandmarks(path.parent, count))
+
+
+def _verify_index(path: Path, ranges: np.ndarray) -> Iterator[Damage]:
+    """One damage for all records that the index lacks, however many places they are in."""
+    if not len(ranges):
+        return
+    tracked = track(ranges.tolist(), "counting what the index lacks", unit="places")
+    lacking = sum(1 for begin, end in tracked for _ in scan(path, begin, end))
+    places = f", in {len(ranges)} places" if len(ranges) > 1 else ""
+    problem = (
+        f"the index lacks {lacking} records, this one first{places}: {index_remedy(path)}, unless "
+        "they are left out on purpose"
+    )
+    yield _damage(path, None, int(ranges[0, 0]), DataError(problem))
 
 
 def _verify_digests(path: Path) -> Iterator[Damage]:
@@ -164,13 +189,13 @@ def _verify_unindexed(path: Path) -> Iterator[Damage | None]:
             yield None
 
 
-def _verify_landmarks(path: Path, num_images: int) -> Iterator[Damage | None]:
+def _verify_landmarks(path: Path, opened: Callable[[], FaceLandmarks]) -> Iterator[Damage | None]:
     try:
-        landmarks = FaceLandmarks(path.parent, num_images)
+        landmarks = opened()
     except (DataError, RecordIOError) as error:
         yield _damage(path, None, None, error)
         return
-    for row in track(range(num_images), f"verifying {path.name}", unit="rows"):
+    for row in track(range(len(landmarks)), f"verifying {path.name}", unit="rows"):
         try:
             landmarks[row]
         except DataError as error:
@@ -208,6 +233,9 @@ def _verify_images(folder: Path, files: list[Path]) -> Iterator[Damage | None]:
             yield _damage(file, None, None, error)
         else:
             yield None
+    landmarks = find_landmarks(folder)
+    if landmarks is not None:
+        yield from _verify_landmarks(landmarks, lambda: crop_landmarks(folder, files))
 
 
 def _damage(path: Path, key, offset: int | None, error: Exception) -> Damage:

@@ -31,14 +31,21 @@ class FaceLandmarks:
     Args:
         folder: the data set.
         num_images: N; None: as many as the file has.
+        rows: (M,) int64, which of the N the landmarks of each of M images are; None: of all N.
 
     Raises:
         DataError: neither file is there, or it holds something else.
         RecordIOError: the csv is there, and ``train.idx`` or ``train.rec`` is damaged.
     """
 
-    def __init__(self, folder: str | os.PathLike, num_images: int | None = None):
-        self._arguments = folder, num_images
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        num_images: int | None = None,
+        rows: np.ndarray | None = None,
+    ):
+        self._arguments = folder, num_images, rows
+        self._rows = rows
         found = find_landmarks(folder)
         if found is None:
             raise DataError(
@@ -48,8 +55,8 @@ class FaceLandmarks:
             )
         self.path = found
         self._landmarks = (_mapped if found.name == LANDMARKS_FILE else _read_cvlface)(found)
-        rows = self._landmarks.shape[:1] if num_images is None else (num_images,)
-        expected = (*rows, *ARCFACE_TEMPLATE.shape)
+        count = self._landmarks.shape[:1] if num_images is None else (num_images,)
+        expected = (*count, *ARCFACE_TEMPLATE.shape)
         if self._landmarks.shape != expected:
             raise DataError(
                 f"{self.path}: shape {self._landmarks.shape} instead of {expected}: there must be "
@@ -68,7 +75,7 @@ class FaceLandmarks:
             self._landmarks = _by_key(self._landmarks, Path(folder))
 
     def __len__(self) -> int:
-        return len(self._landmarks)
+        return len(self._landmarks if self._rows is None else self._rows)
 
     def __getitem__(self, position: int) -> np.ndarray:
         """The landmarks of the image at that place among the keys, (5, 2) float32.
@@ -76,9 +83,10 @@ class FaceLandmarks:
         Raises:
             DataError: one is not finite.
         """
-        landmarks = np.array(self._landmarks[position])
+        row = position if self._rows is None else self._rows[position]
+        landmarks = np.array(self._landmarks[row])
         if not np.isfinite(landmarks).all():
-            raise DataError(f"row {position} of {self.path} is not finite: detect this face anew")
+            raise DataError(f"row {row} of {self.path} is not finite: detect this face anew")
         return landmarks
 
     def __reduce__(self):

@@ -42,6 +42,12 @@ class FolderFiles:
     others: list[Path] = field(default_factory=list)
     dangling: list[Path] = field(default_factory=list)
 
+    def add(self, more: "FolderFiles") -> None:
+        """Take in the files of another folder."""
+        self.images += more.images
+        self.others += more.others
+        self.dangling += more.dangling
+
     def sort(self) -> "FolderFiles":
         for paths in (self.images, self.others, self.dangling):
             paths.sort()
@@ -93,12 +99,7 @@ def files_below(folder: Path) -> FolderFiles:
     while pending:
         here = pending.pop()
         files, folders = files_directly_in(here)
-        for mine, more in (
-            (found.images, files.images),
-            (found.others, files.others),
-            (found.dangling, files.dangling),
-        ):
-            mine += more
+        found.add(files)
         for inner in folders:
             if inner.is_symlink():
                 target = inner.resolve()

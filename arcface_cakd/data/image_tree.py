@@ -8,7 +8,7 @@ import numpy as np
 
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.folder import refuse_records, without_known
-from arcface_cakd.data.image_files import is_image, read_encoded, some_of
+from arcface_cakd.data.image_files import FolderFiles, files_directly_in, read_encoded, some_of
 
 logger = logging.getLogger("arcface_cakd")
 
@@ -21,32 +21,29 @@ def image_tree(folder: str | Path) -> tuple[list[Path], list[Path]]:
     lists.
 
     Raises:
-        DataError: no such folder, one without an image, or a link that leads nowhere.
+        DataError: no such folder, one without an image, a link that leads nowhere, or something
+            that cannot be read.
     """
     root = Path(folder)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; it should hold train.rec, or images")
-    images: list[Path] = []
-    others: list[Path] = []
+    found = FolderFiles()
     seen = set()
-    for place, folders, files in os.walk(root, followlinks=True):
+    pending = [root]
+    while pending:
+        place = pending.pop()
         real = os.path.realpath(place)
-        folders[:] = [] if real in seen else sorted(name for name in folders if name[0] != ".")
         if real in seen:
             continue
         seen.add(real)
-        for name in (name for name in files if name[0] != "."):
-            path = Path(place, name)
-            if not path.exists():
-                raise DataError(f"{path}: a link that leads nowhere: mend it, or remove it")
-            try:
-                (images if is_image(path) else others).append(path)
-            except OSError as error:
-                raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    if not images:
+        files, folders = files_directly_in(place)
+        found.add(files)
+        pending += reversed(folders)  # the first by name is read next, with all that is in it
+    found.sort().refuse_dangling()
+    if not found.images:
         refuse_records(root)
         raise DataError(f"{root}: neither train.rec with train.idx nor an image in any folder")
-    return sorted(images), sorted(others)
+    return found.images, found.others
 
 
 class ImageTree:

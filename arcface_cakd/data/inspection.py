@@ -1,5 +1,6 @@
 """What a data set holds."""
 
+import logging
 import os
 from collections import Counter
 from pathlib import Path
@@ -11,10 +12,12 @@ from arcface_cakd.data.face_landmarks import find_landmarks
 from arcface_cakd.data.folder import identity_folders, without_known
 from arcface_cakd.data.image_files import SUFFIXES, read_encoded, some_of
 from arcface_cakd.data.image_tree import image_tree
-from arcface_cakd.data.record_layout import image_keys, read_property
+from arcface_cakd.data.record_layout import image_keys, read_property, warn_of_unindexed
 from arcface_cakd.data.records import split
 from arcface_cakd.progress import track
 from arcface_cakd.recordio import MXIndexedRecordIO, codec
+
+logger = logging.getLogger("arcface_cakd")
 
 
 def inspect(path: str | Path, *, labelled: bool = True) -> list[dict[str, Any]]:
@@ -69,8 +72,12 @@ def _has_images(folder: Path) -> bool:
     """Whether it is a folder with images somewhere below, as far as suffixes tell."""
     if not folder.is_dir() or folder.name[0] == ".":
         return False
-    files = (name for _, _, names in os.walk(folder) for name in names)
+    files = (name for _, _, names in os.walk(folder, onerror=_say_unread) for name in names)
     return any(Path(name).suffix.lower() in SUFFIXES for name in files)
+
+
+def _say_unread(error: OSError) -> None:
+    logger.warning("%s: cannot be read: %s; it is left out", error.filename, error.strerror)
 
 
 def open_records(path: Path) -> MXIndexedRecordIO:
@@ -81,6 +88,7 @@ def open_records(path: Path) -> MXIndexedRecordIO:
 def _inspect_records(path: Path) -> dict[str, Any]:
     reader = open_records(path)
     keys, identity_keys = image_keys(reader)
+    warn_of_unindexed(reader, keys)
     sizes: Counter[str] = Counter()
     labels, multi_part = set(), 0
     for key in track(keys.tolist(), f"reading {path.name}", unit="records"):

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from arcface_cakd.data.augmentation import Augmentation
+from arcface_cakd.data.crop_landmarks import crop_landmarks
 from arcface_cakd.data.draws import epoch_order
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.face_landmarks import FaceLandmarks
@@ -46,7 +47,8 @@ def get_dataloader(
         rank: this process's number out of
         world_size: how many processes share each global batch.
         num_classes: identities that the labels may name; None: as many as the data set has.
-        landmarks: whether batches have the landmarks of their images, see ``FaceLandmarks``.
+        landmarks: whether batches have the landmarks of their images, see ``FaceLandmarks``, and
+            of a folder of images ``crop_landmarks``.
         augmentation: what may happen to each image, a function of (seed, epoch, key); or None.
         num_views: with augmentation, how many views there are of an image: epoch e sees view
             e modulo ``num_views``. None: each epoch its own.
@@ -58,7 +60,7 @@ def get_dataloader(
         DataError: no data set, one that is smaller than a global batch, or one without landmarks.
     """
     images = open_images(rec, num_classes, labelled=labelled, checked=checked)
-    points = FaceLandmarks(rec, len(images)) if landmarks else None
+    points = _landmarks_of(rec, images) if landmarks else None
     views = Views(images, seed, augmentation, num_views)
     return FaceLoader(views, batch_size, num_workers, rank, world_size, points)
 
@@ -91,6 +93,12 @@ def open_images(
             "pack the folder"
         )
     return FaceFolder(folder, num_classes) if labelled else ImageTree(folder)
+
+
+def _landmarks_of(folder: str | Path, images: FaceImages) -> FaceLandmarks:
+    if isinstance(images, FaceRecords):
+        return FaceLandmarks(folder, len(images))
+    return crop_landmarks(folder, images.paths)
 
 
 class FaceLoader:

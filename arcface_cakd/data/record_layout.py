@@ -1,5 +1,6 @@
 """Which records of a file are images, and what ``property`` says of them."""
 
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,9 @@ from arcface_cakd.recordio import (
     unpack,
 )
 from arcface_cakd.recordio.index import RecordIndex
+from arcface_cakd.recordio.unindexed import glimpse_unindexed
+
+logger = logging.getLogger("arcface_cakd")
 
 _LONGEST_PROPERTY = 4096  # bytes that are looked at
 MAX_EXACT = 2**24  # labels are float32: integers up to here are exact
@@ -75,6 +79,40 @@ def image_keys(reader: MXIndexedRecordIO) -> tuple[np.ndarray, np.ndarray]:
 
     first = first_header(float(ends[0]), end, carries, place)
     return np.arange(1, first, dtype=np.int64), np.arange(first, end, dtype=np.int64)
+
+
+def warn_of_unindexed(reader: MXIndexedRecordIO, images: np.ndarray) -> None:
+    """Say in the log that the index leaves out records of the file, as far as one look tells.
+
+    That may be meant, and is not where an index was cut. Where record 0 says how many there are,
+    ``image_keys`` has held the index against it.
+
+    Args:
+        reader: the records.
+        images: (N,) the keys that are taken for images, N at least 1.
+    """
+    if len(images) < len(reader.idx):
+        return
+    ranges = glimpse_unindexed(reader)
+    left = int((ranges[:, 1] - ranges[:, 0]).sum())
+    if left:
+        each = (len(reader.mapped()) - left) / len(images)
+        logger.warning(
+            "%s: has %d records, and %s holds more: %d bytes, about %d records, are left out, "
+            "the first at byte %d; if that is not meant, %s",
+            reader.idx_path,
+            len(images),
+            reader.uri,
+            left,
+            max(1, round(left / each)),
+            ranges[0, 0],
+            index_remedy(reader.uri),
+        )
+
+
+def index_remedy(rec: str | Path) -> str:
+    """What makes an index whole that lacks records, for messages."""
+    return f"'arcface-cakd data index {rec} --force' writes it anew"
 
 
 def first_header(stated: float, end: int, carries: Callable[[int], bool], place: str) -> int:

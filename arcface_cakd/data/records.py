@@ -6,7 +6,7 @@ from pathlib import Path
 
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.labels import LabelSurvey, identity, survey
-from arcface_cakd.data.record_layout import image_keys, read_property
+from arcface_cakd.data.record_layout import image_keys, read_property, warn_of_unindexed
 from arcface_cakd.recordio import MXIndexedRecordIO, RecordIOError
 from arcface_cakd.recordio.block_digests import BlockDigests
 from arcface_cakd.recordio.header import HEADER_SIZE
@@ -23,7 +23,7 @@ class FaceRecords:
     Which records are images: see ``image_keys``. Where the caller does not know the number of
     identities, the labels are read (all, or of a large set a sample) and held against
     ``property`` and record 0; what does not fit is a warning, or an error where labels go beyond
-    the number that is stated.
+    the number that is stated. Records that the index leaves out are a warning too.
 
     Attributes:
         keys: (N,) int64 ascending, the keys of the images; what order and flips hang on.
@@ -60,6 +60,7 @@ class FaceRecords:
         self.keys, self.identity_keys = image_keys(self.reader)
         if not len(self.keys):
             raise DataError(f"{self.path}: there is no image in it")
+        warn_of_unindexed(self.reader, self.keys)
         self.num_people: int | None = None
         self.num_classes: int | None = None
         if labelled:

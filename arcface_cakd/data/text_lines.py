@@ -23,3 +23,9 @@ def read_lines(path: str | os.PathLike) -> list[str]:
         raise DataError(f"{path}: is no text in UTF-8 ({error.reason}): save it as that") from error
     text = text.rstrip("\n")
     return text.split("\n") if text else []
+
+
+def table_field(text: str) -> str:
+    """A text as it stands in a table: names of files may hold what no text has."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return text.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")

@@ -6,22 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
+from arcface_cakd.data.crop_landmarks import crop_landmarks
 from arcface_cakd.data.errors import DataError
-from arcface_cakd.data.face_landmarks import FaceLandmarks, find_landmarks
-from arcface_cakd.preparation.align.crops_table import CROPS_FILE, crops_in_order
-from arcface_cakd.preparation.tables import table_field
+from arcface_cakd.data.face_landmarks import find_landmarks
 
 logger = logging.getLogger("arcface_cakd")
 
 
-def crop_landmarks(
+def landmarks_to_pack(
     folder: Path, images: Sequence[Path], taken: Sequence[Path]
 ) -> np.ndarray | None:
     """The landmarks of those of a folder's crops that are taken; None where there are none.
 
-    A folder that ``data align`` wrote says in ``aligned.tsv`` whose each row is, so that crops may
-    be removed from it; elsewhere there must be a row for each image. Where that does not hold, the
-    log says so.
+    Where they do not fit the images, see ``crop_landmarks``, there are none, and the log says so.
 
     Args:
         folder: of one folder per identity.
@@ -34,20 +31,8 @@ def crop_landmarks(
     if find_landmarks(folder) is None:
         return None
     try:
-        named = crops_in_order(folder)
-        if named is None:
-            named = [_name(path, folder) for path in images]
-        landmarks = FaceLandmarks(folder, len(named))
-        row_of = {name: row for row, name in enumerate(named)}
-        names = [_name(path, folder) for path in taken]
-        unknown = next((name for name in names if name not in row_of), None)
-        if unknown is not None:
-            raise DataError(f"{folder / CROPS_FILE}: {unknown} is not in it")
-        return np.stack([landmarks[row_of[name]] for name in names])
+        landmarks = crop_landmarks(folder, images, taken)
+        return np.stack([landmarks[position] for position in range(len(taken))])
     except DataError as error:
         logger.warning("%s; the images are taken without landmarks", error)
         return None
-
-
-def _name(path: Path, folder: Path) -> str:
-    return table_field(path.relative_to(folder).as_posix())

@@ -14,7 +14,7 @@ from arcface_cakd.data.face_landmarks import LANDMARKS_FILE
 from arcface_cakd.data.folder import identity_folders
 from arcface_cakd.data.images import decode_crop
 from arcface_cakd.data.record_sets import write_identity_records
-from arcface_cakd.preparation.crop_landmarks import crop_landmarks
+from arcface_cakd.preparation.crop_landmarks import landmarks_to_pack
 from arcface_cakd.preparation.labels_table import write_labels
 from arcface_cakd.preparation.output import check_beside, check_vacant, whole_set
 from arcface_cakd.progress import track
@@ -97,7 +97,7 @@ def pack_folder(
         write_identity_records(new, identities())
         write_labels(new, names, "folder")
         images = [path for _, paths in found.identities for path in paths]
-        landmarks = crop_landmarks(found.root, images, shared.paths)
+        landmarks = landmarks_to_pack(found.root, images, shared.paths)
         if landmarks is not None:
             np.save(new / LANDMARKS_FILE, landmarks)
     shared.warn()

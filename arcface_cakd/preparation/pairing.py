@@ -9,13 +9,13 @@ import numpy as np
 
 from arcface_cakd.data.bins import pairs_problem, people_file, write_bin
 from arcface_cakd.data.errors import DataError
+from arcface_cakd.data.text_lines import table_field
 from arcface_cakd.files import atomic_path, write_text
 from arcface_cakd.preparation.output import check_beside
 from arcface_cakd.preparation.packing import as_packed
 from arcface_cakd.preparation.pair_drawing import FOLDS, draw_pairs
 from arcface_cakd.preparation.pair_images import FolderImages, PairImages, open_pair_images
 from arcface_cakd.preparation.pair_lists import ListedPair, read_pair_list
-from arcface_cakd.preparation.tables import table_field
 from arcface_cakd.progress import track
 
 logger = logging.getLogger("arcface_cakd")

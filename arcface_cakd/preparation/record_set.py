@@ -5,7 +5,7 @@ from pathlib import Path
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.face_landmarks import FaceLandmarks, find_landmarks
 from arcface_cakd.data.labels import all_labels
-from arcface_cakd.data.record_layout import image_keys
+from arcface_cakd.data.record_layout import image_keys, warn_of_unindexed
 from arcface_cakd.data.records import split
 from arcface_cakd.preparation.labels_table import FORMER_LABEL, LabelNames, read_labels
 from arcface_cakd.recordio import MXIndexedRecordIO
@@ -49,8 +49,10 @@ class RecordSet:
             self.keys = keys[read_heads(self._reader, keys).has_image]
         else:
             self.keys, _ = image_keys(self._reader)
+            keys = self.keys
         if not len(self.keys):
             raise DataError(f"{self.path}: there is no image in it")
+        warn_of_unindexed(self._reader, keys)
         self.labels = all_labels(self._reader, self.keys)
         self.names = read_labels(self.folder) or LabelNames(FORMER_LABEL, {})
         self.landmarks: FaceLandmarks | None = None

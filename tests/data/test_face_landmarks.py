@@ -8,6 +8,7 @@ import pytest
 from helpers.record_sets import identify, jpeg, pixels, write_records
 
 from arcface_cakd.data import DataError, FaceLandmarks, get_dataloader
+from arcface_cakd.data.damage import verify
 from arcface_cakd.landmarks import ARCFACE_TEMPLATE, mirror
 
 COUNT = 26
@@ -165,3 +166,98 @@ def test_a_face_without_landmarks_is_named(insightface_set):
     loader = get_dataloader(folder, 26, seed=1, num_workers=0, landmarks=True)
     with pytest.raises(DataError, match=r"train\.rec, key 8: row 7 of .*is not finite"):
         next(iter(loader))
+
+
+class TestAligned:
+    """Folders of crops with an ``aligned.tsv``."""
+
+    NAMES = ("anna/1.jpg", "anna/2.jpg", "bert é/1.jpg", "bert é/deep/2.jpg", "carl/1.jpg")
+
+    @pytest.fixture
+    def crops(self, tmp_path):
+        for number, name in enumerate(self.NAMES):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(jpeg(number))
+        (tmp_path / "aligned.tsv").write_text(
+            "".join(f"{name}\tphotograph\n" for name in ("crop", *self.NAMES)), encoding="utf-8"
+        )
+        np.save(tmp_path / "train_landmarks.npy", points(count=5))
+        return tmp_path
+
+    def check(self, folder, numbers, expected, labelled=True):
+        """That these images are read, each with its own landmarks, whatever their order."""
+        known = {number: pixels(jpeg(number)) for number in numbers}
+        loader = get_dataloader(
+            folder, len(numbers), seed=5, num_workers=1, landmarks=True, labelled=labelled
+        )
+        ((images, _, landmarks),) = list(loader)
+        seen = []
+        for image, face in zip(images, landmarks.numpy(), strict=True):
+            number, flipped = identify(image, known)
+            own = expected[number]
+            np.testing.assert_array_equal(face, mirror(own) if flipped else own)
+            seen.append(number)
+        assert sorted(seen) == list(numbers)
+
+    @pytest.mark.parametrize("labelled", [True, False])
+    def test_landmarks_go_by_name(self, crops, labelled):
+        self.check(crops, range(5), points(count=5), labelled)
+        (crops / "anna" / "2.jpg").unlink()
+        self.check(crops, (0, 2, 3, 4), points(count=5), labelled)
+        assert verify(crops, labelled=labelled) == (4, [])
+
+    @pytest.mark.parametrize("labelled", [True, False])
+    def test_a_renamed_person_is_refused(self, crops, labelled):
+        (crops / "anna").rename(crops / "zoe")
+        with pytest.raises(DataError) as caught:
+            get_dataloader(crops, 5, seed=5, num_workers=0, landmarks=True, labelled=labelled)
+        said = str(caught.value)
+        assert said.startswith(
+            f"{crops / 'aligned.tsv'}: zoe/1.jpg is not in it, 2 images in all, "
+        )
+        assert "\n" not in said
+        ((damage,), _) = verify(crops, labelled=labelled)[::-1]
+        assert (damage["path"], damage["problem"]) == (str(crops / "train_landmarks.npy"), said)
+        table = (crops / "aligned.tsv").read_text(encoding="utf-8")
+        # As the message has it.
+        (crops / "aligned.tsv").write_text(table.replace("anna", "zoe"), encoding="utf-8")
+        self.check(crops, range(5), points(count=5), labelled)
+        (crops / "aligned.tsv").unlink()
+        np.save(crops / "train_landmarks.npy", points(count=5)[[2, 3, 4, 0, 1]])
+        self.check(crops, range(5), points(count=5), labelled)
+
+    def test_landmarks_that_were_made_for_what_is_left_stay_in_its_order(self, crops):
+        (crops / "anna" / "2.jpg").unlink()
+        np.save(crops / "train_landmarks.npy", points(count=5)[[0, 2, 3, 4]])
+        self.check(crops, (0, 2, 3, 4), points(count=5))
+        (crops / "bert é" / "1.jpg").unlink()
+        with pytest.raises(DataError, match=re.escape("shape (4, 5, 2) instead of (3, 5, 2)")):
+            get_dataloader(crops, 3, seed=5, num_workers=0, landmarks=True)
+
+    def test_a_row_that_is_not_finite_is_told_by_its_place_in_the_file(self, crops):
+        faces = points(count=5)
+        faces[2, 3] = np.nan
+        np.save(crops / "train_landmarks.npy", faces)
+        (crops / "anna" / "1.jpg").unlink()
+        assert ["row 2 of" in damage["problem"] for damage in verify(crops)[1]] == [True]
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize(
+    ("array", "problem"),
+    [
+        (points(count=3), "shape (3, 5, 2) instead of (4, 5, 2): there must be a row for each"),
+        (points(count=4).astype(np.float64), "float64 instead of float32"),
+        (np.full((4, 5, 2), np.nan, np.float32), "is not finite: detect this face anew"),
+    ],
+)
+def test_verify_looks_at_the_landmarks_of_a_folder(tmp_path, array, problem, labelled):
+    for number, name in enumerate(("a/1.jpg", "a/2.jpg", "b/1.jpg", "c/1.jpg")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(jpeg(number))
+    np.save(tmp_path / "train_landmarks.npy", points(count=4))
+    assert verify(tmp_path, labelled=labelled) == (4, [])
+    np.save(tmp_path / "train_landmarks.npy", array)
+    damages = verify(tmp_path, labelled=labelled)[1]
+    assert damages and all(problem in damage["problem"] for damage in damages)
+    assert {damage["path"] for damage in damages} == {str(tmp_path / "train_landmarks.npy")}

@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 from helpers.record_sets import encoded, jpeg, pixels
+from helpers.unreadable import make_unreadable
 from PIL import Image
 
 from arcface_cakd.cli import main
@@ -13,7 +14,7 @@ from arcface_cakd.data.damage import verify
 from arcface_cakd.data.folder import FaceFolder, identity_folders
 from arcface_cakd.data.image_files import SUFFIXES, begins_as_image
 from arcface_cakd.data.image_tree import image_tree
-from arcface_cakd.data.inspection import inspect
+from arcface_cakd.data.inspection import inspect, parts_of
 from arcface_cakd.preparation.packing import Packed, pack_folder
 from arcface_cakd.recordio import MXIndexedRecordIO, unpack
 
@@ -153,6 +154,31 @@ class TestLeftOut:
         (tmp_path / "b/nosuffix").chmod(0)
         with pytest.raises(DataError, match="b/nosuffix: cannot be read"):
             identity_folders(tmp_path)
+
+    def test_a_folder_that_cannot_be_read_is_refused(self, tmp_path, monkeypatch):
+        put(tmp_path, "a/0.jpg", "b/inner/0.jpg", "c/0.jpg")
+        make_unreadable(monkeypatch, "inner")
+        for use in (identity_folders, image_tree):
+            with pytest.raises(DataError, match=r"b/inner: cannot be read: Permission denied$"):
+                use(tmp_path)
+
+    def test_beside_bins_a_folder_that_cannot_be_read_is_said(self, tmp_path, monkeypatch, caplog):
+        put(tmp_path, "lfw.bin", "lost+found/0.jpg")
+        make_unreadable(monkeypatch, "lost+found")
+        assert parts_of(tmp_path) == [("bin", tmp_path / "lfw.bin")]
+        assert "lost+found: cannot be read: Permission denied; it is left out" in caplog.text
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without them")
+    @pytest.mark.parametrize("name", ["pipe", "pipe.jpg"])
+    def test_a_named_pipe_is_no_image(self, tmp_path, name):
+        put(tmp_path, "a/0.jpg", "b/0.jpg")
+        os.mkfifo(tmp_path / "b" / name)
+        writer = os.open(tmp_path / "b" / name, os.O_RDWR)  # else what opens it waits for ever
+        os.write(writer, jpeg(1))
+        images, others = image_tree(tmp_path)
+        os.close(writer)
+        assert others == [tmp_path / "b" / name] == identity_folders(tmp_path).others
+        assert images == [tmp_path / "a/0.jpg", tmp_path / "b/0.jpg"]
 
 
 class TestRefused:

@@ -9,11 +9,13 @@ from helpers.host_items import MXFaceDataset, loader_over
 from helpers.record_sets import jpeg, write_records
 
 from arcface_cakd.arcface_torch import faster_items
+from arcface_cakd.cli import main
 from arcface_cakd.data import DataError, get_dataloader, labels, record_layout
 from arcface_cakd.data.damage import verify
 from arcface_cakd.data.inspection import inspect
 from arcface_cakd.data.loader import open_images
-from arcface_cakd.recordio import MissingKeyError, MXIndexedRecordIO
+from arcface_cakd.preparation.record_set import RecordSet
+from arcface_cakd.recordio import MissingKeyError, MXIndexedRecordIO, unindexed
 
 PEOPLE, EACH = 4, 3
 IMAGES = {n: (n % PEOPLE, jpeg(n)) for n in range(PEOPLE * EACH)}
@@ -82,6 +84,79 @@ def test_without_record_0_a_set_with_headers_is_cut(insightface_set):
         open_images(folder)
     count, damages = verify(folder)
     assert (count, [damage["key"] for damage in damages]) == (31, [0])
+
+
+class TestIndexes:
+    """Of a set without insightface's record 0, which says how many there must be."""
+
+    def cut(self, folder, keep, order=1):
+        """A set of 12 records, and its index with some of the lines."""
+        write(folder)
+        lines = (folder / "train.idx").read_text().splitlines(keepends=True)
+        (folder / "train.idx").write_text("".join([lines[i] for i in keep][::order]))
+        return [int(line.split("\t")[1]) for line in lines]
+
+    @pytest.mark.parametrize("order", [1, -1])
+    @pytest.mark.parametrize(
+        ("keep", "first", "places"),
+        [
+            (range(5), 5, ""),  # cut
+            (range(11), 11, ""),
+            ((0, 1, 2, 7, 8, 9, 10, 11), 3, ""),
+            (range(4, 12), 0, ""),
+            ((0, 1, 3, 4, 6, 7, 8, 9), 2, ", in 3 places"),
+        ],
+    )
+    def test_records_that_they_lack_are_counted(self, tmp_path, caplog, keep, first, places, order):
+        offsets = self.cut(tmp_path, keep, order)
+        lacking, rec = 12 - len(keep), tmp_path / "train.rec"
+        images = open_images(tmp_path)
+        assert images.keys.tolist() == list(keep)
+        size = np.diff([*offsets, rec.stat().st_size])
+        left = int(size.sum() - size[list(keep)].sum())
+        remedy = f"'arcface-cakd data index {rec} --force' writes it anew"
+        assert (
+            f"train.idx: has {len(keep)} records, and {rec} holds more: {left} byt" in caplog.text
+        )
+        assert f"left out, the first at byte {offsets[first]}; if that is not m" in caplog.text
+        assert remedy in caplog.text
+        ((damage,), count) = verify(tmp_path)[::-1]
+        assert damage["problem"] == (
+            f"the index lacks {lacking} records, this one first{places}: {remedy}, unless they "
+            "are left out on purpose"
+        )
+        assert (damage["path"], damage["byte"], count) == (str(rec), offsets[first], len(keep) + 1)
+        assert main(["data", "index", str(rec), "--force"]) == 0  # as the message has it
+        caplog.clear()
+        assert len(open_images(tmp_path)) == 12 and caplog.text == ""
+        assert verify(tmp_path) == (12, [])
+
+    def test_what_else_reads_them_says_so_too(self, tmp_path, caplog):
+        self.cut(tmp_path, range(5))
+        for use in (inspect, RecordSet, lambda folder: RecordSet(folder, every=True)):
+            caplog.clear()
+            use(tmp_path)
+            assert caplog.text.count("train.idx: has 5 records") == 1
+
+    def test_of_a_large_set_a_few_records_are_looked_at(self, tmp_path, caplog, monkeypatch):
+        monkeypatch.setattr(unindexed, "_LOOKED_AT", 1)
+        read, asked = unindexed.read_record, []
+        monkeypatch.setattr(
+            unindexed, "read_record", lambda *where: asked.append(where[1]) or read(*where)
+        )
+        offsets = self.cut(tmp_path, (0, 1, 2, 9, 10))
+        open_images(tmp_path)
+        assert asked == [offsets[2], offsets[10]]  # before the widest step, and the last
+        assert "about 7 records, are left out" in caplog.text
+
+    def test_behind_a_damaged_record_nothing_is_said_to_be_lacking(self, tmp_path, caplog):
+        offsets = self.cut(tmp_path, range(12))
+        stored = bytearray((tmp_path / "train.rec").read_bytes())
+        stored[offsets[4] + 4] ^= 8  # its length
+        (tmp_path / "train.rec").write_bytes(stored)
+        assert [damage["key"] for damage in verify(tmp_path)[1]] == [4]
+        open_images(tmp_path)
+        assert caplog.text == ""
 
 
 class TestCounts:
@@ -273,6 +348,14 @@ class TestInTheHost:
         with caplog.at_level(logging.WARNING):
             assert faster_items(loader, edict()) is loader
         assert "4 images are left out" in caplog.text
+
+    def test_an_index_that_lacks_records_is_a_warning(self, tmp_path, caplog):
+        write(tmp_path, first_key=1)
+        lines = (tmp_path / "train.idx").read_text().splitlines(keepends=True)
+        (tmp_path / "train.idx").write_text("".join(lines[:9]))
+        loader = self.loader(tmp_path, range(1, 10))
+        assert faster_items(loader, edict()) is loader
+        assert "train.idx: has 9 records" in caplog.text
 
     def test_headers_that_are_taken_for_images_are_refused(self, insightface_set, capsys):
         folder, _ = insightface_set

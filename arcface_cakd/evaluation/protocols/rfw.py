@@ -9,7 +9,7 @@ import numpy as np
 
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.face_files import FaceFiles
-from arcface_cakd.data.image_files import read_encoded
+from arcface_cakd.data.image_files import files_directly_in, read_encoded
 from arcface_cakd.data.images import CROP, decode_image
 from arcface_cakd.data.text_lines import read_lines
 from arcface_cakd.evaluation.embedder import Embedder
@@ -68,7 +68,7 @@ class Rfw(Protocol):
         folder = one_folder(paths, "data/ and txts/ of RFW's test folder")
         inner = folder / "test"
         self.folder = inner if inner.is_dir() else folder
-        there = sorted(path.parent.name for path in self.folder.glob("txts/*/*_pairs.txt"))
+        there = _groups_in(self.folder / "txts")
         if not there:
             raise DataError(
                 f"{self.folder}: no txts/<group>/<group>_pairs.txt in it, as RFW's test folder has"
@@ -142,6 +142,17 @@ def group_gap(accuracies: Sequence[float], drawn: Sequence[np.ndarray | None] = 
     ratio = value.pop("skewed_error_ratio")
     known = None if np.isnan(ratio) else ratio
     return GroupGap(**value, skewed_error_ratio=known, intervals=intervals)
+
+
+def _groups_in(folder: Path) -> list[str]:
+    """The groups of which ``txts`` has pairs, in order of name."""
+    # Not by glob, which passes over folders that cannot be read.
+    groups = files_directly_in(folder)[1] if folder.is_dir() else []
+    return [
+        group.name
+        for group in groups
+        if any(path.name.endswith("_pairs.txt") for path in files_directly_in(group)[0].others)
+    ]
 
 
 class _Group:

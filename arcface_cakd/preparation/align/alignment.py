@@ -9,16 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from arcface_cakd.data.crop_landmarks import CROPS_FILE
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.face_landmarks import LANDMARKS_FILE
 from arcface_cakd.data.image_files import read_encoded, some_of
 from arcface_cakd.data.images import decode_image
 from arcface_cakd.preparation.align.crops import aligned_crop
-from arcface_cakd.preparation.align.crops_table import (
-    CROPS_FILE,
-    beside_crops,
-    write_crops_table,
-)
+from arcface_cakd.preparation.align.crops_table import beside_crops, write_crops_table
 from arcface_cakd.preparation.align.faces import CHOICES, Detector, Face, chosen
 from arcface_cakd.preparation.align.landmark_list import LandmarkList
 from arcface_cakd.preparation.align.outcome import Crop, Outcome

@@ -4,12 +4,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from arcface_cakd.data.crop_landmarks import CROPS_FILE, crops_in_order
+from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.face_landmarks import LANDMARKS_FILE
-from arcface_cakd.data.text_lines import read_lines
+from arcface_cakd.data.text_lines import table_field
 from arcface_cakd.preparation.align.outcome import Outcome
-from arcface_cakd.preparation.tables import table_field, write_table
+from arcface_cakd.preparation.tables import write_table
 
-CROPS_FILE = "aligned.tsv"
 # What Finder and Explorer leave in folders that they show.
 _LITTER = {".DS_Store", "Thumbs.db", "desktop.ini"}
 _COLUMNS = ("crop", "photograph", "faces", "score", "side", "x", "y", "width", "height")
@@ -31,28 +32,13 @@ def write_crops_table(folder: Path, outcomes: Mapping[str, Outcome]) -> None:
     write_table(folder / CROPS_FILE, _COLUMNS, sorted(rows, key=lambda row: Path(row[0])))
 
 
-def crops_in_order(folder: Path) -> list[str] | None:
-    """The crops of a folder as ``aligned.tsv`` names them, in the order of their landmarks.
-
-    None where there is no such table. What names hold that no text has is escaped, as
-    ``table_field`` does.
-
-    Raises:
-        DataError: the table is no text.
-    """
-    if not (folder / CROPS_FILE).is_file():
-        return None
-    lines = read_lines(folder / CROPS_FILE)
-    return [line.split("\t")[0] for line in lines[1:] if line]
-
-
 def beside_crops(folder: Path) -> list[Path]:
     """What lies in a folder of crops and is not of it, what a folder holds before the folder.
 
     That is files that ``aligned.tsv`` does not name, links to folders, and folders without a crop.
 
     Raises:
-        DataError: the table is no text.
+        DataError: the table is no text, or a folder cannot be read.
     """
     named = {CROPS_FILE, LANDMARKS_FILE, *(crops_in_order(folder) or ())}
     folders: set[str] = set()
@@ -61,7 +47,7 @@ def beside_crops(folder: Path) -> list[Path]:
             folders.add(place)
             place = place.rpartition("/")[0]
     found = []
-    for place, subfolders, files in os.walk(folder, topdown=False):
+    for place, subfolders, files in os.walk(folder, topdown=False, onerror=_refuse_unread):
         for name in (*files, *subfolders):
             path = Path(place, name)
             known = folders if path.is_dir() and not path.is_symlink() else named
@@ -69,3 +55,7 @@ def beside_crops(folder: Path) -> list[Path]:
                 continue
             found.append(path)
     return found
+
+
+def _refuse_unread(error: OSError) -> None:
+    raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from error

@@ -13,6 +13,7 @@ from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.images import decode_crop
 from arcface_cakd.data.record_layout import MAX_EXACT
 from arcface_cakd.data.record_sets import property_text
+from arcface_cakd.data.text_lines import table_field
 from arcface_cakd.files import write_text
 from arcface_cakd.locks import FolderLock
 from arcface_cakd.preparation.importing.growing import GrowingRecords
@@ -21,7 +22,6 @@ from arcface_cakd.preparation.labels_table import write_labels
 from arcface_cakd.preparation.output import check_vacant, move_set
 from arcface_cakd.preparation.record_set import RecordSet
 from arcface_cakd.preparation.rewriting import Written
-from arcface_cakd.preparation.tables import table_field
 from arcface_cakd.progress import track
 from arcface_cakd.recordio.block_digests import write_digests
 from arcface_cakd.workers import map_in_threads

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers.people_faces import EMBEDDER, crop, embedding, photograph, save
 from helpers.result_figures import check_intervals
+from helpers.unreadable import make_unreadable
 
 from arcface_cakd import cli
 from arcface_cakd.data import DataError
@@ -135,6 +136,12 @@ def test_a_first_pair_of_people_who_are_numbers_is_no_line_of_counts(tmp_path, c
     pairs = ["0001 1 2"] * 5 + ["0001 1 0002 2"] * 5
     (tmp_path / "txts/A/A_pairs.txt").write_text(counts + "\n".join(pairs) + "\n")
     assert Rfw([tmp_path]).groups["A"].people.issame.tolist() == [True] * 5 + [False] * 5
+
+
+def test_a_group_that_cannot_be_read_is_not_left_out(rfw, monkeypatch):
+    make_unreadable(monkeypatch, "Asian")
+    with pytest.raises(DataError, match=r"txts/Asian: cannot be read: Permission denied$"):
+        Rfw([rfw])
 
 
 def test_missing_groups_and_landmarks_are_named(rfw, tmp_path):

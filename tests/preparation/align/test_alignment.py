@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from helpers.photographs import canvas, made_face, placed
 from helpers.record_sets import encoded
+from helpers.unreadable import make_unreadable
 from PIL import Image
 
 from arcface_cakd.cli import main
@@ -323,7 +324,7 @@ def test_only_aligned_crops_are_replaced(photographs, tmp_path, capsys):
     assert "they are not replaced: choose another folder" in capsys.readouterr().err
 
 
-def test_what_align_did_not_write_stays(photographs, tmp_path, capsys):
+def test_what_align_did_not_write_stays(photographs, tmp_path, capsys, monkeypatch):
     people, landmarks, out = photographs / "people", photographs / "landmarks.csv", tmp_path / "out"
     arguments = (people, out, "--landmarks", landmarks, "--workers", 1)
     assert align(*arguments) == 0
@@ -336,6 +337,10 @@ def test_what_align_did_not_write_stays(photographs, tmp_path, capsys):
         assert f"({name}), and that is not replaced: move it elsewhere" in said
         assert files_of(out) == before and path.exists()
         path.rename(tmp_path / path.name)
+    with monkeypatch.context() as patched:
+        make_unreadable(patched, "p0")
+        assert align(*arguments, "--force") == 1
+        assert "out/p0: cannot be read: Permission denied" in capsys.readouterr().err
     assert align(*arguments, "--force") == 0
 
 
