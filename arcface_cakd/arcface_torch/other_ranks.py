@@ -65,7 +65,7 @@ def divide_anew(
         content = _read(checkpoint_path(output, rank()))
         count, of = _count_classes([content]), _ranks_of(content)
         there = len(files_of_ranks(output))
-        if _are_whole(gather_objects((count, of)), num_classes, there):
+        if _are_whole(gather_objects((count, of, there)), num_classes):
             return
     steps = {step for listed in gather_objects(former_steps(output)) for step in listed}
     formers = [former_folder(output, step) for step in sorted(steps, reverse=True)]
@@ -114,15 +114,15 @@ def _own(output: str | Path) -> int | None:
         return None
 
 
-def _are_whole(files: list[tuple[int, int | None]], num_classes: int | None, there: int) -> bool:
-    """Whether files, class centres and ranks of each, are the set of these ranks, where so many
-    files are there."""
-    ranks = {of for _, of in files}
+def _are_whole(files: list[tuple[int, int | None, int]], num_classes: int | None) -> bool:
+    """Whether files are the set of these ranks: of each, its class centres, the ranks that it
+    says, and how many files its rank sees."""
+    ranks = {of for _, of, _ in files}
     if ranks != {None}:
         return ranks == {world_size()}
     if num_classes is None:
-        return there == world_size()
-    return sum(count for count, _ in files) == num_classes
+        return {there for _, _, there in files} == {world_size()}
+    return sum(count for count, _, _ in files) == num_classes
 
 
 def _whole_set(folder: Path, num_classes: int | None) -> list[dict[str, Any]] | None:
@@ -173,14 +173,14 @@ def _share(
 ) -> dict[str, Any]:
     """This rank's checkpoint of a set, which says that it is of these ranks."""
     if len(contents) == world_size():
-        return _said_of_these_ranks(contents[rank()])
+        return _said_of_these_ranks(contents[rank()], len(contents))
     centers: dict[str, Any] = {}
     if num_classes is None:  # each rank's are its own, and stay as they are
         own = contents[rank() if rank() < len(contents) else 0]
         centers["state_dict_softmax_fc"] = own["state_dict_softmax_fc"]
         contents = [{**content, "state_dict_softmax_fc": {}} for content in contents]
     share = {**resharded(contents, rank(), world_size(), sharded, identities), **centers}
-    share = _said_of_these_ranks(share)
+    share = _said_of_these_ranks(share, len(contents))
     if "cakd" not in share:
         return share
     kept = [content["cakd"] for content in contents]
@@ -193,16 +193,18 @@ def _share(
     return {**share, "cakd": entry}
 
 
-def _said_of_these_ranks(content: dict[str, Any]) -> dict[str, Any]:
-    """With its number of ranks as it is now, where it says one; a step's images stay as many."""
-    ranks = world_size()
+def _said_of_these_ranks(content: dict[str, Any], former: int) -> dict[str, Any]:
+    """A checkpoint of ``former`` ranks with the number that there is now, and a rank's share of a
+    step's images, which stay as many; where it says them."""
+    ranks, batch_size = world_size(), batch_size_of(content)
+    share = None if batch_size is None else batch_size * former // ranks
     if content.get("cakd"):
-        content = {**content, "cakd": {**content["cakd"], "ranks": ranks}}
+        said = {**content["cakd"], "ranks": ranks}
+        if share is not None:
+            said["settings"] = {**said["settings"], "batch_size": str(share)}
+        content = {**content, "cakd": said}
     if content.get("config"):  # the built-in loop's
-        said = content["config"]
-        batch_size = said["batch_size"] * said["ranks"] // ranks
-        said = {**said, "ranks": ranks, "batch_size": batch_size}
-        content = {**content, "config": said}
+        content = {**content, "config": {**content["config"], "ranks": ranks, "batch_size": share}}
     return content
 
 

@@ -151,13 +151,17 @@ def _verify_index(path: Path, ranges: np.ndarray) -> Iterator[Damage]:
     """One damage for all records that the index lacks, however many places they are in."""
     if not len(ranges):
         return
-    tracked = track(ranges.tolist(), "counting what the index lacks", unit="places")
-    lacking = sum(1 for begin, end in tracked for _ in scan(path, begin, end))
+    lacking = 0
+    for begin, end in track(ranges.tolist(), "counting what the index lacks", unit="places"):
+        for offset, record in scan(path, begin, end):
+            if isinstance(record, RecordIOError):  # which no index can name
+                yield _damage(path, None, offset, record)
+            else:
+                lacking += 1
+    if not lacking:
+        return
     places = f", in {len(ranges)} places" if len(ranges) > 1 else ""
-    problem = (
-        f"the index lacks {lacking} records, this one first{places}: {index_remedy(path)}, unless "
-        "they are left out on purpose"
-    )
+    problem = f"the index lacks {lacking} records, this one first{places}: {index_remedy(path)}"
     yield _damage(path, None, int(ranges[0, 0]), DataError(problem))
 
 

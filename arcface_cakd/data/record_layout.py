@@ -17,6 +17,7 @@ from arcface_cakd.recordio import (
     unpack,
 )
 from arcface_cakd.recordio.index import RecordIndex
+from arcface_cakd.recordio.scan import scan
 from arcface_cakd.recordio.unindexed import glimpse_unindexed
 
 logger = logging.getLogger("arcface_cakd")
@@ -95,11 +96,12 @@ def warn_of_unindexed(reader: MXIndexedRecordIO, images: np.ndarray) -> None:
         return
     ranges = glimpse_unindexed(reader)
     left = int((ranges[:, 1] - ranges[:, 0]).sum())
-    if left:
+    # Of insightface's sets whose index was cut down to the images on purpose, heads are left.
+    if left and _may_be_an_image(reader, *map(int, ranges[0])):
         each = (len(reader.mapped()) - left) / len(images)
         logger.warning(
             "%s: has %d records, and %s holds more: %d bytes, about %d records, are left out, "
-            "the first at byte %d; if that is not meant, %s",
+            "the first at byte %d: %s",
             reader.idx_path,
             len(images),
             reader.uri,
@@ -110,9 +112,21 @@ def warn_of_unindexed(reader: MXIndexedRecordIO, images: np.ndarray) -> None:
         )
 
 
+def _may_be_an_image(reader: MXIndexedRecordIO, begin: int, end: int) -> bool:
+    for _, record in scan(reader.uri, begin, end):
+        try:
+            return isinstance(record, RecordIOError) or len(unpack(record)[1]) > 0
+        except RecordIOError:
+            return True
+    return False
+
+
 def index_remedy(rec: str | Path) -> str:
-    """What makes an index whole that lacks records, for messages."""
-    return f"'arcface-cakd data index {rec} --force' writes it anew"
+    """What to do about an index that lacks records, for messages."""
+    return (
+        f"'arcface-cakd data index {rec} --force' writes it anew; where they are left out on "
+        f"purpose, 'arcface-cakd data renumber {Path(rec).parent} OUT' writes a set without them"
+    )
 
 
 def first_header(stated: float, end: int, carries: Callable[[int], bool], place: str) -> int:

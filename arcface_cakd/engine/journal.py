@@ -150,20 +150,21 @@ def _read(path: Path, last_step: int | None) -> list[tuple[str, dict[str, Any]]]
     lines, odd = [], []
     texts = path.read_bytes().splitlines()
     for number, text in enumerate(texts, start=1):
-        line = _parsed(text)
-        if line is None:
+        found = _parsed(text)
+        if found is None:
             odd.append(number)
-        elif last_step is None or line["step"] <= last_step:
-            lines.append((text.decode("utf-8"), line))
+        elif last_step is None or found[1]["step"] <= last_step:
+            lines.append(found)
     if odd and odd != [len(texts)]:
         more = f", as are {len(odd) - 1} more" if len(odd) > 1 else ""
         logger.warning("%s: line %d is no line of a run's and is left out%s", path, odd[0], more)
     return lines
 
 
-def _parsed(text: bytes) -> dict[str, Any] | None:
-    """The numbers of a line of the file, in their groups; None where it has no step."""
+def _parsed(written: bytes) -> tuple[str, dict[str, Any]] | None:
+    """A line of the file, and its numbers in their groups; None where it has no step."""
     try:
+        text = written.decode("utf-8")
         line = json.loads(text)
     except (ValueError, RecursionError):
         return None
@@ -175,7 +176,7 @@ def _parsed(text: bytes) -> dict[str, Any] | None:
             found[key] = _numbers(value) if isinstance(value, dict) else {}
         else:
             found |= _numbers({key: value})
-    return found
+    return text, found
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, int | float]:

@@ -186,8 +186,8 @@ def check_place(path: str | os.PathLike) -> None:
     for file in files_of(path)[1:] if ending_of(path) else []:
         if file.exists() and not (path.exists() and _may_be_a_model_s(file)):
             raise ExportError(
-                f"output {path}: {file} is there, is no exported model's, and would be replaced: "
-                "choose another name"
+                f"output {path}: {file} is there, belongs to no model beside it, and would be "
+                "replaced: choose another name, or remove it"
             )
 
 

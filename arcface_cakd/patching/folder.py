@@ -109,8 +109,8 @@ def write_host(root: Path, texts: dict[str, str | None]) -> None:
         if not done:
             raise
         raise PatchError(
-            f"{error.filename2 or error.filename}: {error.strerror}, and {len(done)} other files "
-            "have been changed: make it possible to replace that file and run this again, or give "
+            f"{error.filename2 or error.filename or root}: {error.strerror}, and {len(done)} files "
+            "have been changed: make it possible to replace the others and run this again, or give "
             "--revert"
         ) from error
     for name, text in texts.items():

@@ -1,6 +1,7 @@
 """The images that pairs are made of: those of a record set, or of folders."""
 
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -13,6 +14,8 @@ from arcface_cakd.data.image_tree import image_tree
 from arcface_cakd.preparation.record_set import RecordSet
 
 logger = logging.getLogger("arcface_cakd")
+
+_SUFFIX = re.compile(r"\.[A-Za-z]\w{1,4}")  # as .heic, and not the end of J.R._Smith_0001
 
 
 class PairImages(Protocol):
@@ -152,7 +155,11 @@ class FolderImages:
 
 
 def _without_suffixes(name: str) -> Iterator[str]:
-    """A path without its image's suffix, and where another is before it, without both."""
+    """A path without its image's suffix, and where another is before it, without both; of a suffix
+    that is no image's the last alone."""
+    suffix = PurePosixPath(name).suffix
+    if suffix.lower() not in SUFFIXES and _SUFFIX.fullmatch(suffix):
+        yield name[: -len(suffix)]
     while (suffix := PurePosixPath(name).suffix).lower() in SUFFIXES:
         name = name[: -len(suffix)]
         yield name

@@ -164,6 +164,8 @@ def divided(output, learns=True, batch_size=None):
     content = read(output, rank())
     count = CLASSES // world_size() + (rank() < CLASSES % world_size())
     kept, weight = content["state_dict_backbone"][OF_A_LOSS], content["state_dict_softmax_fc"]
+    # Of which each rank has its share, so that it can be gone back.
+    assert content["cakd"]["settings"]["batch_size"] == str(BATCH // world_size())
     return kept[:count].tolist(), weight["weight"].tolist(), content["cakd"]["ranks"]
 
 

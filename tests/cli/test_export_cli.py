@@ -188,7 +188,7 @@ def test_mistakes_with_sets_are_one_line(weights, sets, tmp_path, monkeypatch, c
         (["--data", "no.bin"], "no.bin"),
         (["--precision", "int8"], "faces to calibrate with"),
         (["--precision", "int4"], "no precision 'int4'"),
-        (["--output", sets[0].with_suffix(".xml"), "--data", sets[0]], "is no exported model's"),
+        (["--output", sets[0].with_suffix(".xml"), "--data", sets[0]], "belongs to no model"),
         (["--about", "MIT"], "write KEY=TEXT"),
         (["--about", "license=MIT", "network=r999"], "network is told by the model itself"),
     ]:

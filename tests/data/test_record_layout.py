@@ -114,22 +114,45 @@ class TestIndexes:
         assert images.keys.tolist() == list(keep)
         size = np.diff([*offsets, rec.stat().st_size])
         left = int(size.sum() - size[list(keep)].sum())
-        remedy = f"'arcface-cakd data index {rec} --force' writes it anew"
+        remedy = (
+            f"'arcface-cakd data index {rec} --force' writes it anew; where they are left out on "
+            f"purpose, 'arcface-cakd data renumber {tmp_path} OUT' writes a set without them"
+        )
         assert (
             f"train.idx: has {len(keep)} records, and {rec} holds more: {left} byt" in caplog.text
         )
-        assert f"left out, the first at byte {offsets[first]}; if that is not m" in caplog.text
+        assert f"left out, the first at byte {offsets[first]}: 'arc" in caplog.text
         assert remedy in caplog.text
         ((damage,), count) = verify(tmp_path)[::-1]
         assert damage["problem"] == (
-            f"the index lacks {lacking} records, this one first{places}: {remedy}, unless they "
-            "are left out on purpose"
+            f"the index lacks {lacking} records, this one first{places}: {remedy}"
         )
         assert (damage["path"], damage["byte"], count) == (str(rec), offsets[first], len(keep) + 1)
-        assert main(["data", "index", str(rec), "--force"]) == 0  # as the message has it
+        # As the message has it.
+        assert main(["data", "renumber", str(tmp_path), str(tmp_path / "without")]) == 0
+        assert verify(tmp_path / "without")[1] == []
+        assert main(["data", "index", str(rec), "--force"]) == 0
         caplog.clear()
         assert len(open_images(tmp_path)) == 12 and caplog.text == ""
         assert verify(tmp_path) == (12, [])
+
+    def test_damaged_ones_are_no_records_that_they_lack(self, tmp_path):
+        offsets = self.cut(tmp_path, (0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11))
+        stored = bytearray((tmp_path / "train.rec").read_bytes())
+        stored[offsets[3] + 4] ^= 8  # its length
+        (tmp_path / "train.rec").write_bytes(stored)
+        (damage,) = verify(tmp_path)[1]
+        assert damage["byte"] == offsets[3] and "index lacks" not in damage["problem"]
+
+    def test_headers_that_an_index_of_images_leaves_out_are_not_said(self, insightface_set, caplog):
+        folder, _ = insightface_set
+        images = open_images(folder).keys.tolist()
+        lines = (folder / "train.idx").read_text().splitlines(keepends=True)
+        kept = [line for line in lines if int(line.split("\t")[0]) in images]
+        (folder / "train.idx").write_text("".join(kept))
+        caplog.clear()
+        assert open_images(folder).keys.tolist() == images
+        assert "are left out" not in caplog.text
 
     def test_what_else_reads_them_says_so_too(self, tmp_path, caplog):
         self.cut(tmp_path, range(5))

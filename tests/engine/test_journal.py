@@ -46,6 +46,7 @@ def test_what_is_no_line_is_left_out_and_said(tmp_path, caplog):
     first, last = (json.dumps(line(step)).encode() for step in (10, 40))
     odd = [
         b"\xff",
+        b'{"step": 15, "note": "\xed\xa0\x80"}',
         b"5",
         b"",
         b'{"loss": 1.0}',

@@ -134,7 +134,7 @@ def test_a_file_that_nobody_named_is_not_written_over(tmp_path, ending):
     for former in (False, True):
         if former:
             model.write_bytes(b"of a former model")
-        with pytest.raises(ExportError, match=rf"{further.name} is there, is no exported model's"):
+        with pytest.raises(ExportError, match=rf"{further.name} is there, belongs to no model"):
             export_model(SmallNetwork(), model)
     assert further.read_bytes() == before
     further.write_bytes(bytes(8))  # as weights are

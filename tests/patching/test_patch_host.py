@@ -465,7 +465,7 @@ def test_a_file_that_cannot_be_replaced_is_told_with_what_was_done(host, monkeyp
     before = contents(host)
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", replace)
-        with pytest.raises(PatchError, match=r"busy, and 2 other files have been changed") as error:
+        with pytest.raises(PatchError, match=r"busy, and 2 files have been changed") as error:
             patch(host)
     assert str(error.value).startswith(targets[2]) and "\n" not in str(error.value)
     patch(host)

@@ -12,6 +12,7 @@ from arcface_cakd.cli import main
 from arcface_cakd.data import DataError
 from arcface_cakd.preparation import pairing
 from arcface_cakd.preparation.pair_drawing import draw_pairs
+from arcface_cakd.preparation.pair_images import FolderImages
 from arcface_cakd.preparation.pair_lists import ListedPair, read_pair_list
 
 
@@ -247,6 +248,26 @@ def test_a_person_is_the_top_folder_with_all_below_it(tmp_path, caplog):
     assert main([*command, "--pairs", "20"]) == 0 and not caplog.messages
     couples = [line.split("\t") for line in who.read_text().splitlines()]
     assert [one == other for one, other in couples] == load(out)[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("a/1.heic", "a/1.jpg"),  # which no reader here knows
+        ("a/1.jp2", "a/1.jpg"),
+        ("a/J.R._Smith_0001", "a/J.R._Smith_0001.jpg"),
+        ("a/J.R._Smith_0002", None),  # and not a/J.R.jpg
+        ("a/3", "a/3.dat"),  # an image by its content
+    ],
+)
+def test_suffixes_of_other_kinds(tmp_path, name, found):
+    (tmp_path / "a").mkdir()
+    for number, file in enumerate(("1.jpg", "J.R._Smith_0001.jpg", "J.R.jpg", "3.dat")):
+        (tmp_path / "a" / file).write_bytes(jpeg(number))
+    images = FolderImages(tmp_path)
+    assert [images.describe(place) for place in images.find(name)] == (
+        [str(tmp_path / found)] if found else []
+    )
 
 
 @pytest.mark.parametrize("told", [True, False])
