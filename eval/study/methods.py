@@ -103,7 +103,7 @@ PATIENT = (
     *(f"{EMBEDDING}_pat_30", f"{EMBEDDING}_reviewkd_8", f"{EMBEDDING}_reviewkd_40"),
     *(f"{EMBEDDING}_reviewkd_120", f"{EMBEDDING}_reviewkd_360"),
     *("embedding_128_urfm_100_1_falling", "embedding_256_urfm_100_1_falling"),
-    *("shrinkteanet_30", f"{EMBEDDING}_shrinkteanet_30"),
+    *("shrinkteanet_90", f"{EMBEDDING}_shrinkteanet_30"),
 )
 # What is tried for as long as people train.
 LONG = ("plain", "embedding_128", f"{EMBEDDING}_reviewkd_120", DEFAULT)
@@ -168,14 +168,18 @@ def _beside() -> dict[str, Entry]:
 
 def _fourth() -> dict[str, Entry]:
     """A fourth weight for those whose highest of three was the best somewhere."""
-    losses: dict[str, Entry] = {
-        name: {"name": name, "weight": weight, **RIVALS[name][1]}
-        for name, weight in (("embedding_l2", 5.2), ("cakd_liu", 1.7), ("reviewkd", 360.0))
+
+    def loss(name: str, weight: float) -> Entry:
+        return {"name": name, "weight": weight, **RIVALS[name][1]}
+
+    alone = {
+        f"{name}_{weight:g}": distilled(loss(name, weight))
+        for name, weight in (("embedding_l2", 5.2), ("shrinkteanet", 270.0))
     }
-    found = {"embedding_l2_5.2": distilled(losses.pop("embedding_l2"))}
-    for name, loss in losses.items():
-        found[f"{EMBEDDING}_{name}_{loss['weight']:g}"] = distilled(embedding(64.0), loss)
-    return found
+    return alone | {
+        f"{EMBEDDING}_{name}_{weight:g}": distilled(embedding(64.0), loss(name, weight))
+        for name, weight in (("cakd_liu", 1.7), ("reviewkd", 360.0))
+    }
 
 
 def _designs() -> dict[str, Entry]:
