@@ -6,8 +6,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from arcface_cakd.cli.evaluate import at_least_2, device_named, positive
+from arcface_cakd.cli.evaluate import device_named
 from arcface_cakd.cli.figures import add_json, write_json
+from arcface_cakd.cli.numbers import at_least_2, positive
 from arcface_cakd.cli.saved_model import load_model
 
 HELP = "measure speed and memory: against the parts, arcface_torch and others, as ratios in one run"

@@ -1,14 +1,13 @@
 """``arcface-cakd evaluate``: how well a model tells people apart, by a protocol."""
 
 import argparse
-import math
 from pathlib import Path
 
 from arcface_cakd.cli.figures import add_json, write_json
+from arcface_cakd.cli.numbers import draws, positive
 from arcface_cakd.cli.saved_model import load_model
 from arcface_cakd.cli.without_effect import refuse
 
-_MOST_DRAWS = 1_000_000  # more take memory and time, and change no digit that is shown
 HELP = "Judge a model by a protocol: .bin pairs by default; `arcface-cakd list protocols`."
 
 
@@ -95,30 +94,6 @@ def run(args: argparse.Namespace) -> None:
         plot_roc(curves, args.roc, title=args.model)
 
 
-def positive(text: str) -> int:
-    """A whole number of 1 or more, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, got {number}")
-    return number
-
-
-def at_least_2(text: str) -> int:
-    """A whole number of 2 or more, for argparse: BatchNorm has no statistics of one image."""
-    number = int(text)
-    if number < 2:
-        raise argparse.ArgumentTypeError(f"must be 2 or more, got {number}")
-    return number
-
-
-def at_least_0(text: str) -> int:
-    """A whole number of 0 or more, for argparse."""
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must be 0 or more, got {number}")
-    return number
-
-
 def open_model(args: argparse.Namespace):
     """The model, its network (None of an ONNX file), and the device to run it on."""
     from arcface_cakd.evaluation import EvaluationError, OnnxBackbone
@@ -139,22 +114,6 @@ def open_model(args: argparse.Namespace):
     if ending is not None:
         return open_exported(args.model), None, None
     return *load_model(args), device
-
-
-def finite(text: str) -> float:
-    """A number that is finite, for argparse."""
-    number = float(text)
-    if not math.isfinite(number):
-        raise argparse.ArgumentTypeError(f"must be a finite number, got {text}")
-    return number
-
-
-def draws(text: str) -> int:
-    """How often people are drawn again, for argparse."""
-    number = at_least_0(text)
-    if number > _MOST_DRAWS:
-        raise argparse.ArgumentTypeError(f"must be at most {_MOST_DRAWS:,}, got {number}")
-    return number
 
 
 def device_named(name: str | None):

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arcface_cakd import __version__
-from arcface_cakd.cli.evaluate import draws, finite, positive
 from arcface_cakd.cli.figures import add_json, write_json
+from arcface_cakd.cli.numbers import draws, finite, positive
 from arcface_cakd.cli.saved_model import SavedModel, load_model
 from arcface_cakd.cli.without_effect import refuse
 

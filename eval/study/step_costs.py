@@ -22,7 +22,7 @@ from run import FACES
 
 from arcface_cakd.bench import Report, take_turns
 from arcface_cakd.bench.step import Steps
-from arcface_cakd.cli.evaluate import positive
+from arcface_cakd.cli.numbers import positive
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.files import write_text
 

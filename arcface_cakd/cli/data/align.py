@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from arcface_cakd.cli.evaluate import finite, positive
+from arcface_cakd.cli.numbers import finite, positive
 from arcface_cakd.cli.without_effect import refuse
 
 HELP = "crop the faces of photographs to 112 x 112, aligned; exit 1 where none is found"

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from arcface_cakd.cli.data.arguments import add_dataset
-from arcface_cakd.cli.evaluate import at_least_0, finite, positive
+from arcface_cakd.cli.numbers import at_least_0, finite, positive
 from arcface_cakd.cli.without_effect import refuse
 
 HELP = "find images that are there twice, and write the set without them"

@@ -2,7 +2,7 @@
 
 import argparse
 
-from arcface_cakd.cli.evaluate import positive
+from arcface_cakd.cli.numbers import positive
 from arcface_cakd.cli.without_effect import refuse
 
 HELP = "make a .bin verification set: of a list of pairs, or drawn by a seed"

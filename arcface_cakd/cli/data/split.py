@@ -3,7 +3,7 @@
 import argparse
 
 from arcface_cakd.cli.data.arguments import add_dataset, add_out, say_what_stays
-from arcface_cakd.cli.evaluate import finite, positive
+from arcface_cakd.cli.numbers import finite, positive
 
 HELP = "divide a record set in two, of which no person is in both"
 EXAMPLE = "arcface-cakd data split dataset/ train/ held_out/ --fraction 0.1 --seed 1"

@@ -5,7 +5,7 @@ import contextlib
 from pathlib import Path
 
 from arcface_cakd.cli.data.arguments import add_out
-from arcface_cakd.cli.evaluate import finite, positive
+from arcface_cakd.cli.numbers import finite, positive
 
 HELP = "make a data set of procedural faces: training records and verification sets"
 EXAMPLE = (

@@ -2,7 +2,7 @@
 
 import argparse
 
-from arcface_cakd.cli.evaluate import positive
+from arcface_cakd.cli.numbers import positive
 
 HELP = "make a set of templates in IJB-C's layout, of folders of people with several images"
 EXAMPLE = "arcface-cakd data templates crops/ own_templates/ --seed 1"

@@ -262,10 +262,7 @@ def test_what_was_begun_otherwise_begins_anew(photographs, tmp_path):
 
 
 def test_what_was_taken_away_or_changed_since_is_not_in_it(photographs, tmp_path):
-    folder = tmp_path / "people"
-    for name, data in files_of(photographs / "people").items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
+    folder = shutil.copytree(photographs / "people", tmp_path / "people")
     places = places_of(photographs)
     with pytest.raises(KeyboardInterrupt):
         align_folder(folder, tmp_path / "out", Known(places, 5), workers=1)
@@ -278,10 +275,7 @@ def test_what_was_taken_away_or_changed_since_is_not_in_it(photographs, tmp_path
 
 
 def test_of_people_who_went_since_no_folder_is_left(photographs, tmp_path):
-    folder = tmp_path / "people"
-    for name, data in files_of(photographs / "people").items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
+    folder = shutil.copytree(photographs / "people", tmp_path / "people")
     places = places_of(photographs)
     with pytest.raises(KeyboardInterrupt):
         align_folder(folder, tmp_path / "out", Known(places, 5), workers=1)

@@ -1,0 +1,46 @@
+"""Numbers as options of commands take them: types for argparse."""
+
+import argparse
+import math
+
+_MOST_DRAWS = 1_000_000  # more take memory and time, and change no digit that is shown
+
+
+def at_least_0(text: str) -> int:
+    """A whole number of 0 or more, for argparse."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"must be 0 or more, got {number}")
+    return number
+
+
+def positive(text: str) -> int:
+    """A whole number of 1 or more, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {number}")
+    return number
+
+
+def at_least_2(text: str) -> int:
+    """A whole number of 2 or more, for argparse: BatchNorm has no statistics of one image."""
+    number = int(text)
+    if number < 2:
+        raise argparse.ArgumentTypeError(f"must be 2 or more, got {number}")
+    return number
+
+
+def finite(text: str) -> float:
+    """A number that is finite, for argparse."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"must be a finite number, got {text}")
+    return number
+
+
+def draws(text: str) -> int:
+    """How often people are drawn again, for argparse."""
+    number = at_least_0(text)
+    if number > _MOST_DRAWS:
+        raise argparse.ArgumentTypeError(f"must be at most {_MOST_DRAWS:,}, got {number}")
+    return number
