@@ -9,7 +9,7 @@ import numpy as np
 
 from arcface_cakd.recordio.framing import MissingKeyError, RecordIOError
 
-_BLOCK = 1 << 24
+_BLOCK = 1 << 18  # what is made of it stays in the caches; no line is as long
 _MAX_DIGITS = 18  # what an int64 holds whatever the digits are
 _TAB, _NEWLINE = 9, 10
 _INTEGER = re.compile(rb"-?[0-9]{1,18}")
@@ -22,7 +22,7 @@ class RecordIndex(Mapping):
     it, one where the keys have no gaps, so that an index of millions stays small.
 
     Args:
-        keys: (N,) int64 in the order of the file.
+        keys: (N,) int64 in the order of the file, or a range.
         offsets: (N,) int64 byte offsets.
         path: the ``.idx`` file, for messages.
 
@@ -30,10 +30,10 @@ class RecordIndex(Mapping):
         RecordIOError: a key occurs twice, or two keys share an offset.
     """
 
-    def __init__(self, keys: np.ndarray, offsets: np.ndarray, path: str | Path):
+    def __init__(self, keys: np.ndarray | range, offsets: np.ndarray, path: str | Path):
         self.path = path
         self._file_order = None
-        if np.any(keys[1:] <= keys[:-1]):
+        if not isinstance(keys, range) and np.any(keys[1:] <= keys[:-1]):
             self._file_order = keys
             order = np.argsort(keys, kind="stable")
             keys, offsets = keys[order], offsets[order]
@@ -56,7 +56,7 @@ class RecordIndex(Mapping):
                 )
         self._first = int(keys[0]) if len(keys) else 0
         gapless = len(keys) == 0 or int(keys[-1]) - self._first + 1 == len(keys)
-        self._keys = None if gapless else keys
+        self._keys = None if gapless else np.asarray(keys)
         self._offsets = offsets
 
     def __getitem__(self, key) -> int:
@@ -122,36 +122,67 @@ def read_index(
         RecordIOError: a line of another form (with its byte offset in the index), or what
             ``RecordIndex`` rejects.
     """
-    keys: list = []
-    offsets: list = []
+    if key_type is int:
+        lines = _IntegerLines()
+        for keys, offsets in _blocks(path, key_type):
+            lines.add(keys, offsets)
+        return RecordIndex(lines.keys, lines.offsets, path)
+    index: dict[Any, int] = {}
+    for keys, offsets in _blocks(path, key_type):
+        for key, offset in zip(keys, offsets, strict=True):
+            if key in index:
+                raise RecordIOError("the key occurs twice in the index: damaged", path, key, offset)
+            index[key] = offset
+    return index
+
+
+class _IntegerLines:
+    """The lines of an index so far: keys that have no gaps as a range, which takes no memory."""
+
+    def __init__(self):
+        self.keys: np.ndarray | range = range(0)
+        self.offsets = np.zeros(0, dtype=np.int64)
+
+    def add(self, keys: np.ndarray, offsets: np.ndarray) -> None:
+        _extend(self.offsets, offsets)
+        if isinstance(self.keys, range):
+            first = int(keys[0])
+            before = self.keys or range(first, first)
+            if first == before.stop and np.all(np.diff(keys) == 1):
+                self.keys = range(before.start, first + len(keys))
+                return
+            self.keys = np.array(before, dtype=np.int64)
+        _extend(self.keys, keys)
+
+
+def _extend(array: np.ndarray, more: np.ndarray) -> None:
+    """Append in place: joined at the end, both would be in memory twice."""
+    filled = len(array)
+    array.resize(filled + len(more), refcheck=False)
+    array[filled:] = more
+
+
+def _blocks(path, key_type) -> Iterator[tuple[Any, Any]]:
+    """Keys and offsets, some lines at a time: int64 arrays where keys are integers, else lists."""
     done = 0
     with open(path, "rb") as file:
         rest = b""
         while block := file.read(_BLOCK):
             lines, newline, rest = (rest + block).rpartition(b"\n")
-            lines += newline
-            _parse(lines, done, path, key_type, keys, offsets)
-            done += len(lines)
+            if newline:
+                yield _parse(lines + newline, done, path, key_type)
+                done += len(lines) + 1
+            if len(rest) > _BLOCK:
+                raise _not_a_line(rest, done, path)
         if rest:
-            _parse(rest + b"\n", done, path, key_type, keys, offsets)
-    if key_type is int:
-        return RecordIndex(_join(keys), _join(offsets), path)
-    index: dict[Any, int] = {}
-    for key, offset in zip(keys, offsets, strict=True):
-        if key in index:
-            raise RecordIOError("the key occurs twice in the index: damaged", path, key, offset)
-        index[key] = offset
-    return index
+            yield _parse(rest + b"\n", done, path, key_type)
 
 
-def _parse(lines: bytes, start: int, path, key_type, keys: list, offsets: list) -> None:
-    """Append the keys and offsets of ``lines`` to the lists, as arrays where keys are integers."""
+def _parse(lines: bytes, start: int, path, key_type) -> tuple[Any, Any]:
     numbers = _parse_plain(lines) if key_type is int else None
     if numbers is not None:
-        keys.append(numbers[0::2].copy())
-        offsets.append(numbers[1::2].copy())
-        return
-    found_keys, found_offsets = [], []
+        return numbers[0::2], numbers[1::2]
+    keys, offsets = [], []
     for line in lines.split(b"\n")[:-1]:
         fields = line.rstrip(b"\r").split(b"\t")
         try:
@@ -159,21 +190,22 @@ def _parse(lines: bytes, start: int, path, key_type, keys: list, offsets: list) 
                 raise ValueError
             if key_type is int and not _INTEGER.fullmatch(fields[0]):
                 raise ValueError
-            found_keys.append(key_type(fields[0].decode()))
+            keys.append(key_type(fields[0].decode()))
         except ValueError as error:
-            raise RecordIOError(
-                f"not a line of 'key<tab>offset': {line[:40]!r}; cut, damaged or not an index",
-                path,
-                offset=start,
-            ) from error
-        found_offsets.append(int(fields[1]))
+            raise _not_a_line(line, start, path) from error
+        offsets.append(int(fields[1]))
         start += len(line) + 1
     if key_type is int:
-        keys.append(np.array(found_keys, dtype=np.int64))
-        offsets.append(np.array(found_offsets, dtype=np.int64))
-    else:
-        keys += found_keys
-        offsets += found_offsets
+        return np.array(keys, dtype=np.int64), np.array(offsets, dtype=np.int64)
+    return keys, offsets
+
+
+def _not_a_line(line: bytes, start: int, path) -> RecordIOError:
+    return RecordIOError(
+        f"not a line of 'key<tab>offset': {line[:40]!r}; cut, damaged or not an index",
+        path,
+        offset=start,
+    )
 
 
 def _parse_plain(lines: bytes) -> np.ndarray | None:
@@ -187,7 +219,3 @@ def _parse_plain(lines: bytes) -> np.ndarray | None:
     if np.any(digits < 1) or np.any(digits > _MAX_DIGITS):
         return None
     return np.fromstring(lines, dtype=np.int64, sep=" ")
-
-
-def _join(arrays: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.int64)
