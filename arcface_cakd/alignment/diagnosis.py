@@ -6,7 +6,6 @@ from torch import Tensor
 from arcface_cakd.alignment.geometry import patch_shares
 from arcface_cakd.alignment.local_features import LocalFeatures
 from arcface_cakd.alignment.rank import effective_rank
-from arcface_cakd.precision import at_least_float32
 
 
 @torch.no_grad()
@@ -21,7 +20,8 @@ def alignment_figures(
     ``teacher_rank`` and ``attended_rank``: effective rank of h_T and of MSA(h_T), which falls, the
     second one first, when the teacher's side collapses. ``constant_feature``: L_feat of the best
     constant prediction, MSA(h_T)'s mean over the batch, which falls when all faces become alike.
-    ``feature_ratio``: L_feat over that; above 1 the student knows less than a constant does.
+    ``feature_ratio``: L_feat over that; above 1 the student knows less than a constant does; left
+    out where that is 0, as of images that are all the same.
     ``lookup_variation``: total variation, 0 to 1, between what the two sides' centres look at on
     the crop, prompts left out: mean over images, heads and centres. ``prompt_attention``: share of
     the teacher side's attention on prompts, where they are tokens.
@@ -30,8 +30,9 @@ def alignment_figures(
         student: and ``teacher``: local features of the same images.
         grids: (H, W) of the patches, and ``extents``: the pixels that they cover, by side.
     """
-    target = at_least_float32(teacher.attended)
-    feature = (at_least_float32(student.attended) - target).square().mean()
+    # In float64 the mean of what is all the same is that, and constant exactly 0.
+    target = teacher.attended.double()
+    feature = (student.attended.double() - target).square().mean()
     constant = (target - target.mean(0)).square().mean()
     shares = patch_shares(
         grids["student"], extents["student"], grids["teacher"], extents["teacher"]
@@ -45,9 +46,10 @@ def alignment_figures(
         "teacher_rank": effective_rank(teacher.h),
         "attended_rank": effective_rank(teacher.attended),
         "constant_feature": constant.item(),
-        "feature_ratio": (feature / constant).item(),
         "lookup_variation": (fields[0] - fields[1]).abs().sum(-1).mean().item() / 2,
     }
+    if constant > 0:
+        figures["feature_ratio"] = (feature / constant).item()
     on_prompts: Tensor = teacher.lookup[..., len(shares[1]) :]
     if on_prompts.shape[-1]:
         figures["prompt_attention"] = on_prompts.sum(-1).mean().item()

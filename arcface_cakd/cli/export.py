@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> None:
     from arcface_cakd.export import ExportError, check_place, export_model
     from arcface_cakd.export.calibration import calibration_faces
     from arcface_cakd.export.judging import Judge
-    from arcface_cakd.export.model_card import card_path, run_facts, write_card
+    from arcface_cakd.export.model_card import card_path, check_card, run_facts, write_card
 
     if args.max_loss is not None and not args.data:
         raise ExportError("--max-loss is judged on --data: give a .bin set")
@@ -122,6 +122,7 @@ def run(args: argparse.Namespace) -> None:
     bundle = _bundle(args)
     if bundle is None:
         check_place(args.output)
+        check_card(args.output)
         if args.json and any(_same(args.json, p) for p in (args.output, card_path(args.output))):
             raise ExportError(
                 f"--json {args.json}: the export itself is written there: name another file"

@@ -104,7 +104,7 @@ def export_model(
             write a model at this opset, the file has the next one that it can: see the report.
         faces: uint8 (N, 112, 112, 3) RGB, such as the backbone was trained for. A part of them
             is what the file is compared on; int8 ``.onnx`` needs the rest for its ranges. None:
-            the file is compared on random pictures.
+            the file is compared on random pictures, where it runs here.
         about: what the file is to say of itself, by key, where its format has a place for it.
         judge: called with the exported model, as a function of images, before the file is put in
             its place; what it raises stops that.
@@ -113,9 +113,10 @@ def export_model(
             the precision, see ``TOLERANCES``.
 
     Raises:
-        ExportError: no such format or precision, a converter that fails, a file whose embeddings
-            differ, embeddings that are not finite, or a place that cannot be written or where
-            something else is (``check_place``).
+        ExportError: no such format or precision, faces or a judge for a format that does not run
+            here, a converter that fails, a file whose embeddings differ, embeddings that are not
+            finite, or a place that cannot be written or where something else is
+            (``check_place``).
         MissingPackageError: the converter or the runtime is not installed.
     """
     path = Path(path)
@@ -126,6 +127,11 @@ def export_model(
         raise ExportError(
             f"{form.ending} files do not run here and cannot be judged: judge an .onnx file of the "
             "same weights"
+        )
+    if faces is not None and not form.runs_here:
+        raise ExportError(
+            f"{form.ending} files do not run here, so there is nothing to compare on faces: drop "
+            "--calibrate"
         )
     model = prepared(backbone)
     shown = ranges = None

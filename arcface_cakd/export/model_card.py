@@ -1,6 +1,8 @@
 """The model card beside an exported file: what it is, where it is from, what it is worth."""
 
+import hashlib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +15,7 @@ from arcface_cakd.backbones import read_description
 from arcface_cakd.backbones.cost import multiply_adds, parameters
 from arcface_cakd.engine.journal import read_history
 from arcface_cakd.evaluation import VerificationResult
+from arcface_cakd.export.errors import ExportError
 from arcface_cakd.export.exporting import ExportReport
 from arcface_cakd.export.judging import Judge
 from arcface_cakd.files import write_text
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 
 UNSAID = "not said: ask whoever trained it before you use it"
 _TEMPLATE = Path(__file__).with_name("model_card.md.j2")
+# Its last line, by which a card that somebody has edited since is known; no page shows it.
+_SIGNATURE = "<!-- SHA-256 of all above: {} -->\n"
+_SIGNED = re.compile(r"(?s)(.*)<!-- SHA-256 of all above: ([0-9a-f]{64}) -->\n")
 _LIBRARIES = {"onnxruntime": "onnx", "LiteRT": "tflite"}
 
 
@@ -79,6 +85,33 @@ def card_path(path: str | os.PathLike) -> Path:
     return Path(f"{os.fspath(path)}.md")
 
 
+def check_card(path: str | os.PathLike) -> None:
+    """Refuse to write an exported file's card over one that has been edited, or is none.
+
+    Args:
+        path: of the exported file.
+
+    Raises:
+        ExportError: such a file is there.
+    """
+    card = card_path(path)
+    if not os.path.lexists(card):
+        return
+    try:
+        signed = _SIGNED.fullmatch(card.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        signed = None
+    if signed is None or signed[2] != _digest(signed[1]):
+        raise ExportError(
+            f"output {path}: its model card would replace {card}, which has been edited or is none "
+            "of ours: move that away, or choose another name"
+        )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def write_card(
     report: ExportReport,
     backbone: nn.Module,
@@ -86,7 +119,7 @@ def write_card(
     run: RunFacts,
     judge: Judge | None = None,
 ) -> Path:
-    """Write the card of an exported file beside it; its path.
+    """Write the card of an exported file beside it, whatever is there (``check_card``); its path.
 
     Args:
         report: of the file.
@@ -97,7 +130,8 @@ def write_card(
         judge: with the figures of the file, if any.
     """
     path = card_path(report.path)
-    write_text(path, str(model_card(report, backbone, about, run, judge)))
+    text = str(model_card(report, backbone, about, run, judge)).rstrip("\n") + "\n\n"
+    write_text(path, text + _SIGNATURE.format(_digest(text)))
     return path
 
 

@@ -6,7 +6,8 @@ our form fails for the form in which all is learned, which is held to here, too:
 assertions could hold of anything.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -176,3 +177,16 @@ def test_receptive_fields_stay_unified():
         assert figures["lookup_variation"] <= most
         assert ("prompt_attention" in figures) == (form is LEARNED)
     assert figures["lookup_variation"] > 0.2  # where each side learns its own
+
+
+@torch.no_grad()
+def test_a_ratio_to_nothing_is_left_out():
+    """Of one face over and over no constant errs, and a division by 0 would stand in the log."""
+    world = World(OURS, 4, seed=3)
+    both = world.align(slice(0, 8))
+    alike = replace(both.teacher, attended=both.teacher.attended[:1].expand(8, -1, -1))
+    extents = {"student": 112.0, "teacher": 112.0}
+    for teacher in (both.teacher, alike):
+        figures = alignment_figures(both.student, teacher, world.urfm.grids, extents)
+        assert ("feature_ratio" in figures) == (teacher is both.teacher)
+        assert all(math.isfinite(value) for value in figures.values())

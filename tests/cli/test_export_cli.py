@@ -53,6 +53,21 @@ def test_it_writes_the_model_and_says_what_it_compared(weights, tmp_path, capsys
     np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
 
 
+def test_a_card_that_was_edited_stops_it_before_the_model_is_replaced(weights, tmp_path, capsys):
+    output, card = tmp_path / "model.onnx", tmp_path / "model.onnx.md"
+    command = (weights, "--network", "r10_narrow", "--output", output)
+    assert run(*command) == 0
+    assert run(*command) == 0  # its own card it replaces
+    card.write_text(card.read_text() + "Ask us before you use it.\n")
+    before = output.read_bytes(), card.read_bytes()
+    capsys.readouterr()
+    assert run(*command, "--about", "license=MIT") == 1
+    assert str(card) in capsys.readouterr().err
+    assert (output.read_bytes(), card.read_bytes()) == before
+    card.rename(tmp_path / "mine.md")
+    assert run(*command) == 0
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

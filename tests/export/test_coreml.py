@@ -131,6 +131,13 @@ def test_a_folder_is_replaced_whole_or_left(packages, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file.mlpackage", "m.mlpackage"]
 
 
+def test_faces_for_what_is_not_run_are_refused(packages, tmp_path):
+    faces = np.zeros((80, 112, 112, 3), dtype=np.uint8)
+    with pytest.raises(ExportError, match="nothing to compare on faces: drop --calibrate"):
+        export_model(SmallNetwork(), tmp_path / "m.mlpackage", faces=faces)
+    assert not list(tmp_path.iterdir())
+
+
 def test_that_it_was_not_run_is_said(packages, tmp_path, capsys):
     weights, path = tmp_path / "model.pt", tmp_path / "m.mlpackage"
     save_weights(get_model("r10_narrow", num_features=16), weights)

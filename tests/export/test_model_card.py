@@ -11,8 +11,8 @@ from huggingface_hub import ModelCard
 from arcface_cakd.backbones import ModelDescription, TrainingSet, save_model
 from arcface_cakd.evaluation import verification_metrics
 from arcface_cakd.evaluation.interval import Interval
-from arcface_cakd.export import export_model
-from arcface_cakd.export.model_card import UNSAID, run_facts, write_card
+from arcface_cakd.export import ExportError, export_model
+from arcface_cakd.export.model_card import UNSAID, check_card, run_facts, write_card
 
 ABOUT = {
     "network": "small",
@@ -84,3 +84,33 @@ def test_what_nobody_says_is_said(exported, tmp_path):
     assert "--data SET.bin` puts them here" in text
     assert "license: other" in text
     assert "None" not in text.replace("None: `arcface", "")
+
+
+def test_a_card_that_was_edited_is_not_replaced(exported, tmp_path):
+    folder, report = exported
+    facts = run_facts(tmp_path / "model.pt")
+    card = write_card(report, SmallNetwork(), ABOUT, facts)
+    check_card(report.path)
+    assert write_card(report, SmallNetwork(), {**ABOUT, "license": "MIT"}, facts) == card
+    check_card(report.path)
+    written = card.read_bytes()
+    edits = (
+        written.replace(b"license: mit", b"license: other"),
+        written + b"Trained by us.\n",
+        b"".join(written.splitlines(keepends=True)[:-1]),
+        b"# notes of somebody\n",
+        "Gesichter".encode("utf-16"),
+        b"",
+    )
+    for edited in edits:
+        card.write_bytes(edited)
+        with pytest.raises(ExportError, match="move that away, or choose another name") as caught:
+            check_card(report.path)
+        assert str(card) in str(caught.value)
+        assert card.read_bytes() == edited
+    card.unlink()
+    check_card(report.path)
+    card.symlink_to(folder / "nowhere")
+    with pytest.raises(ExportError, match="move that away"):
+        check_card(report.path)
+    card.unlink()
