@@ -106,7 +106,13 @@ PATIENT = (
     *("shrinkteanet_90", f"{EMBEDDING}_shrinkteanet_30"),
 )
 # What is tried for as long as people train.
-LONG = ("plain", "embedding_128", f"{EMBEDDING}_reviewkd_120", DEFAULT)
+LONG = (
+    *("plain", "embedding_128", DEFAULT),
+    *(
+        f"{EMBEDDING}_{rival}"
+        for rival in ("reviewkd_40", "reviewkd_120", "cakd_liu_0.57", "fitnet_140")
+    ),
+)
 VARIED: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "augmented": (OURS, {"augment": {}}),
     # As much CPU time as the default takes with 4 epochs.
