@@ -10,11 +10,14 @@ import importlib
 import logging
 import os
 import sys
+import warnings
+from collections.abc import Iterator
 
 from arcface_cakd import __version__
 from arcface_cakd.cli.figures import alone_on_stdout, check_json
 from arcface_cakd.cli.help import Parser
-from arcface_cakd.errors import ArcfaceCakdError
+from arcface_cakd.cli.imports import add_import, import_modules
+from arcface_cakd.errors import ArcfaceCakdError, ArcfaceCakdWarning
 from arcface_cakd.files import DISK_IS_FULL
 from arcface_cakd.launcher import tell_launcher
 from arcface_cakd.openmp import spin_briefly
@@ -28,48 +31,16 @@ def _parser() -> argparse.ArgumentParser:
         description="Cross Architecture Distillation for insightface's arcface_torch.",
         epilog="example: arcface-cakd demo",
     )
-    _add_import(parser, "modules")
+    add_import(parser, "import_first")
     parser.add_argument("--version", action="version", version=f"arcface-cakd {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
         module = importlib.import_module(f"arcface_cakd.cli.{name}")
         command = commands.add_parser(name, help=module.HELP, description=module.HELP)
         command.set_defaults(run=module.run)
-        _add_import(command, "more_modules")
+        add_import(command, "import_in_command")
         module.configure(command)
     return parser
-
-
-def _add_import(parser: argparse.ArgumentParser, dest: str) -> None:
-    """``--import``, before a command and after it: two names, or one would forget the other's."""
-    parser.add_argument(
-        "--import",
-        dest=dest,
-        metavar="MODULE",
-        action="append",
-        default=[],
-        help="import a module first, that registers networks or losses; here or installed",
-    )
-
-
-def _import_module(name: str) -> None:
-    """Import a user's module, from the current folder too, as ``python -m`` would.
-
-    Raises:
-        ArcfaceCakdError: there is none of that name, or it does not run.
-    """
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        importlib.import_module(name.removesuffix(".py"))
-    except ArcfaceCakdError:
-        raise
-    except Exception as error:  # whatever the user's lines raise
-        problem = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ArcfaceCakdError(
-            f"--import {name}: {problem}; give a module's name, as in `import {name}`, that is "
-            "in this folder or installed"
-        ) from error
 
 
 def _complete(parser: argparse.ArgumentParser) -> None:
@@ -80,6 +51,23 @@ def _complete(parser: argparse.ArgumentParser) -> None:
         import argcomplete
 
         argcomplete.autocomplete(parser)
+
+
+@contextlib.contextmanager
+def _plain_warnings(command: str, first: bool) -> Iterator[None]:
+    """Show our warnings as errors are shown, without the lines of source that raise them."""
+    former = warnings.formatwarning
+
+    def as_a_line(message, category, filename, lineno, line=None) -> str:
+        if not issubclass(category, ArcfaceCakdWarning):
+            return former(message, category, filename, lineno, line)
+        return f"arcface-cakd {command}: warning: {message}\n" if first else ""
+
+    warnings.formatwarning = as_a_line
+    try:
+        yield
+    finally:
+        warnings.formatwarning = former
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -99,11 +87,10 @@ def main(argv: list[str] | None = None) -> int:
     first = not rank.isdecimal() or int(rank) == 0
     logging.getLogger("arcface_cakd").setLevel(logging.INFO if first else logging.ERROR)
     try:
-        for name in (*args.modules, *args.more_modules):
-            _import_module(name)
+        import_modules(args)
         figures = getattr(args, "json", None)
         check_json(figures)
-        with alone_on_stdout(figures):
+        with _plain_warnings(args.command, first), alone_on_stdout(figures):
             return args.run(args) or 0
     except ArcfaceCakdError as error:
         mistake = str(error)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from arcface_cakd.cli.evaluate import device_named
 from arcface_cakd.cli.figures import add_json, write_json
+from arcface_cakd.cli.imports import PLACES, add_import
 from arcface_cakd.cli.numbers import at_least_2, positive
 from arcface_cakd.cli.saved_model import load_model
 
@@ -121,7 +122,7 @@ def run(args: argparse.Namespace) -> None:
     from arcface_cakd.bench import Report
 
     torch.set_num_threads(args.threads if isinstance(args.threads, int) else args.threads[0])
-    left_out = ("command", "action", "run", "modules", "more_modules", "json")
+    left_out = ("command", "action", "run", *PLACES, "json")
     settings = {name: value for name, value in vars(args).items() if name not in left_out}
     report = Report(shlex.join(["arcface-cakd", *sys.argv[1:]]), settings)
     _ACTIONS[args.action](args, report)
@@ -263,6 +264,7 @@ def _action(
         description=text,
         epilog=f"example: {example}",
     )
+    add_import(action, "import_in_action")
     action.add_argument(
         "--rounds",
         type=positive,

@@ -15,8 +15,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "go on from: 143 (SIGTERM), 130 (SIGINT), 138 (SIGUSR1), 129 (SIGHUP).\n\n"
         "examples:\n"
         "  arcface-cakd train recipes/demo/demo_student.py --set rec=faces num_epoch=5\n"
-        "  torchrun --nproc-per-node 2 -m arcface_cakd train configs/ms1mv3_mbf.py\n"
-        "  arcface-cakd train configs/ms1mv3_mbf.py --set resume=True"
+        "  torchrun --nproc-per-node 2 -m arcface_cakd train ms1mv3_mbf_cakd_swin_s\n"
+        "  arcface-cakd train ms1mv3_mbf_cakd_swin_s --set resume=True"
     )
     parser.add_argument("config", metavar="CONFIG", help="a config file, or the name of a recipe")
     parser.add_argument(

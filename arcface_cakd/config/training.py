@@ -149,6 +149,11 @@ class TrainConfig:
     cakd: CakdConfig | None = None
 
     def __post_init__(self) -> None:
+        if self.rec == "synthetic" and not Path(self.rec).exists():
+            raise ConfigError(
+                'config.rec is "synthetic", images that arcface_torch makes up for itself: name a '
+                "folder ('arcface-cakd data synthesize' makes faces)"
+            )
         self.rec = data_folder(self.rec)
         if not -(2**63) <= self.seed < 2**64 - 2**32:  # as torch has it; a rank adds its number
             raise ConfigError(f"config.seed must be from -2^63 to below 2^64 - 2^32: {self.seed}")

@@ -27,6 +27,11 @@ def with_resume_decided(config: TrainConfig) -> TrainConfig:
         return config
     resume = goes_on(config.folder)
     begins = not resume and config.keeps_checkpoints
+    if not resume and not begins:
+        logger.warning(
+            'resume="auto" has nothing to go on from after a kill: of this run a signal alone '
+            "leaves a checkpoint; set save_all_states=True, or checkpoint_every"
+        )
     return replace(config, resume=resume, force=config.force or begins)
 
 

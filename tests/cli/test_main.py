@@ -52,6 +52,58 @@ def test_a_rank_that_is_no_number_does_not_stop_the_command(monkeypatch, capsys,
     assert "no_such_config" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("rank", "said"), [("0", 1), ("1", 0)])
+def test_a_warning_is_one_line_from_the_first_rank(rank, said):
+    """In a process of its own: pytest takes warnings for itself."""
+    code = (
+        "import warnings\n"
+        "from arcface_cakd import cli\n"
+        "from arcface_cakd.cli import train\n"
+        "from arcface_cakd.errors import ArcfaceCakdWarning\n"
+        "def warn(args):\n"
+        "    warnings.warn('my_config.py: unknown key', ArcfaceCakdWarning, stacklevel=2)\n"
+        "    warnings.warn('of torch', FutureWarning)\n"
+        "train.run = warn\n"
+        "cli.main(['train', 'any'])\n"
+        "warnings.warn('afterwards', ArcfaceCakdWarning)\n"
+    )
+    environment = {**os.environ, "RANK": rank}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    lines = done.stderr.decode().splitlines()
+    assert lines[:said] == ["arcface-cakd train: warning: my_config.py: unknown key"] * said
+    assert lines[said].endswith("FutureWarning: of torch")
+    assert lines[-1].endswith("ArcfaceCakdWarning: afterwards")
+    assert len(lines) == said + 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["--import", "ours", "data", "inspect", "no_such_folder"],
+        ["data", "--import", "ours", "inspect", "no_such_folder"],
+        ["data", "inspect", "no_such_folder", "--import", "ours"],
+        ["bench", "latency", "no_such_model.onnx", "--import", "ours"],
+        ["evaluate", "no_such_model.onnx", "--data", "x", "--import", "ours"],
+    ],
+)
+def test_a_module_is_imported_wherever_it_is_asked_for(tmp_path, monkeypatch, capsys, command):
+    (tmp_path / "ours.py").write_text("raise ValueError('imported')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert cli.main(command) == 1
+    assert "--import ours: ValueError: imported" in capsys.readouterr().err
+
+
+def test_every_place_of_a_command_imports(tmp_path, monkeypatch, capsys):
+    for name in ("first", "second", "third", "fourth"):
+        (tmp_path / f"of_{name}.py").write_text(f"print('{name}')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    command = ["--import", "of_first", "data", "--import", "of_second", "inspect"]
+    cli.main([*command, "--import", "of_third", "--import", "of_fourth", "no_such_folder"])
+    assert capsys.readouterr().out.split() == ["first", "second", "third", "fourth"]
+
+
 def test_a_full_disk_is_one_line(monkeypatch, capsys):
     from arcface_cakd.cli import train
 

@@ -310,6 +310,15 @@ def test_a_loss_of_older_configs_is_taken_up_or_said(write, recwarn, body, margi
     assert all(re.search(said, line) and "\n" not in line for line in lines)
 
 
+def test_images_that_the_host_makes_up_are_not_ours(write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    body = 'config = edict(rec="synthetic", network="r10_narrow")'
+    with pytest.raises(ConfigError, match="'arcface-cakd data synthesize' makes faces"):
+        load_config(write(body))
+    (tmp_path / "synthetic").mkdir()
+    assert load_config(write(body)).rec == "synthetic"
+
+
 def test_a_record_file_stands_for_its_folder(write):
     for given, folder in (("a/train.rec", "a"), ("a/b", "a/b"), ("train.rec", ".")):
         path = write(f"config.rec = {given!r}")

@@ -190,3 +190,14 @@ def test_auto_leaves_the_model_of_a_run_that_keeps_no_checkpoints(faces, tmp_pat
     with pytest.raises(ConfigError, match=r"holds another run \(model\.pt\)"):
         train(config)
     assert os.listdir(tmp_path) == ["model.pt"]
+
+
+def test_auto_says_where_a_kill_would_leave_nothing(faces, tmp_path, caplog):
+    said = "set save_all_states=True"
+    config = small_config(faces, tmp_path / "none", num_epoch=1, resume="auto")
+    train(config, stop_after_step=1)
+    assert said in caplog.text
+    caplog.clear()
+    train(dataclasses.replace(config, output=str(tmp_path / "kept"), checkpoint_every=1))
+    train(dataclasses.replace(config, output=str(tmp_path / "plain"), resume=False))
+    assert said not in caplog.text

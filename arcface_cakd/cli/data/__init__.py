@@ -6,6 +6,8 @@ It has ``HELP`` (one line), ``EXAMPLE``, ``configure(parser)`` and ``run(args)``
 import argparse
 import importlib
 
+from arcface_cakd.cli.imports import add_import
+
 HELP = "align, make, pack, split, merge, inspect and verify data sets, and more"
 
 ACTIONS = (
@@ -41,6 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
             epilog=f"example:\n  {module.EXAMPLE}",
         )
         action.set_defaults(run_action=module.run)
+        add_import(action, "import_in_action")
         module.configure(action)
 
 
