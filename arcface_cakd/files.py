@@ -16,7 +16,9 @@ DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The numbers of errors that free space mends."""
 
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
-_LONGEST_STEM = 100  # of a partial file's name, which has more to hold than the file's own
+# Bytes of a partial file's name, which has more to hold than the file's own.
+_LONGEST_STEM = 100
+_LONGEST_SUFFIX = 50
 _BLOCK = 1 << 20  # bytes of a file that are read at once
 
 
@@ -174,11 +176,17 @@ def _partial_name(path: Path) -> Path:
 
 def _partial_prefix(path: Path) -> str:
     # Folders may be shared: a process number means something on its own machine only.
-    return f".{path.stem[:_LONGEST_STEM]}.{socket.gethostname()}-"
+    return f".{_cut(path.stem, _LONGEST_STEM)}.{socket.gethostname()}-"
 
 
 def _partial_suffix(path: Path) -> str:
-    return f".partial{path.suffix}"
+    return f".partial{_cut(path.suffix, _LONGEST_SUFFIX)}"
+
+
+def _cut(name: str, size: int) -> str:
+    """As much of a name as so many bytes hold, on a disk, in whole characters."""
+    encoded = os.fsencode(name)
+    return name if len(encoded) <= size else encoded[:size].decode(errors="ignore")
 
 
 def _remove_abandoned(path: Path) -> None:

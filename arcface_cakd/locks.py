@@ -71,9 +71,11 @@ class FolderLock:
         """Let others have it."""
         if self._file is None:
             return
-        # Removed while it is held: what another process opened before is none, see below.
+        # Removed while it is held: what another process opened before is none, see below. Another
+        # one's, where the folder was moved away and made anew, stays.
         with contextlib.suppress(OSError):
-            os.unlink(self.folder / LOCK)
+            if _is_at(self.folder / LOCK, self._file):
+                os.unlink(self.folder / LOCK)
         self._file.close()
         self._file = None
         for path in self._made:
@@ -99,9 +101,14 @@ class FolderLock:
                     "another output"
                 )
             with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+                if _is_at(path, file):
                     return file
             file.close()  # its holder removed it meanwhile
+
+
+def _is_at(path: Path, file: IO) -> bool:
+    """Whether an open file is the one at ``path``."""
+    return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
 
 
 _held: "weakref.WeakSet[FolderLock]" = weakref.WeakSet()

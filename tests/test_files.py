@@ -174,7 +174,11 @@ def test_the_partial_files_of_a_record_writer_are_nobodys_to_choose(tmp_path):
     assert victim.read_text() == "mine" and (tmp_path / "a.rec").stat().st_size > 0
 
 
-def test_a_very_long_name_has_a_partial_file_too(tmp_path):
-    target = tmp_path / f"{'a' * 240}.txt"
+@pytest.mark.parametrize(
+    "name", ["a" * 240 + ".txt", "名" * 80 + ".txt", "a." + "名" * 80], ids=len
+)
+def test_a_very_long_name_has_a_partial_file_too(tmp_path, name):
+    """A disk counts bytes, 255 at most."""
+    target = tmp_path / name
     write_text(target, "text")
     assert target.read_text() == "text"

@@ -115,3 +115,13 @@ def test_a_link_in_the_place_of_the_lock_is_not_followed(tmp_path):
     with pytest.raises(OSError):
         FolderLock(tmp_path / "out")
     assert victim.read_text() == "mine"
+
+
+def test_a_folder_that_was_moved_away_does_not_unlock_the_one_in_its_place(tmp_path):
+    first = FolderLock(tmp_path / "out")
+    (tmp_path / "out").rename(tmp_path / "moved")
+    second = FolderLock(tmp_path / "out")
+    first.release()
+    with pytest.raises(FolderInUseError):
+        FolderLock(tmp_path / "out")
+    second.release()

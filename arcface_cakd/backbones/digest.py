@@ -1,8 +1,9 @@
 """What tells one network from another: its weights, and the code that computes with them."""
 
+import functools
 import hashlib
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,16 @@ def weights_digest(network: nn.Module) -> str:
     return found.hexdigest()
 
 
-def source_digest(network: nn.Module) -> str:
+def source_digest(network: nn.Module, factory: Callable | None = None) -> str:
     """SHA-256, in hex, of the source files that define a network's modules and their bases.
 
     Those of torch and of Python itself are left out; a class without a source file counts by its
     name.
+
+    Args:
+        network: whose modules count.
+        factory: what built it. Its file counts too, as it may choose numbers that no weight tells,
+            such as heads; one of this package does not.
     """
     classes = {
         kind
@@ -44,14 +50,29 @@ def source_digest(network: nn.Module) -> str:
         for kind in type(module).__mro__
         if kind.__module__.split(".")[0] not in ("torch", "builtins", "abc", "typing")
     }
-    found = set()
-    for kind in classes:
-        try:
-            content = Path(inspect.getfile(kind)).read_bytes()
-        except (TypeError, OSError):
-            content = kind.__qualname__.encode()
-        found.add(hashlib.sha256(content).hexdigest())
+    sources = [_source(kind) for kind in classes]
+    if factory is not None:
+        sources += _sources_of(factory)
+    found = {hashlib.sha256(source).hexdigest() for source in sources}
     return hashlib.sha256("".join(sorted(found)).encode()).hexdigest()
+
+
+def _source(kind: Any) -> bytes:
+    try:
+        return Path(inspect.getfile(kind)).read_bytes()
+    except (TypeError, OSError):
+        return kind.__qualname__.encode()
+
+
+def _sources_of(factory: Callable) -> Iterator[bytes]:
+    factory = inspect.unwrap(factory)
+    while isinstance(factory, functools.partial):
+        yield repr((factory.args, sorted(factory.keywords.items()))).encode()
+        factory = inspect.unwrap(factory.func)
+    if not (inspect.isroutine(factory) or inspect.isclass(factory)):
+        factory = type(factory)
+    if factory.__module__.split(".")[0] != __name__.split(".")[0]:
+        yield _source(factory)
 
 
 def _tensors(message: Any) -> Iterator[Any]:

@@ -15,7 +15,13 @@ from arcface_cakd.data.tensors import normalised
 from arcface_cakd.distributed import is_main, rank
 from arcface_cakd.files import write_text
 from arcface_cakd.progress import track
-from arcface_cakd.teacher_cache.store import CacheError, as_arrays, sync_parts, write_rows
+from arcface_cakd.teacher_cache.store import (
+    CacheError,
+    as_arrays,
+    sync_parts,
+    write_rows,
+    writing,
+)
 
 BLOCK = 512  # images of a view that are computed, written and then marked as done
 
@@ -77,10 +83,10 @@ class Progress:
     def _read(self, path: Path) -> list[int] | None:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, OSError):
+            same = content["arrays"] == self._names and content["block"] == BLOCK
+            return [int(number) for number in content["blocks"]] if same else None
+        except (ValueError, LookupError, TypeError, OSError):
             return None
-        same = content.get("arrays") == self._names and content.get("block") == BLOCK
-        return content["blocks"] if same else None
 
 
 def compute(
@@ -111,7 +117,7 @@ def compute(
         num_workers: processes that decode.
 
     Raises:
-        CacheError: a value that float16 does not hold, or the disk is full.
+        CacheError: a value that float16 does not hold, or the folder cannot be written.
         RecordIOError, DataError: an image cannot be read.
     """
     batches = [
@@ -128,16 +134,12 @@ def compute(
             if name not in names:
                 continue
             _check_fits(rows, name, views, positions)
-            try:
+            with writing(folder):
                 write_rows(folder, name, block.view, int(positions[0]), rows.numpy())
-            except OSError as error:
-                raise CacheError(
-                    f"cakd.teacher.cache {folder} cannot be written ({error.strerror}): make "
-                    "room, and the next run goes on from here"
-                ) from error
         if positions[-1] + 1 == block.stop:
-            sync_parts(folder, names)
-            progress.mark(block.number)
+            with writing(folder):
+                sync_parts(folder, names)
+                progress.mark(block.number)
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from arcface_cakd.backbones import (
 from arcface_cakd.data.digest import data_digest
 from arcface_cakd.data.reading import Views
 from arcface_cakd.landmarks import CROP_SIZE
+from arcface_cakd.registry import BACKBONES
 
 FORMAT_VERSION = 1
 """Raised by whatever changes the files, or how an image becomes what a network sees."""
@@ -43,12 +44,14 @@ def identity(teacher: FaceBackbone, settings: dict[str, Any], views: Views) -> d
     own = {n: v for n, v in settings.items() if n not in _APART and v != _DEFAULTS.get(n)}
     if isinstance(teacher, OnnxTeacher):
         own["network"] = "onnx"  # wherever the file lies
+    name = settings["network"]
+    factory = BACKBONES.get(name) if name in BACKBONES else None
     augmentation = views.augmentation
     return {
         "format version": FORMAT_VERSION,
         "teacher": ", ".join(f"{name} {value}" for name, value in sorted(own.items())),
         "teacher's weights": weights_digest(teacher),
-        "backbone's source": source_digest(teacher),
+        "backbone's source": source_digest(teacher, factory),
         "precision": str(teacher.amp_dtype or torch.float32).removeprefix("torch."),
         "training set": data_digest(views.images),
         "crop size": CROP_SIZE,

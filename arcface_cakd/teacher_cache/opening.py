@@ -31,11 +31,15 @@ from arcface_cakd.teacher_cache.store import (
     TeacherCache,
     as_arrays,
     bytes_of,
+    bytes_there,
     create_part,
     has_part,
-    part_path,
     read_index,
+    reading,
+    sums_of,
+    way_out,
     write_index,
+    writing,
 )
 
 logger = logging.getLogger("arcface_cakd")
@@ -64,8 +68,8 @@ def open_cache(
         unprompted teacher, which ``without_effect`` says.
 
     Raises:
-        CacheError: the cache is of something else, the disk is too small, a value does not fit
-            float16, or the ranks do not see one folder.
+        CacheError: the cache is of something else, the disk is too small, the folder cannot be
+            read or written, a value does not fit float16, or the ranks do not see one folder.
         RecordIOError, DataError: the training set cannot be read.
     """
     settings, parts = distiller.config.teacher, distiller.known_parts
@@ -111,7 +115,15 @@ def open_cache(
                     )
                 _complete(folder, lacking, progress, len(blocks))
     with failing_together():
-        return TeacherCache(folder, tuple(shapes))
+        cache = TeacherCache(folder, tuple(shapes))
+    if cache.unchecked and is_main():
+        logger.warning(
+            "cakd.teacher.cache %s: a former version wrote %s, without checksums: damage to its "
+            "numbers cannot be seen",
+            folder,
+            ", ".join(cache.unchecked),
+        )
+    return cache
 
 
 @torch.no_grad()
@@ -146,10 +158,7 @@ def _has_all(folder: Path, index: Index, shapes: Shapes) -> bool:
         else:
             differs = difference(there.identity, index.identity)
             if differs:
-                raise CacheError(
-                    f"cakd.teacher.cache {folder} is of {differs}: delete the folder, or name "
-                    "another"
-                )
+                raise CacheError(f"cakd.teacher.cache {folder} is of {differs}: {way_out(folder)}")
         found = there is not None and shapes.keys() <= there.parts.keys()
     seen = gather_objects(found)
     if seen[0] and not all(seen):
@@ -159,9 +168,10 @@ def _has_all(folder: Path, index: Index, shapes: Shapes) -> bool:
 
 def _check_free(folder: Path) -> None:
     """A folder without an index may hold nothing: our files could meet the user's own."""
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError), reading(folder):
         other = next((p for p in folder.iterdir() if p.name != _LOCK and p.name[0] != "."), None)
-        if other is not None:
+        # Another run may have begun a cache between the two looks.
+        if other is not None and read_index(folder) is None:
             raise CacheError(
                 f"cakd.teacher.cache {folder} holds {other.name} and no index of a cache: name a "
                 "new or empty folder"
@@ -182,7 +192,7 @@ def _lock(folder: Path) -> Iterator[IO | None]:
     No ``FolderLock``, which refuses whoever comes second: here that one waits, and then reads.
     """
     file = None
-    with failing_together():
+    with failing_together(), writing(folder):
         if is_main():
             folder.mkdir(parents=True, exist_ok=True)
             file = open(folder / _LOCK, "a")  # noqa: SIM115, closed below
@@ -202,10 +212,10 @@ def _prepare(folder: Path, index: Index, shapes: Shapes) -> Shapes:
     """Make the files of the arrays that are not complete, and return those; a collective.
 
     Raises:
-        CacheError: they do not fit on the disk, or a rank does not see them.
+        CacheError: they do not fit on the disk, cannot be made, or a rank does not see them.
     """
     lacking: Shapes = {}
-    with failing_together():
+    with failing_together(), writing(folder):
         if is_main():
             there = read_index(folder)
             if there is None:
@@ -214,7 +224,9 @@ def _prepare(folder: Path, index: Index, shapes: Shapes) -> Shapes:
             lacking = {name: s for name, s in shapes.items() if name not in there.parts}
             _make_room(folder, index, lacking)
     lacking = gather_objects(lacking)[0]
-    seen = gather_objects(all(has_part(folder, index, *item) for item in lacking.items()))
+    with failing_together():
+        here = all(has_part(folder, index, *item) for item in lacking.items())
+    seen = gather_objects(here)
     if not all(seen):
         raise _not_one_folder(folder, seen.index(False))
     return lacking
@@ -225,8 +237,7 @@ def _make_room(folder: Path, index: Index, lacking: Shapes) -> None:
     done = progress.done()
     goes_on = bool(done) and all(has_part(folder, index, *item) for item in lacking.items())
     whole = sum(bytes_of(index, shape) for shape in lacking.values())
-    paths = [part_path(folder, name) for name in lacking]
-    kept = sum(path.stat().st_blocks * 512 for path in paths) if goes_on else 0
+    kept = sum(bytes_there(folder, name) for name in lacking) if goes_on else 0
     free = shutil.disk_usage(folder).free
     logger.info(
         "cakd.teacher.cache %s: %s of %d images, both flips%s: takes %s of the %s that are free; "
@@ -259,9 +270,9 @@ def _complete(folder: Path, computed: Shapes, progress: Progress, blocks: int) -
     """Enter in the index what has been computed; a collective.
 
     Raises:
-        CacheError: some of so many ``blocks`` is not there.
+        CacheError: some of so many ``blocks`` is not there, or the index cannot be written.
     """
-    with failing_together():
+    with failing_together(), writing(folder):
         if is_main():
             there = read_index(folder)
             if there is None or len(progress.done()) < blocks:
@@ -269,6 +280,6 @@ def _complete(folder: Path, computed: Shapes, progress: Progress, blocks: int) -
                     f"cakd.teacher.cache {folder}: what the other ranks computed is not there: "
                     "name a folder that all machines share"
                 )
-            there.parts |= computed
+            there.parts |= computed | {sums_of(name): () for name in computed}
             write_index(folder, there)
             progress.clear()

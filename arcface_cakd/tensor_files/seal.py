@@ -76,6 +76,8 @@ def check_seal(path: str | os.PathLike) -> bool:
         left = size - _COMMENT
         while left:
             block = file.read(min(left, _BLOCK))
+            if not block:
+                raise DamagedFile("it was cut while it was read")
             digest.update(block)
             left -= len(block)
     if comment != _MARK + digest.hexdigest().encode():

@@ -1,6 +1,8 @@
 """A teacher's cache is made once, of one thing, and goes on where it was stopped."""
 
+import errno
 import fcntl
+import importlib.util
 import json
 import shutil
 import threading
@@ -10,16 +12,19 @@ import numpy as np
 import pytest
 import torch
 from helpers.engine_runs import make_faces, save_teacher, small_cakd, small_config
+from helpers.full_disk import full_disk
 from helpers.processes import run_ranks
 
 from arcface_cakd.config import ConfigError
 from arcface_cakd.engine.builders import build_run
+from arcface_cakd.registry import BACKBONES
 from arcface_cakd.teacher_cache import (
     CacheError,
     TeacherCache,
     computing,
     open_cache,
     opening,
+    store,
 )
 from arcface_cakd.teacher_cache import identity as identity_module
 
@@ -41,9 +46,17 @@ def weights(tmp_path_factory):
 
 
 def open_for(
-    faces, weights, cache, entry=URFM, batch_size=5, stage=None, teacher_bf16=False, **settings
+    faces,
+    weights,
+    cache,
+    entry=URFM,
+    batch_size=5,
+    stage=None,
+    teacher_bf16=False,
+    network="test_tiny",
+    **settings,
 ) -> TeacherCache:
-    teacher = {"network": "test_tiny", "weights": str(weights), "cache": str(cache)}
+    teacher = {"network": network, "weights": str(weights), "cache": str(cache)}
     teacher |= {"stage": stage, "bf16": teacher_bf16}
     config = small_config(
         faces, cache.parent / "out", cakd=small_cakd(teacher=teacher, **entry), **settings
@@ -109,7 +122,8 @@ def test_a_stopped_run_is_gone_on_with(faces, weights, tmp_path, whole, blocks_o
     assert written == {"embedding": list(range(16, 36)), "tokens": list(range(16, 36))}
     assert_same_rows(cache, whole[0])
     names = {path.name for path in (tmp_path / "c").iterdir()}
-    assert names == {"index.json", "embedding.npy", "tokens.npy", "lock"}
+    arrays = {"embedding.npy", "embedding.crc32.npy", "tokens.npy", "tokens.crc32.npy"}
+    assert names == {"index.json", "lock", *arrays}
     written.clear()
     open_for(faces, weights, tmp_path / "c")
     assert not written
@@ -207,7 +221,7 @@ def test_a_stale_one_is_refused_and_the_advice_works(
         other = make_faces(tmp_path / "faces", images=5)
         given, named = (other, weights), "training set"
     elif what == "source":
-        monkeypatch.setattr(identity_module, "source_digest", lambda network: "f" * 64)
+        monkeypatch.setattr(identity_module, "source_digest", lambda *given: "f" * 64)
         named = "backbone's source"
     elif what == "precision":
         settings, named = {"bf16": True}, "precision"
@@ -306,8 +320,35 @@ def test_a_folder_of_something_else_is_left_alone(faces, weights, tmp_path):
         open_for(faces, weights, folder)
     assert [path.name for path in folder.iterdir()] == ["tokens.npy"]
     (folder / "index.json").write_text("[]")
-    with pytest.raises(CacheError, match="no index of a teacher's cache"):
+    with pytest.raises(CacheError, match=r"no index of a teacher's cache: name another folder in"):
         open_for(faces, weights, folder)
+
+
+def test_nobody_is_told_to_delete_files_of_his_own(faces, weights, tmp_path, whole):
+    folder = shutil.copytree(whole[1], tmp_path / "c")
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(CacheError, match=r"name another folder, as this one holds notes\.txt too$"):
+        open_for(faces, weights, folder, bf16=True)
+    (folder / "tokens.npy").unlink()
+    with pytest.raises(CacheError, match=r"tokens\.npy: missing or cut: name another folder, as"):
+        open_for(faces, weights, folder)
+
+
+def test_a_factory_outside_of_the_package_counts_as_source(faces, weights, tmp_path, monkeypatch):
+    """It may choose what no weight tells, such as the number of heads."""
+    path = tmp_path / "my_tiny.py"
+    line = "def my_tiny(dropout=0.0, fp16=False, num_features=512):\n"
+    line += "    return TinyFace(num_features, dropout, fp16)\n"
+    path.write_text("from helpers.engine_runs import TinyFace\n" + line)
+    found = importlib.util.spec_from_file_location("my_tiny", path)
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    monkeypatch.setitem(BACKBONES._components, "my_tiny", module.my_tiny)
+    for _ in range(2):
+        open_for(faces, weights, tmp_path / "c", EMBEDDING, network="my_tiny")
+    path.write_text(path.read_text() + "HEADS = 8\n")
+    with pytest.raises(CacheError, match="c is of another backbone's source"):
+        open_for(faces, weights, tmp_path / "c", EMBEDDING, network="my_tiny")
 
 
 def test_a_cut_file_is_refused(faces, weights, tmp_path, whole):
@@ -318,6 +359,77 @@ def test_a_cut_file_is_refused(faces, weights, tmp_path, whole):
         open_for(faces, weights, folder)
     shutil.rmtree(folder)
     assert_same_rows(open_for(faces, weights, folder), whole[0])
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_an_array_that_cannot_be_read_is_not_said_to_be_missing(
+    faces, weights, tmp_path, whole, monkeypatch, complete
+):
+    folder = shutil.copytree(whole[1], tmp_path / "c")
+    if not complete:
+        index = json.loads((folder / "index.json").read_text())
+        del index["parts"]["tokens"]
+        (folder / "index.json").write_text(json.dumps(index))
+        marks = {"arrays": ["tokens"], "block": computing.BLOCK, "blocks": [0]}
+        (folder / "done-0.json").write_text(json.dumps(marks))
+    load = np.load
+
+    def refusing(path, **options):
+        if path.name == "tokens.npy":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return load(path, **options)
+
+    monkeypatch.setattr(np, "load", refusing)
+    with pytest.raises(CacheError, match=r"tokens\.npy cannot be read \(Permission denied\): name"):
+        open_for(faces, weights, folder)
+    assert (folder / "tokens.npy").read_bytes() == (whole[1] / "tokens.npy").read_bytes()
+
+
+def test_what_cannot_be_written_is_the_cache(faces, weights, tmp_path, whole):
+    lacks = r"{} lacks what this run needs and cannot be written \({}\): {}"
+    too_large = lacks.format("new", "File too large", "make room")
+    with full_disk(3000), pytest.raises(CacheError, match=too_large):  # the index fits
+        open_for(faces, weights, tmp_path / "new")
+    assert_same_rows(open_for(faces, weights, tmp_path / "new"), whole[0])
+
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        CacheError, match=r"file/index\.json cannot be read \(Not a directory\): name"
+    ):
+        open_for(faces, weights, tmp_path / "file")
+
+    (tmp_path / "closed" / "lock").mkdir(parents=True)
+    with pytest.raises(CacheError, match=lacks.format("closed", "Is a directory", "make it")):
+        open_for(faces, weights, tmp_path / "closed")
+
+
+@pytest.mark.parametrize(("module", "name"), [(store, "sync"), (computing, "write_text")])
+def test_a_quota_is_named_wherever_it_is_met(faces, weights, tmp_path, monkeypatch, module, name):
+    def full(*given):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(module, name, full)
+    with pytest.raises(CacheError, match=r"c lacks .* \(Disk quota exceeded\): make room"):
+        open_for(faces, weights, tmp_path / "c")
+
+
+def test_a_cache_that_another_run_begins_meanwhile_is_no_foreign_folder(
+    faces, weights, tmp_path, monkeypatch, whole
+):
+    looks = []
+    read = opening.read_index
+    monkeypatch.setattr(
+        opening, "read_index", lambda folder: read(folder) if looks else looks.append(folder)
+    )
+    folder = shutil.copytree(whole[1], tmp_path / "c")
+    assert_same_rows(open_for(faces, weights, folder), whole[0])
+    assert looks == [folder]
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"arrays": ["embedding"], "block": 512}'])
+def test_damaged_marks_count_for_nothing(faces, weights, tmp_path, content):
+    (tmp_path / "done-0.json").write_text(content)
+    assert computing.Progress(tmp_path, ("embedding",)).done() == set()
 
 
 def test_a_second_run_waits_for_the_first(faces, weights, tmp_path, whole, monkeypatch, written):

@@ -1,6 +1,7 @@
 """A run from a teacher's cache equals one without, within the rounding of float16."""
 
 import copy
+import json
 import logging
 import pickle
 
@@ -22,7 +23,7 @@ from arcface_cakd.distiller import Distiller
 from arcface_cakd.distiller.description import without_effect
 from arcface_cakd.engine import checkpoint_path, train
 from arcface_cakd.engine.builders import build_run
-from arcface_cakd.teacher_cache import TeacherCache, as_features, open_cache
+from arcface_cakd.teacher_cache import CacheError, TeacherCache, as_features, open_cache
 
 CPU = torch.device("cpu")
 EMBEDDING = {"prompts": None, "urfm": None}
@@ -244,6 +245,51 @@ def test_views_that_no_cache_can_hold_are_refused(faces, tiny, tmp_path):
     build_run(config, CPU)
     with pytest.raises(ConfigError, match=r"cached_views counts views that augmentation makes"):
         build_run(small_config(faces, tmp_path, cakd=cakd), CPU)
+
+
+@pytest.mark.parametrize("damage", ["zeros", "bit", "checksum"])
+def test_a_damaged_row_is_refused_when_it_is_read(faces, tiny, tmp_path, damage):
+    config = small_config(faces, tmp_path, cakd=entry(tiny, tmp_path / "c", **EMBEDDING))
+    run = build_run(config, CPU)
+    kept = opened(run)
+    path = tmp_path / "c" / ("embedding.crc32.npy" if damage == "checksum" else "embedding.npy")
+    array = np.load(path, mmap_mode="r+")
+    row = array[0, 17, 1:].view(np.uint8)
+    row[..., 1:2] ^= 16
+    if damage == "zeros":
+        row[:] = 0
+    array.flush()
+    kept.read(np.arange(36), np.arange(36) != 17, 0)
+    with pytest.raises(CacheError, match=r"embedding\.npy: damaged, as the row of image 17 does"):
+        kept.read(np.array([3, 17]), np.array([False, True]), 0)
+    run.loader.attach(opened(run))
+    with pytest.raises(CacheError, match=r"its checksum: delete the folder, or name another$"):
+        for epoch in range(9):  # some of which see it flipped
+            run.loader.set_epoch(epoch)
+            for _ in run.loader:
+                pass
+
+
+def test_a_cache_of_before_there_were_checksums_is_taken_and_that_is_said(
+    faces, tiny, tmp_path, caplog
+):
+    folder = tmp_path / "c"
+    run = build_run(small_config(faces, tmp_path, cakd=entry(tiny, folder, **EMBEDDING)), CPU)
+    some = np.arange(6), np.zeros(6, bool), 0
+    rows = opened(run).read(*some)["embedding"]
+    assert not caplog.records
+    (folder / "embedding.crc32.npy").unlink()
+    index = json.loads((folder / "index.json").read_text())
+    del index["parts"]["embedding.crc32"]
+    (folder / "index.json").write_text(json.dumps(index))
+    np.testing.assert_array_equal(opened(run).read(*some)["embedding"], rows)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(
+        f"cakd.teacher.cache {folder}: a former version wrote embedding, without"
+    )
+    run = build_run(small_config(faces, tmp_path, cakd=entry(tiny, folder, **URFM)), CPU)
+    assert opened(run).unchecked == ("embedding",)
+    assert (folder / "tokens.crc32.npy").exists() and not (folder / "embedding.crc32.npy").exists()
 
 
 def test_it_can_be_handed_to_workers(faces, weights, tmp_path, cache):

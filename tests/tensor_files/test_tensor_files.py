@@ -3,6 +3,7 @@
 import hashlib
 import io
 import logging
+import os
 import pickle
 import random
 import struct
@@ -14,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from arcface_cakd.tensor_files import DamagedFile, load_tensors, write_tensors
+from arcface_cakd.tensor_files import DamagedFile, load_tensors, seal, write_tensors
 from arcface_cakd.tensor_files.layout import AsksTooMuch, storages_of
 
 
@@ -92,6 +93,21 @@ def test_every_flipped_bit_of_what_we_write_is_seen(sealed):
         sealed.write_bytes(flipped)
         with pytest.raises((DamagedFile, pickle.UnpicklingError, ValueError)):
             load_tensors(sealed)
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_damaged(sealed, monkeypatch):
+    class Cutting:
+        blocks = 0
+
+        def update(self, block):
+            self.blocks += 1
+            assert self.blocks < 99, "it reads on for ever"
+            os.truncate(sealed, 600)
+
+    monkeypatch.setattr(seal, "_BLOCK", 512)
+    monkeypatch.setattr(seal.hashlib, "sha256", Cutting)
+    with pytest.raises(DamagedFile, match="cut while it was read"):
+        seal.check_seal(sealed)
 
 
 def test_every_flipped_bit_of_a_record_of_torchs_own_is_seen(tmp_path):
