@@ -2,6 +2,7 @@
 
 import logging
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -32,7 +33,7 @@ class PairImages(Protocol):
         ...
 
     def person(self, position: int) -> str | None:
-        """The name of whom an image shows, None where nothing tells it."""
+        """The name of whom an image shows, another for each person; None where nothing tells it."""
         ...
 
     def encoded(self, position: int) -> bytes: ...
@@ -53,6 +54,7 @@ class RecordImages:
 
     def __init__(self, folder: Path):
         self._set = RecordSet(folder)
+        self._people = self._set.names.apart(np.unique(self._set.labels).tolist())
 
     def __len__(self) -> int:
         return len(self._set)
@@ -68,7 +70,7 @@ class RecordImages:
         return [position] if there else []
 
     def person(self, position: int) -> str:
-        return self._set.names.of(int(self._set.labels[position]))
+        return self._people[int(self._set.labels[position])]
 
     def encoded(self, position: int) -> bytes:
         return self._set.encoded(position)
@@ -82,7 +84,8 @@ class FolderImages:
 
     A suffix may have changed when faces were cropped: where a file is not there, one that differs
     from it by suffixes alone is taken, and the log says so. ``data align`` writes ``1.png.jpg`` of
-    ``1.png``, which is meant by ``1.png`` and by ``1``.
+    ``1.png``, which is meant by ``1.png`` and by ``1``. Unicode's two forms of a letter such as é
+    are one.
 
     Whom one shows is the subfolder that it is in, at whatever depth, or where people's folders are
     further down, the folder there; nobody knows it of files elsewhere.
@@ -103,7 +106,9 @@ class FolderImages:
         self._places = {name: number for number, name in enumerate(names)}
         self._shorter: dict[str, list[int]] = {}
         for number, name in enumerate(names):
-            for short in _without_suffixes(name):
+            composed = unicodedata.normalize("NFC", name)
+            others = [] if composed == name else [composed]
+            for short in (*others, *_without_suffixes(composed)):
                 self._shorter.setdefault(short, []).append(number)
         self._said = False
 
@@ -119,9 +124,11 @@ class FolderImages:
         return np.array([numbers.get(path, -1) for path in self._paths], dtype=np.int64)
 
     def find(self, text: str) -> list[int]:
-        name = Path(text).as_posix()
-        if name in self._places:
-            return [self._places[name]]
+        exact = Path(text).as_posix()
+        name = unicodedata.normalize("NFC", exact)
+        for known in (exact, name):
+            if known in self._places:
+                return [self._places[known]]
         if name in self._shorter:
             return self._shorter[name]
         for short in _without_suffixes(name):
