@@ -37,11 +37,15 @@ class LabelNames:
             labels: each once.
         """
         found = {label: self.of(label) for label in labels}
-        times = Counter(found.values())
+        shared = set(self.shared(found))
         return {
-            label: name if times[name] == 1 else f"{name} (label {label})"
+            label: f"{name} (label {label})" if name in shared else name
             for label, name in found.items()
         }
+
+    def shared(self, labels: Iterable[int]) -> list[str]:
+        """The names that several of the labels have, in the order of those."""
+        return [name for name, times in Counter(map(self.of, labels)).items() if times > 1]
 
 
 def write_labels(out: str | Path, names: Sequence[str] | Mapping[int, str], heading: str) -> None:

@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,10 +63,9 @@ def merge(
     if by == "names":
         for images, own in pairs:
             _refuse_nameless(images, own)
+            _warn_of_joined(images, own)
         heading = sets[0].names.heading
         names = [[images.names.of(label) for label in own.tolist()] for images, own in pairs]
-        for images, own_names in zip(sets, names, strict=True):
-            _warn_of_joined(images, own_names)
         warn_of_alike(out, dict.fromkeys(itertools.chain(*names)))
         who = [list(own) for own in names]
     else:
@@ -113,10 +111,9 @@ def _refuse_nameless(images: RecordSet, people: np.ndarray) -> None:
         raise DataError(f"{path}: has no name for label {nameless[0]}: add it; or {apart}")
 
 
-def _warn_of_joined(images: RecordSet, names: list[str]) -> None:
+def _warn_of_joined(images: RecordSet, people: np.ndarray) -> None:
     """Say which people of one set become one, for they have one name in it."""
-    twice = [name for name, times in Counter(names).items() if times > 1]
-    if twice:
+    if twice := images.names.shared(people.tolist()):
         logger.warning(
             "%s: %d name(s) stand for several labels, %s first, and each is taken for one person: "
             "where they are several, give them names of their own there, or --by offsets",

@@ -12,6 +12,7 @@ import numpy as np
 from arcface_cakd.data.folder import identity_folders, people_below
 from arcface_cakd.data.image_files import SUFFIXES, read_encoded
 from arcface_cakd.data.image_tree import image_tree
+from arcface_cakd.preparation.labels_table import LABELS_FILE
 from arcface_cakd.preparation.record_set import RecordSet
 
 logger = logging.getLogger("arcface_cakd")
@@ -54,7 +55,14 @@ class RecordImages:
 
     def __init__(self, folder: Path):
         self._set = RecordSet(folder)
-        self._people = self._set.names.apart(np.unique(self._set.labels).tolist())
+        people = np.unique(self._set.labels).tolist()
+        self._people = self._set.names.apart(people)
+        if shared := self._set.names.shared(people):
+            logger.warning(
+                "%s: %d name(s) stand for several labels, %s first, and each label is taken for a "
+                "person of its own",
+                *(folder / LABELS_FILE, len(shared), shared[0]),
+            )
 
     def __len__(self) -> int:
         return len(self._set)

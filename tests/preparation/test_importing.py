@@ -495,6 +495,22 @@ def test_what_a_database_does_not_list_is_said(tmp_path, pool, caplog):
     assert "from image-000000003 on is left out, for its num-samples is 2" in caplog.text
 
 
+def test_databases_that_are_odd_are_said_to_be(tmp_path, pool):
+    people = write_lmdb(
+        tmp_path / "own", {b"__a/1.jpg": pool[0], b"b/1.jpg": pool[1], b"__x__": b""}
+    )
+    assert import_set(open_source([people]), tmp_path / "out").people == 2
+    numbered = write_lmdb(tmp_path / "odd", {b"num-samples": b"many", b"image-000000001": pool[0]})
+    with pytest.raises(DataError, match="odd: its num-samples is no number"):
+        open_source([numbered])
+
+
+def test_where_all_samples_are_bad_it_says_why(tmp_path, pool):
+    source = write_shards(tmp_path / "in", pool, ["", "-1"])
+    with pytest.raises(DataError, match="its label is empty; all 2 samples are bad"):
+        import_set(open_source([source]), tmp_path / "out", skip_bad=True)
+
+
 def test_folders_of_one_name_in_a_database_are_named(tmp_path, pool, caplog):
     keys = [b"ann/video1/1.jpg", b"bob/video1/1.jpg", b"bob/video2/1.jpg"]
     source = write_lmdb(tmp_path / "in", dict(zip(keys, pool, strict=False)))
@@ -557,7 +573,16 @@ def test_what_is_no_label(label):
 
 @pytest.mark.parametrize(
     ("value", "label"),
-    [(3, 3), (3.0, 3), (np.int32(3), 3), (b"3\n", 3), ("-1", -1), ("007", "007"), ("3a", "3a")],
+    [
+        (3, 3),
+        (3.0, 3),
+        (np.int32(3), 3),
+        (b"3\n", 3),
+        ("-1", -1),
+        ("007", "007"),
+        ("\u0663", "\u0663"),
+        ("3a", "3a"),
+    ],
 )
 def test_what_is_a_label(value, label):
     assert as_label(value) == label and type(as_label(value)) is type(label)

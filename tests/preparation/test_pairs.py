@@ -288,7 +288,7 @@ def test_people_s_folders_may_be_further_down(crops, tmp_path, told):
 
 
 @pytest.mark.parametrize("drawn", [True, False])
-def test_two_labels_of_one_name_are_two_people(make_set, tmp_path, drawn):
+def test_two_labels_of_one_name_are_two_people(make_set, tmp_path, drawn, caplog):
     names = {n: "John Smith" if n < 2 else f"p{n}" for n in range(20)}
     folder = make_set("in", [n // 4 for n in range(80)], names=names)
     listed, out, who = (tmp_path / name for name in ("pairs.txt", "mine.bin", "mine_people.tsv"))
@@ -297,6 +297,7 @@ def test_two_labels_of_one_name_are_two_people(make_set, tmp_path, drawn):
     assert main(["data", "pairs", str(folder), str(out), *how]) == 0
     people = [line.split("\t") for line in who.read_text().splitlines()]
     assert [one == other for one, other in people] == load(out)[1]
+    assert "1 name(s) stand for several labels, John Smith first" in caplog.text
     if not drawn:
         assert load(out)[1] == [n in (1, 5, 9) for n in range(10)]
         assert people[0] == ["John Smith (label 0)", "John Smith (label 1)"]

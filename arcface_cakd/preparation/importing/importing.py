@@ -135,6 +135,9 @@ class _Import:
                 f"{self.growing.folder / 'left_out'}): mend them and import anew, or finish "
                 "without them with --skip-bad"
             )
+        if self.bad and not self.growing.images:
+            first = self.growing.lines("left_out")[0]
+            raise DataError(f"{first}; all {self.bad} samples are bad: mend the data set")
         if not self.growing.images:
             raise DataError(f"{self.source.files[0]}: there is no image in it")
 
@@ -182,7 +185,7 @@ class _Import:
         if self.bad <= _NAMED:
             logger.warning("%s", line)
         if self.bad >= _HOPELESS and not self.growing.images:
-            raise DataError(f"{line}; so are the first {self.bad} samples: mend the data set")
+            raise DataError(f"{line}; the first {self.bad} samples are all bad: mend the data set")
 
     def _number(self, label: int | str) -> int:
         number = as_number(label)

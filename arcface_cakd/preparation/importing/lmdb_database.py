@@ -104,7 +104,10 @@ class LmdbDatabase:
 
     def _list_keys(self, transaction: Any) -> Sequence[bytes]:
         if self._numbered:
-            count = int(transaction.get(b"num-samples"))
+            try:
+                count = int(transaction.get(b"num-samples"))
+            except ValueError as error:
+                raise DataError(f"{self.files[0]}: its num-samples is no number") from error
             return [b"image-%09d" % number for number in range(1, count + 1)]
         listed = transaction.get(b"__keys__")
         if listed is not None:
@@ -113,7 +116,7 @@ class LmdbDatabase:
             except (TypeError, ValueError) as error:
                 raise DataError(f"{self.files[0]}: its __keys__ are no list: {error}") from error
             return found
-        keys = [key for key in transaction.cursor().iternext(values=False) if key[:2] != b"__"]
+        keys = [key for key in transaction.cursor().iternext(values=False) if not _is_own(key)]
         if all(re.fullmatch(rb"\d+", key) for key in keys):
             keys.sort(key=int)
         return keys
@@ -129,11 +132,9 @@ class LmdbDatabase:
                 )
         elif transaction.get(b"__keys__") is not None:
             cursor = transaction.cursor()
-            own = itertools.takewhile(
-                lambda key: key[:2] == b"__",
-                cursor.iternext(values=False) if cursor.set_range(b"__") else (),
-            )
-            others = transaction.stat()["entries"] - sum(1 for _ in own) - len(set(self._keys))
+            cursor.set_range(b"__")
+            own = sum(map(_is_own, itertools.takewhile(_begins_own, cursor.iternext(values=False))))
+            others = transaction.stat()["entries"] - own - len(set(self._keys))
             if others > 0:
                 logger.warning(
                     "%s: %d of its values are left out, for its __keys__ do not name them",
@@ -183,6 +184,15 @@ def unpacked(value: bytes) -> Any:
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"its value is neither an image nor packed: {reason}") from error
+
+
+def _begins_own(key: bytes) -> bool:
+    return key.startswith(b"__")
+
+
+def _is_own(key: bytes) -> bool:
+    """Whether a key is of the database itself, as ``__keys__`` and ``__len__`` are."""
+    return _begins_own(key) and key.endswith(b"__")
 
 
 def _as_key(key: Any) -> bytes:

@@ -118,7 +118,7 @@ def as_number(label: int | str) -> int | None:
     The text 007 is 7 among numbers; among names it is another than 7.
     """
     if isinstance(label, str):
-        return int(label) if re.fullmatch(r"-?\d{1,18}", label) else None
+        return int(label) if re.fullmatch(r"-?[0-9]{1,18}", label) else None
     return label
 
 
