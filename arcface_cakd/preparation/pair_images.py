@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from arcface_cakd.data.folder import identity_folders, people_below
-from arcface_cakd.data.image_files import SUFFIXES, read_encoded
+from arcface_cakd.data.image_files import SUFFIXES, read_encoded, some_of
 from arcface_cakd.data.image_tree import image_tree
 from arcface_cakd.preparation.labels_table import LABELS_FILE
 from arcface_cakd.preparation.record_set import RecordSet
@@ -129,6 +129,11 @@ class FolderImages:
         numbers = {
             path: label for label, (_, paths) in enumerate(found.identities) for path in paths
         }
+        if again := sorted(numbers.keys() - set(self._paths)):
+            logger.warning(
+                "%s: left out: %d images in folders that links lead to a second time (%s)",
+                *(self.folder, len(again), some_of(again, self.folder)),
+            )
         return np.array([numbers.get(path, -1) for path in self._paths], dtype=np.int64)
 
     def find(self, text: str) -> list[int]:

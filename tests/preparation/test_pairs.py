@@ -130,6 +130,12 @@ def test_drawn_from_folders_without_loose_images(tmp_path, capsys):
     assert [line.split("\t") for line in lines] == couples
 
 
+def test_what_links_lead_to_again_is_said_to_be_left_out(crops, caplog):
+    (crops / "Q").symlink_to(crops / "P_0")
+    assert len(FolderImages(crops).labels()) == 12
+    assert "left out: 3 images in folders that links lead to a second time (Q/" in caplog.text
+
+
 SAME = [(person, one, other) for person in range(4) for one, other in ((1, 2), (2, 3))]
 OTHER = [(person, 1, (person + 1) % 4, 3) for person in range(4)]
 PATH = "P_{0}/P_{0}_{1:04d}.jpg".format
