@@ -30,7 +30,8 @@ def crop_landmarks(
         those of ``taken``, in its order.
 
     Raises:
-        DataError: no landmarks, landmarks that do not fit, or an image that the table lacks.
+        DataError: no landmarks, landmarks that do not fit, an image that the table lacks, or two
+            that it names alike.
     """
     folder = Path(folder)
     named = _named_by_row(folder)
@@ -40,6 +41,11 @@ def crop_landmarks(
     if named is None:
         named = [_name(path, folder) for path in images]
     row_of = {name: row for row, name in enumerate(named)}
+    if len(row_of) < len(named):
+        raise DataError(
+            f"{folder / CROPS_FILE}: names two crops alike, and landmarks go by their names: give "
+            "them names without tabs and backslashes, and align them anew"
+        )
     unknown = [name for name in wanted if name not in row_of]
     if unknown:
         raise DataError(

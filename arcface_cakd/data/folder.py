@@ -10,6 +10,7 @@ import numpy as np
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.image_files import files_below, files_directly_in, read_encoded, some_of
 from arcface_cakd.data.labels import identity
+from arcface_cakd.data.text_lines import warn_of_alike
 
 logger = logging.getLogger("arcface_cakd")
 
@@ -53,9 +54,10 @@ class IdentityFolders:
         return "; ".join(parts) or None
 
     def warn_of_left_out(self) -> None:
-        """Say in the log what is left out, if anything is."""
+        """Say in the log what is left out, if anything is, and whose names are nearly one."""
         if left_out := self.left_out():
             logger.warning("%s: left out: %s", self.root, left_out)
+        warn_of_alike(self.root, (name for name, _ in self.identities))
 
 
 def identity_folders(folder: str | Path) -> IdentityFolders:

@@ -55,12 +55,14 @@ class Deduplicated(Written):
             is nearly the same.
         conflicts: couples of images of two people that are the same or nearly.
         conflicting: images that were left out for that.
+        gone: people of whom no image is left.
     """
 
     same: int
     near: int
     conflicts: int
     conflicting: int
+    gone: int
 
 
 def deduplicate(
@@ -125,7 +127,13 @@ def deduplicate(
     if people < 2:
         raise DataError(f"{folder}: fewer than two people would be left")
     result = Deduplicated(
-        len(kept), people, found.same, found.alike, len(found.conflicts), found.conflicting
+        len(kept),
+        people,
+        found.same,
+        found.alike,
+        len(found.conflicts),
+        found.conflicting,
+        len(np.unique(images.labels)) - people,
     )
     rows = list(found.rows())
     if out is not None:
@@ -142,6 +150,7 @@ class _Found:
 
     def __init__(self, images: RecordSet):
         self.images = images
+        self.people = images.names.apart(np.unique(images.labels).tolist())
         self.left_out = np.zeros(len(images), dtype=bool)
         self.duplicates: list[Alike] = []
         self.conflicts: list[Alike] = []
@@ -219,7 +228,7 @@ class _Found:
         return str(self.images.keys[position])
 
     def _person(self, position: int) -> str:
-        return self.images.names.of(int(self.images.labels[position]))
+        return self.people[int(self.images.labels[position])]
 
 
 def _read(

@@ -1,6 +1,7 @@
 """``labels.tsv``: whose each label of a record set is."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,23 @@ class LabelNames:
     def of(self, label: int) -> str:
         """The name of a label, the label itself where it has none."""
         return self.names.get(label, str(label))
+
+    def apart(self, labels: Iterable[int]) -> dict[int, str]:
+        """A name for each of the labels that no other has: where two share theirs, with the label.
+
+        Args:
+            labels: each once.
+        """
+        found = {label: self.of(label) for label in labels}
+        shared = set(self.shared(found))
+        return {
+            label: f"{name} (label {label})" if name in shared else name
+            for label, name in found.items()
+        }
+
+    def shared(self, labels: Iterable[int]) -> list[str]:
+        """The names that several of the labels have, in the order of those."""
+        return [name for name, times in Counter(map(self.of, labels)).items() if times > 1]
 
 
 def write_labels(out: str | Path, names: Sequence[str] | Mapping[int, str], heading: str) -> None:
@@ -57,7 +75,7 @@ def read_labels(folder: str | Path) -> LabelNames | None:
     names: dict[int, str] = {}
     for number, row in enumerate(rows, start=2):
         label, tab, name = row.partition("\t")
-        if not (kind and tab and label.isdecimal()) or int(label) in names:
+        if not (kind and tab and label.isdecimal() and name.strip()) or int(label) in names:
             raise DataError(
                 f"{path}, line {number}: must be a label, a tab and a name, each label once, below "
                 f"a line 'label<tab>name'; is {row[:40]!r}: mend or remove it"

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -9,8 +10,9 @@ from typing import Protocol
 import numpy as np
 
 from arcface_cakd.data.folder import identity_folders, people_below
-from arcface_cakd.data.image_files import SUFFIXES, read_encoded
+from arcface_cakd.data.image_files import SUFFIXES, read_encoded, some_of
 from arcface_cakd.data.image_tree import image_tree
+from arcface_cakd.preparation.labels_table import LABELS_FILE
 from arcface_cakd.preparation.record_set import RecordSet
 
 logger = logging.getLogger("arcface_cakd")
@@ -32,7 +34,7 @@ class PairImages(Protocol):
         ...
 
     def person(self, position: int) -> str | None:
-        """The name of whom an image shows, None where nothing tells it."""
+        """The name of whom an image shows, another for each person; None where nothing tells it."""
         ...
 
     def encoded(self, position: int) -> bytes: ...
@@ -53,6 +55,14 @@ class RecordImages:
 
     def __init__(self, folder: Path):
         self._set = RecordSet(folder)
+        people = np.unique(self._set.labels).tolist()
+        self._people = self._set.names.apart(people)
+        if shared := self._set.names.shared(people):
+            logger.warning(
+                "%s: %d name(s) stand for several labels, %s first, and each label is taken for a "
+                "person of its own",
+                *(folder / LABELS_FILE, len(shared), shared[0]),
+            )
 
     def __len__(self) -> int:
         return len(self._set)
@@ -68,7 +78,7 @@ class RecordImages:
         return [position] if there else []
 
     def person(self, position: int) -> str:
-        return self._set.names.of(int(self._set.labels[position]))
+        return self._people[int(self._set.labels[position])]
 
     def encoded(self, position: int) -> bytes:
         return self._set.encoded(position)
@@ -82,7 +92,8 @@ class FolderImages:
 
     A suffix may have changed when faces were cropped: where a file is not there, one that differs
     from it by suffixes alone is taken, and the log says so. ``data align`` writes ``1.png.jpg`` of
-    ``1.png``, which is meant by ``1.png`` and by ``1``.
+    ``1.png``, which is meant by ``1.png`` and by ``1``. Unicode's two forms of a letter such as é
+    are one.
 
     Whom one shows is the subfolder that it is in, at whatever depth, or where people's folders are
     further down, the folder there; nobody knows it of files elsewhere.
@@ -103,7 +114,9 @@ class FolderImages:
         self._places = {name: number for number, name in enumerate(names)}
         self._shorter: dict[str, list[int]] = {}
         for number, name in enumerate(names):
-            for short in _without_suffixes(name):
+            composed = unicodedata.normalize("NFC", name)
+            others = [] if composed == name else [composed]
+            for short in (*others, *_without_suffixes(composed)):
                 self._shorter.setdefault(short, []).append(number)
         self._said = False
 
@@ -116,12 +129,19 @@ class FolderImages:
         numbers = {
             path: label for label, (_, paths) in enumerate(found.identities) for path in paths
         }
+        if again := sorted(numbers.keys() - set(self._paths)):
+            logger.warning(
+                "%s: left out: %d images in folders that links lead to a second time (%s)",
+                *(self.folder, len(again), some_of(again, self.folder)),
+            )
         return np.array([numbers.get(path, -1) for path in self._paths], dtype=np.int64)
 
     def find(self, text: str) -> list[int]:
-        name = Path(text).as_posix()
-        if name in self._places:
-            return [self._places[name]]
+        exact = Path(text).as_posix()
+        name = unicodedata.normalize("NFC", exact)
+        for known in (exact, name):
+            if known in self._places:
+                return [self._places[known]]
         if name in self._shorter:
             return self._shorter[name]
         for short in _without_suffixes(name):

@@ -1,7 +1,7 @@
 """Images of record sets written as another set, identity by identity."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from arcface_cakd.data.face_landmarks import LANDMARKS_FILE
 from arcface_cakd.data.record_layout import MAX_EXACT
 from arcface_cakd.data.record_sets import write_identity_records
 from arcface_cakd.landmarks import ARCFACE_TEMPLATE
-from arcface_cakd.preparation.labels_table import write_labels
+from arcface_cakd.preparation.labels_table import FORMER_LABEL, LABELS_FILE, write_labels
 from arcface_cakd.preparation.record_set import RecordSet
 from arcface_cakd.progress import track
 
@@ -38,19 +38,24 @@ class Chosen:
         sets: where they are from.
         places: (M, 2) int64, of each image its set's number and its position in it.
         labels: (M,) int64, new ones; each of 0 to people - 1 occurs.
-        names: of the new labels, 0 and up.
+        people: how many new labels there are.
+        names: of the new labels that have one.
         heading: what the names are.
     """
 
     sets: Sequence[RecordSet]
     places: np.ndarray
     labels: np.ndarray
-    names: Sequence[str]
+    people: int
+    names: Mapping[int, str]
     heading: str
 
 
 def choose(images: RecordSet, positions: np.ndarray) -> Chosen:
     """Some images of one set, its people numbered anew in the order of their labels.
+
+    Names go along; whom ``labels.tsv`` leaves without one has none in the new set, for a label in
+    place of a name would make people of two such sets one. The log says so.
 
     Args:
         images: the set.
@@ -58,8 +63,18 @@ def choose(images: RecordSet, positions: np.ndarray) -> Chosen:
     """
     former, labels = np.unique(images.labels[positions], return_inverse=True)
     places = np.stack([np.zeros(len(positions), dtype=np.int64), positions], axis=1)
-    names = [images.names.of(label) for label in former.tolist()]
-    return Chosen([images], places, labels.reshape(-1), names, images.names.heading)
+    known = images.names
+    names = dict(enumerate(map(known.of, former.tolist())))
+    if known.heading != FORMER_LABEL:
+        nameless = [new for new, label in enumerate(former.tolist()) if label not in known.names]
+        for new in nameless:
+            del names[new]
+        if nameless:
+            logger.warning(
+                "%s: has no name for %d of %d labels, %d first: they have none in the new set",
+                *(images.folder / LABELS_FILE, len(nameless), len(former), former[nameless[0]]),
+            )
+    return Chosen([images], places, labels.reshape(-1), len(former), names, known.heading)
 
 
 def write_chosen(folder: Path, chosen: Chosen, description: str) -> Written:
@@ -78,7 +93,7 @@ def write_chosen(folder: Path, chosen: Chosen, description: str) -> Written:
         RecordIOError, DataError: a record is damaged, a landmark is not finite, or there are more
             images than the format can count.
     """
-    people = len(chosen.names)
+    people = chosen.people
     if len(chosen.labels) + people >= MAX_EXACT:
         raise DataError(
             f"{len(chosen.labels)} images and {people} people are more than the {MAX_EXACT} that "

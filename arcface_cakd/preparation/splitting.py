@@ -1,14 +1,18 @@
 """A record set divided in two, of which no person is in both."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
 
 from arcface_cakd.data.errors import DataError
+from arcface_cakd.preparation.labels_table import LABELS_FILE
 from arcface_cakd.preparation.output import check_vacant, whole_set
 from arcface_cakd.preparation.record_set import RecordSet
 from arcface_cakd.preparation.rewriting import Written, choose, write_chosen
 from arcface_cakd.preparation.seeds import generator
+
+logger = logging.getLogger("arcface_cakd")
 
 
 def split_people(
@@ -24,7 +28,8 @@ def split_people(
     """Draw people of a record set, and write theirs and the others' images as two sets.
 
     In both, people are numbered from 0 on in the order of their labels, and ``labels.tsv`` says
-    who they were. Encoded images are the same bytes, and landmarks go along.
+    who they were. Encoded images are the same bytes, and landmarks go along. A person is a label:
+    the log says which names are in both parts.
 
     Args:
         folder: of ``train.rec`` and ``train.idx``.
@@ -62,6 +67,14 @@ def split_people(
         )
     drawn = generator(seed).choice(everyone, people, replace=False)
     held = np.isin(images.labels, drawn)
+    both = {images.names.of(label) for label in drawn.tolist()}
+    both &= {images.names.of(label) for label in np.setdiff1d(everyone, drawn).tolist()}
+    if both:
+        logger.warning(
+            "%s: %d name(s), %s first, stand for labels in both parts: where a name is one "
+            "person's, that one is in both",
+            *(images.folder / LABELS_FILE, len(both), min(both)),
+        )
     with whole_set(out, force) as rest, whole_set(held_out, force) as part:
         return (
             write_chosen(rest, choose(images, np.flatnonzero(~held)), f"writing {out}"),

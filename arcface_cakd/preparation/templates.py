@@ -1,5 +1,6 @@
 """A protocol of the shape of IJB-C's, made of one folder of images for each person."""
 
+import logging
 import os
 import shutil
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from arcface_cakd.landmarks import ARCFACE_TEMPLATE
 from arcface_cakd.preparation.output import check_beside
 from arcface_cakd.preparation.template_drawing import DrawnTemplates, draw_templates
 from arcface_cakd.progress import track
+
+logger = logging.getLogger("arcface_cakd")
 
 IMPOSTORS = 8_000_000
 """Pairs of two people in IJB-B."""
@@ -86,6 +89,8 @@ def write_templates(
             images.append(file)
             media.append(videos[file.parent])
     drawn = draw_templates(np.array(people), impostors, seed)
+    if alone := len(found.identities) - len(np.unique(drawn.people)):
+        logger.warning("%s: left out: %d people of one image, or one video, alone", folder, alone)
     kept = [(file, of) for file, of in zip(images, media, strict=True) if drawn.template[of]]
     with scratch_folder(out) as scratch:
         _copy([file for file, _ in kept], scratch / "loose_crop")

@@ -68,3 +68,16 @@ def test_landmarks_that_are_not_all_there_stay_behind_with_a_warning(
     problem = "aligned.tsv: c/new.jpg is not in it" if table else "instead of (6, 5, 2)"
     assert problem in caplog.text and "taken without landmarks" in caplog.text
     assert not (tmp_path / "set" / "train_landmarks.npy").exists()
+
+
+def test_crops_of_one_name_in_the_table_have_no_landmarks(tmp_path, caplog):
+    """A tab in a name is written as a backslash and a t, which is another's name."""
+    names = ["a\tb/1.jpg", "a\\tb/1.jpg"]
+    for number, name in enumerate(names):
+        (tmp_path / "crops" / name).parent.mkdir(parents=True)
+        (tmp_path / "crops" / name).write_bytes(jpeg(number))
+    np.save(tmp_path / "crops/train_landmarks.npy", np.full((2, 5, 2), 30, np.float32))
+    write_table_of(tmp_path / "crops", names)
+    pack_folder(tmp_path / "crops", tmp_path / "set")
+    assert "names two crops alike" in caplog.text
+    assert not (tmp_path / "set" / "train_landmarks.npy").exists()

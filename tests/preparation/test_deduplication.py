@@ -119,7 +119,7 @@ def expected_kept(images, bits, labels):
 
 @pytest.mark.parametrize(
     ("bits", "counts"),
-    [(None, Deduplicated(15, 4, 3, 0, 1, 0)), (16, Deduplicated(12, 4, 3, 3, 2, 0))],
+    [(None, Deduplicated(15, 4, 3, 0, 1, 0, 0)), (16, Deduplicated(12, 4, 3, 3, 2, 0, 0))],
 )
 def test_of_one_person_the_first_stays(doubled, tmp_path, bits, counts):
     folder, images = doubled
@@ -150,6 +150,19 @@ def test_the_same_image_under_two_people(doubled, tmp_path, conflicts, gone):
     everyone = expected_kept([image for image, _ in images], 16, [label for _, label in images])
     kept = sorted(set(everyone) - set(gone), key=lambda key: (images[key][1], key))
     assert shown(tmp_path / "out").images == [images[key][0] for key in kept]
+
+
+def test_people_of_whom_nothing_is_left_are_counted(tmp_path, pool, capsys):
+    labels = [0.0, 0.0, 1.0, 1.0, 2.0]
+    write_records(tmp_path, {n: (label, pool[n % 4]) for n, label in enumerate(labels)})
+    (tmp_path / "labels.tsv").write_text("label\tname\n0\tann\n1\tann\n2\tbob\n")
+    report = tmp_path / "alike.tsv"
+    command = ["data", "dedupe", str(tmp_path), "--report", str(report), "--conflicts", "drop"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "3 images of 2 people would be left" in printed and "1 people have no image" in printed
+    assert "4\tbob\t0\tann (label 0)\tsame pixels" in report.read_text()
+    assert main(command[:-2]) == 0 and "no image left" not in capsys.readouterr().out
 
 
 def test_embeddings_decide_where_they_are_given(doubled, tmp_path):

@@ -23,6 +23,7 @@ from arcface_cakd.preparation.importing import importing
 from arcface_cakd.preparation.importing.formats import open_source
 from arcface_cakd.preparation.importing.importing import import_set
 from arcface_cakd.preparation.importing.source import as_label, in_order
+from arcface_cakd.preparation.merging import merge
 
 LABELS = [3, 0, 3, 1, 2, 2, 0, 1, 3, 3]
 
@@ -256,7 +257,7 @@ BROKEN = {
     3: "the image does not decode",
     4: "no image among its members (00004.cls)",
     5: "the image is 96 x 96, not 112 x 112",
-    6: "its label -1 is not one of 0 to",
+    6: "its label is -1, which means that it has none",
     7: "its label 'ann' is no number, as the first is; --labels names",
     8: "its label 20000000 is not one of 0 to",
     9: "2 of kind image among its members",
@@ -395,6 +396,145 @@ def test_columns_are_found_by_name_or_asked_for(tmp_path, pool, capsys):
     assert shown(tmp_path / "out").people() == {"a": [pool[0], pool[2]], "b": [pool[1]]}
 
 
+@pytest.mark.parametrize(
+    ("columns", "option"), [(("image", "id", "name"), "label"), (("image", "png", "name"), "image")]
+)
+def test_columns_that_may_each_be_the_one_are_asked_for(columns, option, tmp_path, pool, caplog):
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
+    cells = {"image": pool[:4], "png": pool[:4], "id": [0, 1, 2, 3], "name": ["a", "a", "b", "b"]}
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({name: cells[name] for name in columns}), path)
+    says = f"each of its columns .*, .* may be it: say which with --{option}"
+    with pytest.raises(DataError, match=says):
+        open_source([path])
+    caplog.set_level("INFO")
+    source = open_source([path], **{option: "name" if option == "label" else "image"})
+    assert "images are of column 'image', labels of 'name'" in caplog.text
+    assert import_set(source, tmp_path / "out").people == 2
+
+
+def test_files_that_name_their_class_labels_differently_are_not_one_table(tmp_path, pool):
+    def metadata(*names):
+        label = {"_type": "ClassLabel", "names": names}
+        return {"huggingface": json.dumps({"info": {"features": {"label": label}}})}
+
+    folder = write_table("parquet", tmp_path / "a", pool[:2], [0, 1], metadata("ann", "bob"))
+    other = write_table("parquet", tmp_path / "b", pool[2:4], [0, 1], metadata("cleo", "dan"))
+    paths = [next(each.iterdir()) for each in (folder, other)]
+    with pytest.raises(DataError, match=r"names its class labels otherwise than .*: import each"):
+        open_source(paths)
+    # As it says.
+    for path, name in zip(paths, ("one", "two"), strict=True):
+        import_set(open_source([path]), tmp_path / name)
+    assert merge([tmp_path / "one", tmp_path / "two"], tmp_path / "out").people == 4
+
+
+@pytest.mark.parametrize("labels", ["auto", "names"])
+def test_a_label_that_means_none_is_nobody_s(labels, tmp_path, pool, caplog):
+    label = {"_type": "ClassLabel", "names": ["ann", "bob"]}
+    metadata = {"huggingface": json.dumps({"info": {"features": {"label": label}}})}
+    source = write_table("parquet", tmp_path / "in", pool[:5], [0, 1, -1, 7, -1], metadata)
+    with pytest.raises(DataError, match="its label is -1, which means that it has none") as caught:
+        import_set(open_source([source]), tmp_path / "out", labels=labels)
+    assert "--labels" not in str(caught.value)
+    assert "row 3: its label 7 is none of the 2 that have a name" in caplog.text
+    imported = import_set(open_source([source]), tmp_path / "out", labels=labels, skip_bad=True)
+    assert (imported.images, imported.people, imported.skipped) == (2, 2, 3)
+    assert shown(tmp_path / "out").names == {0: "ann", 1: "bob"}
+
+
+def test_an_empty_name_of_a_class_is_none(tmp_path, pool):
+    label = {"_type": "ClassLabel", "names": ["", "bob", " "]}
+    metadata = {"huggingface": json.dumps({"info": {"features": {"label": label}}})}
+    source = write_table("parquet", tmp_path / "in", pool[:3], [0, 1, 2], metadata)
+    import_set(open_source([source]), tmp_path / "out")
+    assert shown(tmp_path / "out").names == {1: "bob"}
+
+
+def test_files_are_given_once_and_what_a_folder_has_besides_is_said(tmp_path, pool, caplog):
+    folder = write_shards(tmp_path / "in", pool)
+    shard = folder / "train-9.tar"
+    (tmp_path / "link.tar").symlink_to(shard)
+    with pytest.raises(DataError, match=r"train-9\.tar: is given twice"):
+        open_source([shard, tmp_path / "link.tar"])
+    (folder / "train-12.tar.zst").write_bytes(b"a shard")
+    (folder / "more").mkdir()
+    (folder / ".DS_Store").touch()
+    open_source([folder])
+    assert "left out: 2 that are no webdataset tars, parquet" in caplog.text
+    assert "(more, train-12.tar.zst)" in caplog.text
+
+
+def test_linked_members_of_a_tar_are_named(tmp_path, pool):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        for name, content in samples(pool, [0, 1]):
+            head = tarfile.TarInfo(name)
+            head.size = len(content)
+            tar.addfile(head, io.BytesIO(content))
+        for ending in ("jpg", "cls"):
+            head = tarfile.TarInfo(f"00002.{ending}")
+            head.type, head.linkname = tarfile.LNKTYPE, f"00000.{ending}"
+            tar.addfile(head)
+    with pytest.raises(DataError, match="00002: its label is empty"):
+        import_set(open_source([path]), tmp_path / "out")
+
+
+def test_what_a_database_does_not_list_is_said(tmp_path, pool, caplog):
+    msgpack = pytest.importorskip("msgpack")
+    values = {b"%d" % n: msgpack.dumps((pool[n], n)) for n in range(4)}
+    values |= {b"__len__": msgpack.dumps(4), b"__classnum__": msgpack.dumps(4)}
+    keys = list(values)[:4]
+    open_source([write_lmdb(tmp_path / "all", values | {b"__keys__": msgpack.dumps(keys)})])
+    assert not caplog.messages
+    open_source([write_lmdb(tmp_path / "part", values | {b"__keys__": msgpack.dumps(keys[:3])})])
+    assert "1 of its values are left out, for its __keys__ do not name them" in caplog.text
+    values = {b"image-%09d" % n: pool[n] for n in range(1, 4)}
+    open_source([write_lmdb(tmp_path / "numbered", values | {b"num-samples": b"2"})])
+    assert "from image-000000003 on is left out, for its num-samples is 2" in caplog.text
+
+
+def test_databases_that_are_odd_are_said_to_be(tmp_path, pool):
+    people = write_lmdb(
+        tmp_path / "own", {b"__a/1.jpg": pool[0], b"b/1.jpg": pool[1], b"__x__": b""}
+    )
+    assert import_set(open_source([people]), tmp_path / "out").people == 2
+    numbered = write_lmdb(tmp_path / "odd", {b"num-samples": b"many", b"image-000000001": pool[0]})
+    with pytest.raises(DataError, match="odd: its num-samples is no number"):
+        open_source([numbered])
+
+
+def test_where_all_samples_are_bad_it_says_why(tmp_path, pool):
+    source = write_shards(tmp_path / "in", pool, ["", "-1"])
+    with pytest.raises(DataError, match="its label is empty; all 2 samples are bad"):
+        import_set(open_source([source]), tmp_path / "out", skip_bad=True)
+
+
+def test_folders_of_one_name_in_a_database_are_named(tmp_path, pool, caplog):
+    keys = [b"ann/video1/1.jpg", b"bob/video1/1.jpg", b"bob/video2/1.jpg"]
+    source = write_lmdb(tmp_path / "in", dict(zip(keys, pool, strict=False)))
+    assert import_set(open_source([source]), tmp_path / "out").people == 2
+    (said,) = caplog.messages
+    assert "images under ann/video1 and bob/video1 are taken for one person's, as 1 folder" in said
+
+
+def test_names_in_bytes_that_are_no_text_stay_apart(tmp_path, pool):
+    source = write_lmdb(
+        tmp_path / "in", {b"Jos\xe8/1.jpg": pool[0], b"Jos\xe9/1.jpg": pool[1], b"x/1.jpg": pool[2]}
+    )
+    import_set(open_source([source]), tmp_path / "out")
+    assert shown(tmp_path / "out").names == {0: "Jos\\xe8", 1: "Jos\\xe9", 2: "x"}
+
+
+def test_names_that_are_nearly_one_are_said(tmp_path, pool, caplog):
+    names = ["Jos\u00e9", "Jose\u0301", "ann lee", "Ann  Lee", "ann lee"]
+    source = write_shards(tmp_path / "in", pool, names)
+    assert import_set(open_source([source]), tmp_path / "out").people == 4
+    assert r"'Jos\xe9' and 'Jose\u0301' are taken for two people" in caplog.text
+    assert "as 2 name(s) are" in caplog.text
+
+
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
     (tmp_path / "a.parquet").touch()
     monkeypatch.setitem(sys.modules, "pyarrow", None)
@@ -408,6 +548,23 @@ def test_names_of_files_come_by_their_numbers(tmp_path):
     assert [path.name for path in found] == ["a-1.tar", "a-9.tar", "a-10.tar", "b.tar"]
 
 
+@pytest.mark.parametrize(
+    ("names", "missing"),
+    [
+        (["test-00000-of-00001.tar", "train-00000-of-00002.tar"], "train: 1 of 2"),
+        (["test-1-of-2.tar", "test-2-of-2.tar", "train-0-of-2.tar", "more.tar"], "train: 1 of 2"),
+        (["train-0-of-2-0a1b.parquet", "train-1-of-2-9c3d.parquet"], None),
+    ],
+)
+def test_files_that_are_missing_are_named_by_split(names, missing, tmp_path):
+    paths = [tmp_path / name for name in names]
+    if missing is None:
+        assert in_order(paths) == paths
+    else:
+        with pytest.raises(DataError, match=f"{missing} files are missing, number 1 first"):
+            in_order(paths)
+
+
 @pytest.mark.parametrize("label", [None, True, 1.5, float("nan"), float("inf"), "", [1]])
 def test_what_is_no_label(label):
     with pytest.raises(ValueError, match="its label is"):
@@ -416,7 +573,16 @@ def test_what_is_no_label(label):
 
 @pytest.mark.parametrize(
     ("value", "label"),
-    [(3, 3), (3.0, 3), (np.int32(3), 3), (b"3\n", 3), ("-1", -1), ("007", "007"), ("3a", "3a")],
+    [
+        (3, 3),
+        (3.0, 3),
+        (np.int32(3), 3),
+        (b"3\n", 3),
+        ("-1", -1),
+        ("007", "007"),
+        ("\u0663", "\u0663"),
+        ("3a", "3a"),
+    ],
 )
 def test_what_is_a_label(value, label):
     assert as_label(value) == label and type(as_label(value)) is type(label)

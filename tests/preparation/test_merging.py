@@ -7,6 +7,7 @@ from helpers.written_sets import shown
 from arcface_cakd.cli import main
 from arcface_cakd.data import DataError
 from arcface_cakd.data.damage import verify
+from arcface_cakd.preparation.deduplication import deduplicate
 from arcface_cakd.preparation.merging import Merged, merge
 
 
@@ -58,6 +59,42 @@ def test_by_offsets_nobody_is_joined(sets, tmp_path, pool):
         [pool[20]],
     ]
     assert found.names[3] == f"{sets[1]}/ben" and found.names[7] == f"{sets[2]}/ben"
+
+
+def test_one_name_of_two_labels_is_said_by_names_and_two_people_by_offsets(
+    make_set, sets, tmp_path, caplog
+):
+    twice = make_set("twice", [0, 1, 2, 1], 30, {0: "john", 1: "john", 2: "ben"})
+    assert merge([sets[0], twice], tmp_path / "offsets", by="offsets") == Merged(8, 6, joined=0)
+    assert shown(tmp_path / "offsets").names[3] == shown(tmp_path / "offsets").names[4]
+    caplog.clear()
+    assert merge([sets[0], twice], tmp_path / "names") == Merged(8, 4, joined=1)
+    assert f"{twice / 'labels.tsv'}: 1 name(s) stand for several labels, john first" in caplog.text
+
+
+def test_names_that_are_nearly_one_are_said(make_set, sets, tmp_path, caplog):
+    other = make_set("other", [0, 1], 30, {0: "Ben ", 1: "eve"})
+    assert merge([sets[0], other], tmp_path / "out") == Merged(6, 5, joined=0)
+    assert "out: 'ben' and 'Ben ' are taken for two people" in caplog.text
+
+
+def test_a_label_is_nobody_s_name_in_a_part_of_a_set(make_set, tmp_path, caplog):
+    """Or people without a name would be one in two such sets."""
+    for first, name in ((0, "one"), (30, "two")):
+        folder = make_set(name, [0, 0, 1, 2, 3], first, {0: f"p{first}", 1: f"q{first}"})
+        deduplicate(folder, tmp_path / f"{name}_new")
+    assert "has no name for 2 of 4 labels, 2 first: they have none in the new set" in caplog.text
+    assert shown(tmp_path / "two_new").names == {0: "p30", 1: "q30"}
+    both = [tmp_path / "one_new", tmp_path / "two_new"]
+    with pytest.raises(DataError, match="has no name for label 2"):
+        merge(both, tmp_path / "out")
+    assert merge(both, tmp_path / "out", by="offsets").people == 8
+
+
+def test_a_blank_is_no_name(make_set, sets, tmp_path):
+    blank = make_set("blank", [0, 1], 30, {0: "", 1: " "})
+    with pytest.raises(DataError, match="line 2: must be a label, a tab and a name"):
+        merge([sets[0], blank], tmp_path / "out")
 
 
 def test_landmarks_that_one_set_lacks_are_left_out(sets, make_set, tmp_path, caplog):

@@ -240,6 +240,15 @@ def test_labels_are_told_by_folder(tmp_path):
     assert "\n0\tb\\udce9n\n" in (tmp_path / "out" / "labels.tsv").read_text(encoding="utf-8")
 
 
+def test_folders_whose_names_are_nearly_one_are_said(tmp_path, caplog):
+    for number, name in enumerate(("Jose\u0301", "Jos\u00e9", "ann")):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        (tmp_path / "in" / name / "1.jpg").write_bytes(jpeg(number))
+    assert pack_folder(tmp_path / "in", tmp_path / "out").identities == 3
+    (said,) = caplog.messages
+    assert r"in: 'Jose\u0301' and 'Jos\xe9' are taken for two people" in said
+
+
 def test_the_same_image_under_two_people_is_a_warning(tmp_path, caplog):
     crops = two_people(tmp_path / "crops")
     (crops / "cleo").mkdir()

@@ -130,6 +130,12 @@ def test_drawn_from_folders_without_loose_images(tmp_path, capsys):
     assert [line.split("\t") for line in lines] == couples
 
 
+def test_what_links_lead_to_again_is_said_to_be_left_out(crops, caplog):
+    (crops / "Q").symlink_to(crops / "P_0")
+    assert len(FolderImages(crops).labels()) == 12
+    assert "left out: 3 images in folders that links lead to a second time (Q/" in caplog.text
+
+
 SAME = [(person, one, other) for person in range(4) for one, other in ((1, 2), (2, 3))]
 OTHER = [(person, 1, (person + 1) % 4, 3) for person in range(4)]
 PATH = "P_{0}/P_{0}_{1:04d}.jpg".format
@@ -285,6 +291,37 @@ def test_people_s_folders_may_be_further_down(crops, tmp_path, told):
         1
     ]
     assert all(couple.startswith("P_") for couple in couples)
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_two_labels_of_one_name_are_two_people(make_set, tmp_path, drawn, caplog):
+    names = {n: "John Smith" if n < 2 else f"p{n}" for n in range(20)}
+    folder = make_set("in", [n // 4 for n in range(80)], names=names)
+    listed, out, who = (tmp_path / name for name in ("pairs.txt", "mine.bin", "mine_people.tsv"))
+    listed.write_text("".join(f"{n} {n + 1 if n % 2 else n + 4}\n" for n in range(10)))
+    how = ["--pairs", "60"] if drawn else ["--list", str(listed)]
+    assert main(["data", "pairs", str(folder), str(out), *how]) == 0
+    people = [line.split("\t") for line in who.read_text().splitlines()]
+    assert [one == other for one, other in people] == load(out)[1]
+    assert "1 name(s) stand for several labels, John Smith first" in caplog.text
+    if not drawn:
+        assert load(out)[1] == [n in (1, 5, 9) for n in range(10)]
+        assert people[0] == ["John Smith (label 0)", "John Smith (label 1)"]
+
+
+def test_lists_and_folders_may_write_a_letter_in_two_forms(tmp_path):
+    (tmp_path / "Jose\u0301").mkdir()
+    (tmp_path / "Jose\u0301/1.jpg").write_bytes(jpeg(1))
+    (tmp_path / "Andr\u00e9").mkdir()
+    (tmp_path / "Andr\u00e9/2.png").write_bytes(jpeg(2))
+    images = FolderImages(tmp_path)
+    found = [
+        images.describe(place)
+        for name in ("Jos\u00e9/1.jpg", "Jos\u00e9/1", "Andre\u0301/2.png", "Andre\u0301/2.jpg")
+        for place in images.find(name)
+    ]
+    one, other = tmp_path / "Jose\u0301/1.jpg", tmp_path / "Andr\u00e9/2.png"
+    assert found == [str(one), str(one), str(other), str(other)]
 
 
 def test_records_are_named_by_their_keys(make_set, tmp_path, pool):

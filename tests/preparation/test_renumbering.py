@@ -68,6 +68,16 @@ def test_landmarks_go_along(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+def test_names_that_do_not_go_along_are_said(tmp_path, caplog):
+    folder = write(tmp_path / "in")
+    (folder / "labels.tsv").write_text("label\tname\n3\tann\n")
+    renumber(folder, tmp_path / "out")
+    assert f"{folder / 'labels.tsv'}: its names stay there" in caplog.text
+    caplog.clear()
+    renumber(tmp_path / "out", tmp_path / "again")
+    assert not caplog.messages
+
+
 def test_the_command(tmp_path, capsys):
     folder, out = write(tmp_path / "in"), tmp_path / "out"
     (folder / "lfw.bin").write_bytes(b"")

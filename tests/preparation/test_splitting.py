@@ -82,3 +82,9 @@ def test_the_command(whole, tmp_path, capsys):
     assert "with --force" in capsys.readouterr().err
     assert main([*command[:-1], command[-2], "--people", "3"]) == 1
     assert "the two parts must be two folders" in capsys.readouterr().err
+
+
+def test_a_name_in_both_parts_is_said(make_set, tmp_path, caplog):
+    folder = make_set("in", [0, 1, 2, 3, 4, 5], names=dict.fromkeys(range(6), "John Smith"))
+    split_people(folder, tmp_path / "a", tmp_path / "b", people=3)
+    assert "1 name(s), John Smith first, stand for labels in both parts" in caplog.text

@@ -58,9 +58,10 @@ def people(tmp_path_factory):
     return folder
 
 
-def test_the_protocols_read_what_the_command_makes(people, tmp_path, capsys):
+def test_the_protocols_read_what_the_command_makes(people, tmp_path, capsys, caplog):
     out = tmp_path / "own"
     assert cli.main(["data", "templates", str(people), str(out), "--seed", "3"]) == 0
+    assert "left out: 1 people of one image, or one video, alone" in caplog.text
     assert f"{out}: 25 images of 5 people in" in capsys.readouterr().out
     images = read_template_images(out)
     assert (images.name, len(images.faces)) == ("own", 25)

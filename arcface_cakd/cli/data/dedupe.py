@@ -75,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"  {found.same} images have the pixels of another of the same person")
     print(f"  {found.near} images are nearly the same as another of the same person")
     print(f"  {found.conflicts} couples of images are the same or nearly, and of two people")
+    if found.gone:
+        print(f"  {found.gone} people have no image left")
     where = args.report or (f"{args.out}/{REPORT}" if args.out else "--report FILE.tsv")
     print(f"  {left_out} left out; each is named in {where}")
     return 0

@@ -18,7 +18,7 @@ from arcface_cakd.preparation.align.crops import aligned_crop
 from arcface_cakd.preparation.align.crops_table import beside_crops, write_crops_table
 from arcface_cakd.preparation.align.faces import CHOICES, Detector, Face, chosen
 from arcface_cakd.preparation.align.landmark_list import LandmarkList
-from arcface_cakd.preparation.align.outcome import Crop, Outcome
+from arcface_cakd.preparation.align.outcome import Crop, LeftOut, Outcome
 from arcface_cakd.preparation.align.photographs import Photograph, find_photographs
 from arcface_cakd.preparation.align.report import write_report
 from arcface_cakd.preparation.align.unfinished import Unfinished
@@ -55,7 +55,8 @@ class Aligned:
         crops: that were made of them.
         people: who have a crop; None of photographs without labels.
         people_without: those left without one, in order of name.
-        reasons: for which photographs were left out, and how many, the most frequent first.
+        reasons: for which photographs, or faces where all are taken, were left out, and how many,
+            the most frequent first.
         report: folder of the report.
     """
 
@@ -111,6 +112,7 @@ def align_folder(
     if isinstance(detector, LandmarkList):
         detector.warn_of_others({each.name for each in photographs})
     settings = {
+        "journal": 2,  # another form of it begins anew
         "folder": str(folder),
         "label_free": label_free,
         "faces": choice.faces,
@@ -171,20 +173,21 @@ def _align(photograph: Photograph) -> tuple[Outcome, list[bytes]]:
     try:
         image = decode_image(read_encoded(photograph.path))
     except DataError as error:
-        return Outcome(reason=str(error)), []
+        return Outcome(left_out=[LeftOut(str(error))]), []
     bgr = np.ascontiguousarray(image[..., ::-1])
     found = detector.faces(bgr, photograph.name)
     if not found:
-        return Outcome(reason=detector.nothing), []
-    crops, encoded, problems = [], [], []
+        return Outcome(left_out=[LeftOut(detector.nothing)]), []
+    all_faces = choice.faces == "all"
+    crops, encoded, left_out = [], [], []
     for place, face in enumerate(chosen(found, image.shape[:2], choice.faces), start=1):
         try:
             crop = _cropped(image, face, choice)
         except ValueError as error:
-            problems.append(str(error))
+            left_out.append(LeftOut(str(error), place if all_faces else None))
             continue
         jpeg = codec.encode(crop.image, QUALITY)
-        file = photograph.crop if choice.faces != "all" else f"{photograph.name}/{place}.jpg"
+        file = f"{photograph.name}/{place}.jpg" if all_faces else photograph.crop
         crops.append(
             Crop(
                 file,
@@ -196,7 +199,7 @@ def _align(photograph: Photograph) -> tuple[Outcome, list[bytes]]:
             )
         )
         encoded.append(jpeg)
-    return Outcome(len(found), crops, None if crops else problems[0]), encoded
+    return Outcome(len(found), crops, left_out), encoded
 
 
 def _cropped(image: np.ndarray, face: Face, choice: Choice):
@@ -218,7 +221,7 @@ def _cropped(image: np.ndarray, face: Face, choice: Choice):
 def _summary(
     photographs: Sequence[Photograph], outcomes: dict[str, Outcome], crops: int, report: Path
 ) -> Aligned:
-    reasons = Counter(outcome.kind for outcome in outcomes.values() if outcome.kind)
+    reasons = Counter(each.kind for outcome in outcomes.values() for each in outcome.left_out)
     people = {each.person for each in photographs}
     with_crop = {each.person for each in photographs if outcomes[each.name].crops}
     labelled = None not in people

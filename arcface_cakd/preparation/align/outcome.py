@@ -25,27 +25,44 @@ class Crop:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A photograph, or one of its faces, of which there is no crop.
+
+    Attributes:
+        reason: why.
+        face: its number among those of the photograph, from 1, where all of them are taken.
+    """
+
+    reason: str
+    face: int | None = None
+
+    @property
+    def kind(self) -> str:
+        """The reason without what is particular to the photograph."""
+        return self.reason.split(":")[0]
+
+    def __str__(self) -> str:
+        return self.reason if self.face is None else f"face {self.face}: {self.reason}"
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What became of a photograph.
 
     Attributes:
         faces: that were found in it.
         crops: that were made of them.
-        reason: for which there is none, None where there is one.
+        left_out: what there is no crop of: the photograph, or some of its faces.
     """
 
     faces: int = 0
     crops: list[Crop] = field(default_factory=list)
-    reason: str | None = None
-
-    @property
-    def kind(self) -> str | None:
-        """The reason without what is particular to the photograph."""
-        return self.reason and self.reason.split(":")[0]
+    left_out: list[LeftOut] = field(default_factory=list)
 
     def to_json(self) -> dict:
         return asdict(self)
 
     @classmethod
     def from_json(cls, entry: dict) -> "Outcome":
-        return cls(entry["faces"], [Crop(**crop) for crop in entry["crops"]], entry["reason"])
+        crops = [Crop(**crop) for crop in entry["crops"]]
+        return cls(entry["faces"], crops, [LeftOut(**each) for each in entry["left_out"]])

@@ -28,6 +28,8 @@ def write_report(
 ) -> None:
     """Write ``left_out.tsv``, ``people.tsv`` and contact sheets.
 
+    ``left_out.tsv`` has a line for a photograph, or where all faces are taken, for each face.
+
     ``taken.png`` shows crops, a row for a person, people evenly drawn (without labels, crops
     evenly drawn); ``least_certain.png`` those of the lowest scores, from the lowest on;
     ``left_out.png`` photographs of ``left_out.tsv``, in its order, grey what does not decode. A
@@ -40,8 +42,8 @@ def write_report(
         crops: folder of the crops.
         label_free: whether nobody was told apart.
     """
-    left_out = [each for each in photographs if outcomes[each.name].reason]
-    rows = [(each.name, str(outcomes[each.name].reason)) for each in left_out]
+    left_out = [each for each in photographs if outcomes[each.name].left_out]
+    rows = [(each.name, str(what)) for each in left_out for what in outcomes[each.name].left_out]
     write_table(folder / "left_out.tsv", ("photograph", "reason"), rows)
     taken: dict[str, list[Crop]] = {}
     for each in photographs:

@@ -1,6 +1,7 @@
 """Tables of images and labels: parquet files, and folders of Arrow files."""
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.extras import extra
 from arcface_cakd.preparation.importing.source import Sample, as_label
+
+logger = logging.getLogger("arcface_cakd")
 
 _IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes")
 _LABEL_NAMES = ("label", "labels", "cls", "identity", "person", "id", "class", "target", "name")
@@ -23,11 +26,12 @@ class Table:
     Args:
         kind: "parquet" or "arrow".
         files: in order.
-        image: the column of the images; None: told by its name.
+        image: the column of the images; None: told by its name, which the log says.
         label: the column of the labels; None: told by its name.
 
     Raises:
-        DataError: pyarrow is missing, a file is none of its kind, or the columns are not there.
+        DataError: pyarrow is missing, a file is none of its kind, the columns are not there or
+            several might be the one, or files name their class labels differently.
     """
 
     def __init__(
@@ -39,6 +43,8 @@ class Table:
         self._label = _column(files[0], schema, label, _LABEL_NAMES, "label")
         self.label_names: Sequence[str] | None = _class_names(schema, self._label)
         self.settings = {"image": self._image, "label": self._label}
+        self._refuse_other_names()
+        logger.info("%s: images are of column %r, labels of %r", files[0], self._image, self._label)
 
     def count(self) -> int | None:
         import pyarrow
@@ -66,6 +72,19 @@ class Table:
                 reason = " ".join(str(error).split())
                 problem = f"from row {row} on it cannot be read, cut or damaged: {reason}"
                 yield Sample(str(path), problem=problem)
+
+    def _refuse_other_names(self) -> None:
+        """One number would be two people."""
+        for path in self.files[1:]:
+            try:
+                schema = schema_of(self.kind, path)
+            except DataError:  # damaged, which reading will say
+                continue
+            if _class_names(schema, self._label) != self.label_names:
+                raise DataError(
+                    f"{path}: names its class labels otherwise than {self.files[0]}: import each "
+                    "alone, and 'arcface-cakd data merge' joins them by name"
+                )
 
 
 def schema_of(kind: str, path: Path) -> Any:
@@ -160,6 +179,10 @@ def _column(path: Path, schema: Any, asked: str | None, known: Sequence[str], op
     found = [name for name in known if name in schema.names]
     if not found:
         raise DataError(f"{path}: which of its columns, {there}, is it? Say so with --{option}")
+    if len(found) > 1:
+        raise DataError(
+            f"{path}: each of its columns {', '.join(found)} may be it: say which with --{option}"
+        )
     return found[0]
 
 

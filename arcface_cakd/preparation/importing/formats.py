@@ -1,14 +1,18 @@
 """Which format files are of."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from arcface_cakd.data.errors import DataError
+from arcface_cakd.data.image_files import some_of
 from arcface_cakd.preparation.importing.arrow import Table, arrow_files
 from arcface_cakd.preparation.importing.arrow_pairs import holds_pairs
 from arcface_cakd.preparation.importing.lmdb_database import LmdbDatabase
 from arcface_cakd.preparation.importing.source import Source, in_order
 from arcface_cakd.preparation.importing.webdataset import Webdataset
+
+logger = logging.getLogger("arcface_cakd")
 
 _TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _FORMATS = "webdataset tars, parquet or Arrow files, or an LMDB database"
@@ -21,14 +25,19 @@ def open_source(
 
     Args:
         paths: its files in order, or one folder; files of a folder come in the order of the
-            numbers in their names.
+            numbers in their names, and the log says which it leaves out.
         image: where the images are: a column, or a tar's suffix; None: told by its name.
         label: where the labels are.
 
     Raises:
-        DataError: no such file, none of these formats or several, or as the readers say.
+        DataError: no such file, one twice, none of these formats or several, or as the readers
+            say.
     """
     kind, files = _find(paths)
+    real = [path.resolve() for path in files]
+    if len(set(real)) < len(real):
+        twice = next(path for path in real if real.count(path) > 1)
+        raise DataError(f"{twice}: is given twice, and its images would be there twice")
     if kind == "lmdb":
         if len(files) > 1 or image or label:
             raise DataError(
@@ -68,9 +77,13 @@ def _in_folder(folder: Path) -> tuple[str, list[Path]]:
     files = arrow_files(folder)
     if files:
         return "arrow", files
-    files = [path for path in folder.iterdir() if path.is_file() and kind_of(path)]
+    there = sorted(path for path in folder.iterdir() if path.name[0] != ".")
+    files = [path for path in there if path.is_file() and kind_of(path)]
     if not files:
         raise DataError(f"{folder}: holds no {_FORMATS}")
+    if others := [path for path in there if path not in files]:
+        named = some_of(others, folder)
+        logger.warning("%s: left out: %d that are no %s (%s)", folder, len(others), _FORMATS, named)
     return _of_files(in_order(files))
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.images import decode_crop
 from arcface_cakd.data.record_layout import MAX_EXACT
 from arcface_cakd.data.record_sets import property_text
-from arcface_cakd.data.text_lines import table_field
+from arcface_cakd.data.text_lines import table_field, warn_of_alike
 from arcface_cakd.files import write_text
 from arcface_cakd.locks import FolderLock
 from arcface_cakd.preparation.importing.growing import GrowingRecords
@@ -135,6 +135,9 @@ class _Import:
                 f"{self.growing.folder / 'left_out'}): mend them and import anew, or finish "
                 "without them with --skip-bad"
             )
+        if self.bad and not self.growing.images:
+            first = self.growing.lines("left_out")[0]
+            raise DataError(f"{first}; all {self.bad} samples are bad: mend the data set")
         if not self.growing.images:
             raise DataError(f"{self.source.files[0]}: there is no image in it")
 
@@ -142,7 +145,9 @@ class _Import:
         """Put the set in place."""
         folder = self.growing.folder
         write_text(folder / "property", property_text(self.highest + 1))
-        names: Sequence[str] | None = list(self.numbers) or self.source.label_names
+        names = dict(enumerate(list(self.numbers) or self.source.label_names or []))
+        names = {label: name for label, name in names.items() if name.strip()}
+        warn_of_alike(out, names.values())
         if names:
             write_labels(folder, names, "name")
         if self.bad:
@@ -180,15 +185,19 @@ class _Import:
         if self.bad <= _NAMED:
             logger.warning("%s", line)
         if self.bad >= _HOPELESS and not self.growing.images:
-            raise DataError(f"{line}; so are the first {self.bad} samples: mend the data set")
+            raise DataError(f"{line}; the first {self.bad} samples are all bad: mend the data set")
 
     def _number(self, label: int | str) -> int:
         number = as_number(label)
         if self.labels == "auto":
             self.labels = "names" if number is None else "numbers"
+        if number == -1:  # as Hugging Face's datasets and others mark it
+            raise ValueError("its label is -1, which means that it has none")
+        known = self.source.label_names
+        if known and isinstance(label, int) and not 0 <= label < len(known):
+            raise ValueError(f"its label {label} is none of the {len(known)} that have a name")
         if self.labels == "names":
-            known = self.source.label_names
-            if known and isinstance(label, int) and 0 <= label < len(known):
+            if known and isinstance(label, int):
                 label = known[label]
             name = table_field(str(label))
             if name not in self.numbers:
@@ -201,9 +210,10 @@ class _Import:
                 "takes all for names"
             )
         if not 0 <= number < MAX_EXACT:
+            anew = "; --labels names numbers people anew" if number >= 0 else ""
             raise ValueError(
-                f"its label {number} is not one of 0 to {MAX_EXACT - 1}, which records can hold; "
-                "--labels names numbers people anew"
+                f"its label {number} is not one of 0 to {MAX_EXACT - 1}, which records can hold"
+                + anew
             )
         return number
 

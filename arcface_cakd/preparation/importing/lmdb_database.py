@@ -1,5 +1,7 @@
 """LMDB databases of images and labels, in the usual layouts of keys and values."""
 
+import itertools
+import logging
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +14,8 @@ from arcface_cakd.data.errors import DataError
 from arcface_cakd.extras import extra
 from arcface_cakd.preparation.importing.source import Sample, as_label, is_image
 
+logger = logging.getLogger("arcface_cakd")
+
 _PICKLE = b"\x80"
 
 
@@ -22,8 +26,9 @@ class LmdbDatabase:
     perhaps other things (Vec2Face's has features between), in the order of the keys in
     ``__keys__`` where there is one; ``image-000000001`` and ``label-000000001`` beside
     ``num-samples``; or a value is an image and its key a path, ``<person>/<file>``. Where no order
-    is stated, keys that are numbers come by number, and others as the database has them. Pickles
-    are read without executing anything of theirs.
+    is stated, keys that are numbers come by number, and others as the database has them. Where
+    that leaves out values, or joins folders of one name, the log says so. Pickles are read without
+    executing anything of theirs.
 
     Args:
         path: a folder with ``data.mdb``, or the file of a database without one.
@@ -40,6 +45,7 @@ class LmdbDatabase:
         lmdb = extra("lmdb", "lmdb", f"reading {path.name}")
         self.files = [path]
         self.settings: dict[str, str] = {}
+        self._joined_said = False
         try:
             self._env = lmdb.open(
                 str(path), subdir=path.is_dir(), readonly=True, lock=False, readahead=False
@@ -47,6 +53,7 @@ class LmdbDatabase:
             with self._env.begin(buffers=False) as transaction:
                 self._numbered = transaction.get(b"num-samples") is not None
                 self._keys = self._list_keys(transaction)
+                self._warn_of_unlisted(transaction)
         except lmdb.Error as error:
             raise DataError(f"{path}: no LMDB database, or damaged: {error}") from error
         if not self._keys:
@@ -77,9 +84,11 @@ class LmdbDatabase:
                 raise ValueError("it has no label")
             return Sample(place, value, as_label(label))
         if is_image(value):
-            person = key.decode("utf-8", "replace").rpartition("/")[0].rpartition("/")[2]
+            folder = key.rpartition(b"/")[0]
+            person = folder.rpartition(b"/")[2]
             if not person:
                 raise ValueError("an image without a label, and its key names no folder")
+            self._warn_of_joined()
             return Sample(place, value, as_label(person))
         parts = unpacked(value)
         if isinstance(parts, dict):
@@ -95,7 +104,10 @@ class LmdbDatabase:
 
     def _list_keys(self, transaction: Any) -> Sequence[bytes]:
         if self._numbered:
-            count = int(transaction.get(b"num-samples"))
+            try:
+                count = int(transaction.get(b"num-samples"))
+            except ValueError as error:
+                raise DataError(f"{self.files[0]}: its num-samples is no number") from error
             return [b"image-%09d" % number for number in range(1, count + 1)]
         listed = transaction.get(b"__keys__")
         if listed is not None:
@@ -104,10 +116,50 @@ class LmdbDatabase:
             except (TypeError, ValueError) as error:
                 raise DataError(f"{self.files[0]}: its __keys__ are no list: {error}") from error
             return found
-        keys = [key for key in transaction.cursor().iternext(values=False) if key[:2] != b"__"]
+        keys = [key for key in transaction.cursor().iternext(values=False) if not _is_own(key)]
         if all(re.fullmatch(rb"\d+", key) for key in keys):
             keys.sort(key=int)
         return keys
+
+    def _warn_of_unlisted(self, transaction: Any) -> None:
+        """Say that there are more images than the database itself lists."""
+        if self._numbered:
+            beyond = b"image-%09d" % (len(self._keys) + 1)
+            if transaction.get(beyond) is not None:
+                logger.warning(
+                    "%s: what comes from %s on is left out, for its num-samples is %d",
+                    *(self.files[0], beyond.decode(), len(self._keys)),
+                )
+        elif transaction.get(b"__keys__") is not None:
+            cursor = transaction.cursor()
+            cursor.set_range(b"__")
+            own = sum(map(_is_own, itertools.takewhile(_begins_own, cursor.iternext(values=False))))
+            others = transaction.stat()["entries"] - own - len(set(self._keys))
+            if others > 0:
+                logger.warning(
+                    "%s: %d of its values are left out, for its __keys__ do not name them",
+                    *(self.files[0], others),
+                )
+
+    def _warn_of_joined(self) -> None:
+        """Say which folders of one name, further up in several, are taken for one person's."""
+        if self._joined_said:
+            return
+        self._joined_said = True
+        first: dict[bytes, bytes] = {}
+        joined = []
+        for folder in sorted({key.rpartition(b"/")[0] for key in self._keys}):
+            other = first.setdefault(folder.rpartition(b"/")[2], folder)
+            if other != folder:
+                joined.append((other, folder))
+        if joined:
+            one, two = (folder.decode("utf-8", "backslashreplace") for folder in joined[0])
+            logger.warning(
+                "%s: the images under %s and %s are taken for one person's, as %d folder(s) are "
+                "that share their name with another: where they are several people's, write the "
+                "keys anew, as <person>/<file>",
+                *(self.files[0], one, two, len(joined)),
+            )
 
 
 def unpacked(value: bytes) -> Any:
@@ -132,6 +184,15 @@ def unpacked(value: bytes) -> Any:
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"its value is neither an image nor packed: {reason}") from error
+
+
+def _begins_own(key: bytes) -> bool:
+    return key.startswith(b"__")
+
+
+def _is_own(key: bytes) -> bool:
+    """Whether a key is of the database itself, as ``__keys__`` and ``__len__`` are."""
+    return _begins_own(key) and key.endswith(b"__")
 
 
 def _as_key(key: Any) -> bytes:

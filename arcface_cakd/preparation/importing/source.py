@@ -70,17 +70,16 @@ def in_order(paths: Sequence[Path]) -> list[Path]:
         parts = re.split(r"(\d+)", path.name)
         return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
 
-    parts = [(path, _PART.search(path.name)) for path in paths]
-    numbered = [(path, int(found[1]), int(found[2])) for path, found in parts if found]
-    if len(numbered) == len(paths) and numbered:
-        total = numbered[0][2]
-        missing = sorted(set(range(total)) - {number for _, number, _ in numbered})
-        first = min(number for _, number, _ in numbered)
-        if first == 1:  # counted from 1 on
-            missing = sorted(set(range(1, total + 1)) - {number for _, number, _ in numbered})
-        if missing:
+    parts: dict[tuple[str, int], set[int]] = {}  # numbers, by train and 4 of -00000-of-00004
+    for path in paths:
+        if found := _PART.search(path.name):
+            start = path.name[: found.start()]
+            parts.setdefault((start, int(found[2])), set()).add(int(found[1]))
+    for (start, total), numbers in parts.items():
+        first = int(min(numbers) == 1)  # counted from 1 on
+        if missing := sorted(set(range(first, total + first)) - numbers):
             raise DataError(
-                f"{numbered[0][0].parent}: {len(missing)} of {total} files are missing, number "
+                f"{paths[0].parent / start}: {len(missing)} of {total} files are missing, number "
                 f"{missing[0]} first: bring them"
             )
     return sorted(paths, key=key)
@@ -89,11 +88,13 @@ def in_order(paths: Sequence[Path]) -> list[Path]:
 def as_label(value: Any) -> int | str:
     """A label as a number where it is one, else as text, such as 007: see ``as_number``.
 
+    Bytes that are no UTF-8 stand escaped in it, so that no two names become one.
+
     Raises:
         ValueError: it is neither.
     """
     if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
+        value = value.decode("utf-8", "backslashreplace")
     if isinstance(value, str):
         value = value.strip()
         if not value:
@@ -117,7 +118,7 @@ def as_number(label: int | str) -> int | None:
     The text 007 is 7 among numbers; among names it is another than 7.
     """
     if isinstance(label, str):
-        return int(label) if re.fullmatch(r"-?\d{1,18}", label) else None
+        return int(label) if re.fullmatch(r"-?[0-9]{1,18}", label) else None
     return label
 
 

@@ -16,6 +16,7 @@ class Webdataset:
     """Shards whose members ``<key>.jpg`` and ``<key>.cls`` are an image and its label.
 
     Members of one key stand together, as webdataset demands; what else a key has is passed over.
+    A member that is a link, and no file, is an empty one, and so a bad sample.
     A shard may be compressed by gzip, bzip2 or xz; one member is held at a time.
 
     Args:
@@ -70,7 +71,7 @@ class Webdataset:
             while (member := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # or all heads would be kept
                 name = PurePosixPath(member.name)
-                if not member.isfile() or name.name.startswith("."):
+                if member.isdir() or name.name.startswith("."):
                     continue
                 own = (name.parent / name.name.partition(".")[0]).as_posix()
                 if own != key:
@@ -78,7 +79,8 @@ class Webdataset:
                         yield key, members
                     key, members = own, []
                     number += 1
-                wanted = number > skip and _suffix(name.name) in {*self._images, self._label}
+                known = _suffix(name.name) in {*self._images, self._label}
+                wanted = number > skip and known and member.isfile()
                 members.append((name.name, _content(tar, member) if wanted else b""))
         except _DAMAGE:
             suffixes = {_suffix(name) for name, _ in members}

@@ -200,7 +200,13 @@ def test_without_labels_every_face_may_be_taken(tmp_path, caplog):
         label_free=True,
         workers=1,
     )
-    assert (found.crops, found.reasons) == (1, {"the face is smaller than asked for": 1})
+    assert (found.crops, found.reasons) == (1, {"the face is smaller than asked for": 2})
+    assert (tmp_path / "large.report" / "left_out.tsv").read_text().splitlines() == [
+        "photograph\treason",
+        "2026/june/two.png\tface 1: the face is smaller than asked for",
+        "one.jpg\tface 1: the face is smaller than asked for",
+    ]
+    assert (tmp_path / "large.report" / "left_out.png").exists()
 
 
 def test_names_that_would_meet_are_kept_apart(tmp_path):
