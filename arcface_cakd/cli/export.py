@@ -73,7 +73,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="fp32 (default), fp16 or int8; int8 of .onnx is of weights and activations, of "
         ".tflite of weights",
     )
-    parser.add_argument("--opset", type=positive, metavar="N", help=f"of .onnx; default: {_OPSET}")
+    parser.add_argument(
+        "--opset", type=positive, metavar="N", help=f"of .onnx, 9 to 23; default: {_OPSET}"
+    )
     parser.add_argument(
         "--calibrate",
         metavar="FACES",
