@@ -5,6 +5,7 @@ one core of a Xeon E5-2630 v4, detection and alignment included. What is timed h
 embedding alone, on this machine: a file above a limit is out of it, one below may still be.
 """
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -44,14 +45,34 @@ class Timed:
     network: nn.Module | None = None
 
 
-def of_file(path: str) -> Timed:
+def labels(paths: Sequence[str]) -> list[str]:
+    """Names of files: as much of the ends of their paths as tells them apart.
+
+    Raises:
+        BenchError: a file is given twice.
+    """
+    whole = [Path(os.path.abspath(path)).parts for path in paths]
+    for path, parts in zip(paths, whole, strict=True):
+        if whole.count(parts) > 1:
+            raise BenchError(f"{path} is given twice: name each model once")
+    return [_label(parts, whole) for parts in whole]
+
+
+def _label(parts: tuple[str, ...], others: Sequence[tuple[str, ...]]) -> str:
+    alike = 1
+    while sum(other[-alike:] == parts[-alike:] for other in others) > 1:
+        alike += 1
+    return "/".join(parts[-alike:])
+
+
+def of_file(path: str, label: str) -> Timed:
     """An exported file, in its own runtime.
 
     Raises:
         MissingPackageError: the runtime is not installed.
         RuntimeProblem: no such file, or one that the runtime does not run.
     """
-    name = f"{Path(path).name} ({open_exported(path).RUNTIME})"
+    name = f"{label} ({open_exported(path).RUNTIME})"
     size = sum(file.stat().st_size for file in files_of(path))
     return Timed(name, lambda threads: open_exported(path, threads), size)
 
@@ -76,16 +97,24 @@ def of_network(label: str, network: nn.Module) -> Timed:
 
 
 def exports_of(label: str, network: nn.Module, folder: Path, report: Report) -> list[Timed]:
-    """The network in float32 for every runtime that is installed; what is not, is noted."""
+    """The network in float32 for every runtime that is installed; what is not, is noted.
+
+    Args:
+        label: what the network itself is called.
+        network: to export.
+        folder: for the files.
+        report: gets the notes.
+    """
     found = []
     for form in [form for form in FORMATS if form.runs_here]:
-        path = folder / f"{label}{form.ending}"
+        path = folder / f"model{form.ending}"
+        name = f"{label}{form.ending}"
         try:
             export_model(network, path)
         except (ExportError, MissingPackageError) as error:
-            report.notes.append(str(error).replace(f"{folder}/", ""))
+            report.notes.append(str(error).replace(str(path), name))
             continue
-        timed = of_file(str(path))
+        timed = of_file(str(path), name)
         found.append(Timed(timed.label, timed.open, timed.size, network))
     return found
 

@@ -11,6 +11,7 @@ from arcface_cakd.cli.figures import add_json, write_json
 from arcface_cakd.cli.imports import PLACES, add_import
 from arcface_cakd.cli.numbers import at_least_2, positive
 from arcface_cakd.cli.saved_model import load_model
+from arcface_cakd.cli.without_effect import refuse
 
 HELP = "measure speed and memory: against the parts, arcface_torch and others, as ratios in one run"
 
@@ -143,26 +144,32 @@ def _classes(args: argparse.Namespace, report) -> None:
 
 
 def _latency(args: argparse.Namespace, report) -> None:
-    from arcface_cakd.bench.latency import exports_of, measure_latency, of_file, of_network
+    from arcface_cakd.bench import BenchError
+    from arcface_cakd.bench.latency import exports_of, labels, measure_latency, of_file, of_network
     from arcface_cakd.runtimes import ending_of
 
-    def opened(path: str, network: str | None, folder: Path | None):
-        if ending_of(path):
-            return [of_file(path)]
-        weights = argparse.Namespace(model=path, network=network, embedding_size=None)
-        backbone = load_model(weights).backbone
-        timed = [of_network(Path(path).name, backbone)]
-        if folder is not None:
-            timed += exports_of(Path(path).stem, backbone, folder, report)
-        return timed
+    if all(ending_of(path) for path in args.files):
+        refuse(args, ("network",), "is for model.pt files, and none is given: drop it")
+    if not args.teacher or ending_of(args.teacher):
+        refuse(args, ("teacher_network",), "is for a model.pt as --teacher: give one, or drop it")
+    if len(set(args.threads)) < len(args.threads):
+        raise BenchError(f"--threads {shlex.join(map(str, args.threads))}: say each number once")
 
+    def opened(path: str, label: str, network: str | None):
+        if ending_of(path):
+            return of_file(path, label)
+        weights = argparse.Namespace(model=path, network=network, embedding_size=None)
+        return of_network(label, load_model(weights).backbone)
+
+    names = labels([*args.files, *([args.teacher] if args.teacher else [])])
+    teacher = opened(args.teacher, names.pop(), args.teacher_network) if args.teacher else None
+    given = [opened(path, name, args.network) for path, name in zip(args.files, names, strict=True)]
+    models = []
     with tempfile.TemporaryDirectory() as folder:
-        models = []
-        for number, path in enumerate(args.files):
-            models += opened(path, args.network, Path(folder) / str(number))
-        teacher = None
-        if args.teacher:
-            (teacher,) = opened(args.teacher, args.teacher_network, None)
+        for timed, name in zip(given, names, strict=True):
+            models.append(timed)
+            if timed.network is not None:
+                models += exports_of(name, timed.network, Path(folder) / str(len(models)), report)
         measure_latency(report, models, teacher=teacher, threads=args.threads, rounds=args.rounds)
 
 

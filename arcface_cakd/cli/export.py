@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arcface_cakd import __version__
-from arcface_cakd.cli.figures import add_json, write_json
+from arcface_cakd.cli.figures import STDOUT, add_json, write_json
 from arcface_cakd.cli.numbers import draws, finite, positive
 from arcface_cakd.cli.saved_model import SavedModel, load_model
 from arcface_cakd.cli.without_effect import refuse
@@ -15,6 +15,7 @@ from arcface_cakd.cli.without_effect import refuse
 if TYPE_CHECKING:
     from arcface_cakd.export import ExportReport
     from arcface_cakd.export.bundle import Bundle
+    from arcface_cakd.export.formats import Format
     from arcface_cakd.export.judging import Judge
 
 _DRAWS, _OPSET = 1000, 17
@@ -72,7 +73,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="fp32 (default), fp16 or int8; int8 of .onnx is of weights and activations, of "
         ".tflite of weights",
     )
-    parser.add_argument("--opset", type=positive, metavar="N", help=f"of .onnx; default: {_OPSET}")
+    parser.add_argument(
+        "--opset", type=positive, metavar="N", help=f"of .onnx, 9 to 23; default: {_OPSET}"
+    )
     parser.add_argument(
         "--calibrate",
         metavar="FACES",
@@ -80,7 +83,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "to find ranges and choose layers by; never what you report on",
     )
     parser.add_argument(
-        "--data", nargs="+", default=[], metavar="PATH", help="judge on these .bin sets"
+        "--data",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PATH",
+        help="judge on these .bin sets",
     )
     parser.add_argument(
         "--max-loss",
@@ -97,6 +105,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--about",
         nargs="+",
+        action="extend",
         default=[],
         metavar="KEY=TEXT",
         help="what the file and its model card are to say: license, training_data, data_license, "
@@ -106,10 +115,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from arcface_cakd.export import ExportError, check_place, export_model
+    from arcface_cakd.export import ExportError, check_place, export_model, format_at
     from arcface_cakd.export.calibration import calibration_faces
     from arcface_cakd.export.judging import Judge
-    from arcface_cakd.export.model_card import card_path, check_card, run_facts, write_card
+    from arcface_cakd.export.model_card import check_card, run_facts, write_card
 
     if args.max_loss is not None and not args.data:
         raise ExportError("--max-loss is judged on --data: give a .bin set")
@@ -123,12 +132,13 @@ def run(args: argparse.Namespace) -> None:
     if bundle is None:
         check_place(args.output)
         check_card(args.output)
-        if args.json and any(_same(args.json, p) for p in (args.output, card_path(args.output))):
-            raise ExportError(
-                f"--json {args.json}: the export itself is written there: name another file"
-            )
+    _check_json_place(args.json, bundle, args.output)
+    form = format_at(args.output if bundle is None else bundle.MODEL)
+    opset = args.opset or _OPSET
+    form.check(args.precision, opset=opset, with_faces=bool(args.calibrate), judged=bool(args.data))
+    own_words = _said(args.about)
     model = load_model(args)
-    about, facts = _about(args, model), run_facts(args.model)
+    about, facts = _about(args.precision, form, model) | own_words, run_facts(args.model)
     faces = calibration_faces(args.calibrate) if args.calibrate else None
     judge = None
     if args.data:
@@ -147,7 +157,7 @@ def run(args: argparse.Namespace) -> None:
             model.backbone,
             path,
             args.precision,
-            opset=args.opset or _OPSET,
+            opset=opset,
             faces=faces,
             about=about,
             judge=judge,
@@ -185,6 +195,26 @@ def _bundle(args: argparse.Namespace) -> "Bundle | None":
     return WebPage(args.web, args.onnxruntime_web or _ONNXRUNTIME_WEB) if args.web else None
 
 
+def _check_json_place(figures: str | None, bundle: "Bundle | None", output: str) -> None:
+    """Refuse to write figures where the export itself writes."""
+    from arcface_cakd.export import ExportError
+    from arcface_cakd.export.model_card import card_path
+    from arcface_cakd.runtimes import ending_of, files_of
+
+    if not figures or figures == STDOUT:
+        return
+    if bundle is not None:
+        written = [bundle.folder]
+    else:
+        parts = files_of(output) if ending_of(output) else [Path(output)]  # Core ML's: a folder
+        written = [*parts, card_path(output)]
+    place = Path(figures).resolve()
+    if any(file.resolve() in (place, *place.parents) for file in written):
+        raise ExportError(
+            f"--json {figures}: the export itself is written there: name another file"
+        )
+
+
 def _accuracy(judge: "Judge | None") -> dict[str, Any]:
     if judge is None:
         return {}
@@ -213,26 +243,37 @@ def _upload(report: "ExportReport", card: Path) -> str:
     return " && ".join(commands)
 
 
-def _about(args: argparse.Namespace, model: SavedModel) -> dict[str, str]:
-    """What the file says of itself."""
-    from arcface_cakd.export import ExportError
+def _about(precision: str, form: "Format", model: SavedModel) -> dict[str, str]:
+    """What the file says of itself, by the keys ``OWN``."""
+    from arcface_cakd.export.model_card import OWN
 
-    facts = {
-        "made_by": f"arcface_cakd {__version__}",
-        "network": model.network,
-        "embedding_size": str(model.backbone.embedding_size),
-        "precision": args.precision,
-        "input": "float32 (N, 3, 112, 112), RGB, aligned by the ArcFace template",
-        "normalisation": "(pixel / 255 - 0.5) / 0.5, into [-1, 1]",
-        "output": "float32 (N, E), not normalised: compare by cosine",
-    }
-    said = dict(facts)
-    for text in args.about:
-        key, equals, value = text.partition("=")
-        if not key or not equals:
+    given, made = form.shapes
+    facts = (
+        f"arcface_cakd {__version__}",
+        model.network,
+        str(model.backbone.embedding_size),
+        form.in_words(precision),
+        f"float32 {given}, RGB, aligned by the ArcFace template",
+        "(pixel / 255 - 0.5) / 0.5, into [-1, 1]",
+        f"float32 {made}, not normalised: compare by cosine",
+    )
+    return dict(zip(OWN, facts, strict=True))
+
+
+def _said(texts: list[str]) -> dict[str, str]:
+    """What the user says of the file, by key."""
+    from arcface_cakd.export import ExportError
+    from arcface_cakd.export.model_card import OWN
+
+    said: dict[str, str] = {}
+    for text in texts:
+        key, _, value = text.partition("=")
+        if not key.strip() or not value.strip():
             raise ExportError(f"--about {text}: write KEY=TEXT, as license=MIT")
-        if key in facts:
+        if key in OWN:
             raise ExportError(f"--about {text}: {key} is told by the model itself: drop it")
+        if key in said:
+            raise ExportError(f"--about {text}: {key} is given twice: drop one of the two")
         said[key] = value
     return said
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from arcface_cakd.backbones import FaceBackbone
 
 _DEFAULT_WIDTH = 512
+_CORE_ML = ".mlpackage"  # which no runtime here is for
 
 
 class SavedModel(NamedTuple):
@@ -26,12 +27,18 @@ def load_model(args: argparse.Namespace) -> SavedModel:
         args: ``model``, and the options ``network`` and ``embedding_size``, None where not given.
 
     Raises:
-        ArcfaceCakdError: nobody says the network, an option says another one or another width
-            than ``model.json``, or the weights cannot be read or do not fit.
+        ArcfaceCakdError: it is an exported file, nobody says the network, an option says another
+            one or another width than ``model.json``, or the weights cannot be read or do not fit.
     """
     from arcface_cakd.backbones import embedding_size_of, get_model, read_description
     from arcface_cakd.backbones.weights import copy_weights, read_weights
+    from arcface_cakd.runtimes import ending_of
 
+    if ending_of(args.model) or Path(args.model).suffix == _CORE_ML:
+        raise ArcfaceCakdError(
+            f"{args.model}: an exported file, and weights are asked for here: give the model.pt "
+            "that it was written from"
+        )
     said = read_description(args.model)
     for option in ("network", "embedding_size"):
         given, found = getattr(args, option), getattr(said, option, None)

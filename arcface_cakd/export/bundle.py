@@ -15,14 +15,15 @@ class Bundle(ABC):
     """A folder that holds a student as ``.onnx``, and what else something needs to run it.
 
     Args:
-        folder: where to; there must be nothing, or an empty folder.
+        folder: where to; there must be nothing, or an empty folder other than the current one,
+            for it is replaced.
 
     Attributes:
         MODEL: the student's name in it.
         folder: see above.
 
     Raises:
-        ExportError: something is there.
+        ExportError: something is there, or it is the current folder.
     """
 
     MODEL: ClassVar[str] = "recognition.onnx"
@@ -30,6 +31,11 @@ class Bundle(ABC):
     def __init__(self, folder: str | os.PathLike):
         self.folder = Path(folder)
         place = self._place
+        if place.exists() and place.samefile(os.curdir):
+            raise ExportError(
+                f"output {folder} is the current folder, which would be replaced: name a new one "
+                f"in it, as {self.folder / 'new'}"
+            )
         try:
             vacant = not os.path.lexists(place) or (
                 place.is_dir() and not place.is_symlink() and not os.listdir(place)

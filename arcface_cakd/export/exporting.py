@@ -1,7 +1,6 @@
 """A backbone as a file that is known to compute the same."""
 
 import copy
-import errno
 import os
 import re
 import shutil
@@ -26,13 +25,14 @@ from arcface_cakd.export.onnx_file import ONNX
 from arcface_cakd.export.openvino import OPENVINO
 from arcface_cakd.export.parity import compare, references
 from arcface_cakd.files import atomic_path, scratch_folder, sync
-from arcface_cakd.runtimes import ending_of, files_of, open_exported
+from arcface_cakd.runtimes import ENDINGS, ending_of, files_of, open_exported
 
 FORMATS: tuple[Format, ...] = (ONNX, LITERT, NCNN, OPENVINO, COREML)
 # The largest |file - torch| / |torch| of an embedding. At int8 it only finds what is broken: how
 # near the embeddings come is asked for by ``int8.quantised``, and accuracy by ``judge``.
 TOLERANCES = {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.5}
 _MOST_COMPARED = 64
+_PACKAGE = {"Manifest.json", "Data"}  # what a folder of Core ML's holds
 _VERIFICATION_SET = re.compile(rb"\x80[\x02-\x05][(\]}c\x95]")  # how a pickle begins
 
 
@@ -100,8 +100,9 @@ def export_model(
         path: where to; its ending says the format, see ``FORMATS``.
         precision: "fp32", "fp16" or "int8"; not every format has every one. int8 of ``.onnx``
             is of weights and activations, of ``.tflite`` of weights alone.
-        opset: of the ONNX operators. Where torch has its dynamo exporter only, and that cannot
-            write a model at this opset, the file has the next one that it can: see the report.
+        opset: of the ONNX operators, 9 to 23, of int8 from 13 on. Where torch has its dynamo
+            exporter only, and that cannot write a model at this opset, the file has the next one
+            that it can: see the report.
         faces: uint8 (N, 112, 112, 3) RGB, such as the backbone was trained for. A part of them
             is what the file is compared on; int8 ``.onnx`` needs the rest for its ranges. None:
             the file is compared on random pictures, where it runs here.
@@ -113,26 +114,16 @@ def export_model(
             the precision, see ``TOLERANCES``.
 
     Raises:
-        ExportError: no such format or precision, faces or a judge for a format that does not run
-            here, a converter that fails, a file whose embeddings differ, embeddings that are not
-            finite, or a place that cannot be written or where something else is
+        ExportError: no such format, precision or opset, faces or a judge for a format that does
+            not run here, a converter that fails, a file whose embeddings differ, embeddings that
+            are not finite, or a place that cannot be written or where something else is
             (``check_place``).
         MissingPackageError: the converter or the runtime is not installed.
     """
     path = Path(path)
     check_place(path)
-    form = format_of(path, FORMATS)
-    form.check(precision, with_faces=faces is not None)
-    if judge is not None and not form.runs_here:
-        raise ExportError(
-            f"{form.ending} files do not run here and cannot be judged: judge an .onnx file of the "
-            "same weights"
-        )
-    if faces is not None and not form.runs_here:
-        raise ExportError(
-            f"{form.ending} files do not run here, so there is nothing to compare on faces: drop "
-            "--calibrate"
-        )
+    form = format_at(path)
+    form.check(precision, opset=opset, with_faces=faces is not None, judged=judge is not None)
     model = prepared(backbone)
     shown = ranges = None
     if faces is not None:
@@ -156,7 +147,7 @@ def export_model(
                 exported = open_exported(file, threads=torch.get_num_threads())
                 parity = compare(exported, expected, request.tolerance)
         except Exception as error:  # the converters raise nearly anything
-            reason = " ".join(str(error).split())
+            reason = " ".join(str(error).replace(f"{folder}{os.sep}", "").split())
             raise ExportError(
                 f"{type(backbone).__name__} cannot be exported to {path}: {reason[:400]}"
             ) from error
@@ -175,8 +166,17 @@ def export_model(
     )
 
 
+def format_at(path: str | os.PathLike) -> Format:
+    """The format of ``FORMATS`` that a file's name asks for.
+
+    Raises:
+        ExportError: none.
+    """
+    return format_of(path, FORMATS)
+
+
 def check_place(path: str | os.PathLike) -> None:
-    """Refuse to write a model's further files, which nobody names, over what is no such file.
+    """Refuse to write a model where something is that nobody asked to replace.
 
     A former model is replaced.
 
@@ -184,17 +184,38 @@ def check_place(path: str | os.PathLike) -> None:
         path: of the file that names the model.
 
     Raises:
-        ExportError: its ending says no format; a file of the name of a further one is there, and
-            is a verification set or has no model beside it.
+        ExportError: its ending says no format; a folder is there, or for Core ML anything but a
+            package; a file of the name of a further one is there, which nobody names, and is a
+            verification set or has no model of the format beside it.
     """
     path = Path(path)
-    format_of(path, FORMATS)
-    for file in files_of(path)[1:] if ending_of(path) else []:
-        if file.exists() and not (path.exists() and _may_be_a_model_s(file)):
+    format_at(path)
+    ending = ending_of(path)
+    if ending is None:
+        _check_folder(path)
+        return
+    if path.exists() and not path.is_file():
+        raise ExportError(f"output {path} is there and is no file: choose another name")
+    for file in files_of(path)[1:]:
+        theirs = ENDINGS[ending].begins(path) and _may_be_a_model_s(file)
+        if file.exists() and not theirs:
             raise ExportError(
                 f"output {path}: {file} is there, belongs to no model beside it, and would be "
                 "replaced: choose another name, or remove it"
             )
+
+
+def _check_folder(path: Path) -> None:
+    """Of a format whose model is a folder: what stands there goes, with all that is in it."""
+    try:
+        package = path.is_dir() and not path.is_symlink() and set(os.listdir(path)) == _PACKAGE
+    except OSError as error:
+        raise ExportError(f"output {path} cannot be read: {error.strerror}") from error
+    if os.path.lexists(path) and not package:
+        raise ExportError(
+            f"output {path} is there, is no folder of {' and '.join(sorted(_PACKAGE))} alone as "
+            "coremltools writes it, and would be replaced: choose another name, or remove it"
+        )
 
 
 def _may_be_a_model_s(file: Path) -> bool:
@@ -240,8 +261,16 @@ def _place(written: Path, path: Path) -> int:
             _place_folder(written, path)
             return sum(part.stat().st_size for part in path.rglob("*") if part.is_file())
         with ExitStack() as writing:
+            partials = []
             for source, target in zip(files_of(written), files_of(path), strict=True):
-                shutil.copyfile(source, writing.enter_context(atomic_path(target)))
+                partials.append(writing.enter_context(atomic_path(target)))
+                shutil.copyfile(source, partials[-1])
+                sync(partials[-1])
+            if len(partials) > 1 and path.exists():
+                # The file that names the model goes first and comes last: a kill in between
+                # leaves no model, and not two halves of two.
+                shutil.copymode(path, partials[0])
+                path.unlink()
         return sum(part.stat().st_size for part in files_of(path))
     except OSError as error:
         raise ExportError(f"output {path} cannot be written: {error.strerror}") from error
@@ -254,8 +283,6 @@ def _place_folder(written: Path, path: Path) -> None:
         for part in copy.rglob("*"):
             if part.is_file():
                 sync(part)
-        if path.is_symlink() or path.is_file():
-            raise NotADirectoryError(errno.ENOTDIR, "a file is there", str(path))
         if path.exists():
             path.rename(scratch / "former")
         copy.rename(path)

@@ -29,4 +29,4 @@ def _int8_weights(file: Path) -> None:
     work.quantize().export_model(str(file), overwrite=True)
 
 
-LITERT = Format(".tflite", ("fp32", "int8"), "litert_torch", _write)
+LITERT = Format(".tflite", ("fp32", "int8"), "litert_torch", _write, weights_only=("int8",))

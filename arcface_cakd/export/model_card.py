@@ -16,7 +16,7 @@ from arcface_cakd.backbones.cost import multiply_adds, parameters
 from arcface_cakd.engine.journal import read_history
 from arcface_cakd.evaluation import VerificationResult
 from arcface_cakd.export.errors import ExportError
-from arcface_cakd.export.exporting import ExportReport
+from arcface_cakd.export.exporting import ExportReport, format_at
 from arcface_cakd.export.judging import Judge
 from arcface_cakd.files import write_text
 from arcface_cakd.runtimes import files_of
@@ -29,6 +29,12 @@ _TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 # Its last line, by which a card that somebody has edited since is known; no page shows it.
 _SIGNATURE = "<!-- SHA-256 of all above: {} -->\n"
 _SIGNED = re.compile(r"(?s)(.*)<!-- SHA-256 of all above: ([0-9a-f]{64}) -->\n")
+OWN = ("made_by", "network", "embedding_size", "precision", "input", "normalisation", "output")
+"""Keys of what a file says of itself by which the model is told."""
+
+_ASKED = ("license", "training_data", "data_license", "teacher", "teacher_license")
+_OF_A_STEP = ("seconds", "images_per_second")  # in a line of metrics.jsonl
+_MOST = 1e15  # of either; a line with more, or with NaN, is left out
 _LIBRARIES = {"onnxruntime": "onnx", "LiteRT": "tflite"}
 
 
@@ -54,29 +60,30 @@ class RunFacts:
 def run_facts(weights: str | os.PathLike) -> RunFacts:
     """Of the run that wrote weights: its ``model.json`` and ``metrics.jsonl`` beside them.
 
+    Of weights that no ``model.json`` is of, nothing: a log in their folder may be another's.
+
     Raises:
         WeightsError: ``model.json`` is damaged.
     """
     said = read_description(weights)
+    if said is None:
+        return RunFacts()
     history = read_history(Path(weights).parent)
-    steps = [line for line in history if "seconds" in line and "images_per_second" in line]
+    steps = [line for line in history if all(0 <= line.get(k, -1) < _MOST for k in _OF_A_STEP)]
     terms: tuple[str, ...] = ()
     if steps:
         margin = ("margin",) if "margin" in steps[-1] else ()
         terms = (*margin, *steps[-1].get("terms", ()))
     validations = [line["validation"] for line in history if "validation" in line]
-    data = None
-    if said is not None:
-        of = said.training_set
-        counted = f"{of.images:,} images" if of.images else "an unknown number of images"
-        people = f" of {of.classes:,} people" if of.classes else ", without labels"
-        data = f"{of.name}: {counted}{people}"
+    of = said.training_set
+    counted = f"{of.images:,} images" if of.images else "an unknown number of images"
+    people = f" of {of.classes:,} people" if of.classes else ", without labels"
     return RunFacts(
-        data=data,
+        data=f"{of.name}: {counted}{people}",
         terms=terms,
         seconds=sum(line["seconds"] for line in steps) if steps else None,
         images=round(sum(line["seconds"] * line["images_per_second"] for line in steps)) or None,
-        validation=validations[-1] if validations else {},
+        validation={k: v for k, v in validations[-1].items() if 0 <= v <= 1} if validations else {},
     )
 
 
@@ -125,7 +132,8 @@ def write_card(
         report: of the file.
         backbone: that was exported.
         about: what the file says of itself. Of what a card has, ``license``, ``training_data``,
-            ``data_license``, ``teacher`` and ``teacher_license`` are taken from it.
+            ``data_license``, ``teacher`` and ``teacher_license`` have their places; keys that a
+            user made up are listed.
         run: what its run says.
         judge: with the figures of the file, if any.
     """
@@ -165,12 +173,13 @@ def model_card(
         **{key: about[key] for key in ("input", "normalisation", "output")},
         files=", ".join(f"`{name}`" for name in _names(report)),
         megabytes=f"{report.size / 1e6:.1f}",
-        precision=report.precision,
+        precision=format_at(report.path).in_words(report.precision),
         float_layers=", ".join(report.float_layers),
         cosine=None if report.cosine is None else f"{report.cosine:.6f}",
         runtime=report.runtime,
         compared=sum(report.batches),
         pictures="faces" if report.compared_on_faces else "random pictures",
+        further=[(k, " ".join(v.split())) for k, v in about.items() if k not in OWN + _ASKED],
         data="\n".join(f"- {text}" for text in (data_said, run.data) if text) or UNSAID,
         teacher=about.get("teacher", UNSAID),
         terms=", ".join(run.terms) or UNSAID,

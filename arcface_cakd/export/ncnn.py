@@ -38,4 +38,4 @@ def _write(model: nn.Module, file: Path, request: Request) -> dict[str, Any]:
     return {}
 
 
-NCNN = Format(".ncnn.param", ("fp32", "fp16"), "pnnx", _write)
+NCNN = Format(".ncnn.param", ("fp32", "fp16"), "pnnx", _write, weights_only=("fp16",))

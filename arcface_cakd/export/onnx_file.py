@@ -11,6 +11,8 @@ from arcface_cakd.export.onnx_graph import float32_graph, opset_of, save
 from arcface_cakd.silence import quiet
 
 _FLOAT32_TOLERANCE = 1e-4
+_OPSETS = range(9, 24)  # torch writes 7 and 8 too, but of most networks weights are inputs then
+_INT8_OPSETS = range(13, 24)  # DequantizeLinear has no axis, and so no channels, before
 
 
 def _write(model: nn.Module, file: Path, request: Request) -> dict[str, Any]:
@@ -38,4 +40,12 @@ def _half(graph):
         return convert_float_to_float16(graph, keep_io_types=True)
 
 
-ONNX = Format(".onnx", ("fp32", "fp16", "int8"), "onnx", _write, calibrated=("int8",))
+ONNX = Format(
+    ".onnx",
+    ("fp32", "fp16", "int8"),
+    "onnx",
+    _write,
+    calibrated=("int8",),
+    any_batch=True,
+    opsets={"fp32": _OPSETS, "fp16": _OPSETS, "int8": _INT8_OPSETS},
+)

@@ -24,4 +24,6 @@ def _write(model: nn.Module, file: Path, request: Request) -> dict[str, Any]:
     return {}
 
 
-OPENVINO = Format(".xml", ("fp32", "fp16"), "openvino", _write)
+OPENVINO = Format(
+    ".xml", ("fp32", "fp16"), "openvino", _write, weights_only=("fp16",), any_batch=True
+)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,8 +44,8 @@ class WebPage(Bundle):
                 f"the page would have {size:.0f} MB, too many for a browser to load (at most "
                 f"{MOST_MEGABYTES}): --precision fp16, or a smaller network"
             )
-        where = str(self.folder)
-        return f"{where}: {size:.1f} MB; to look at it: python3 -m http.server --directory {where}"
+        look = shlex.join(["python3", "-m", "http.server", "--directory", str(self.folder)])
+        return f"{self.folder}: {size:.1f} MB; to look at it: {look}"
 
 
 def _runtime_files(place: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """What every exported model is to its callers."""
 
 import os
+import re
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
@@ -12,6 +13,8 @@ from torch import Tensor
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.extras import check_extra, is_installed
 from arcface_cakd.landmarks import CROP_SIZE
+
+_HEAD = 200  # bytes of a file that say what it is
 
 
 class RuntimeProblem(ArcfaceCakdError):
@@ -32,6 +35,7 @@ class ExportedModel(ABC):
         RUNTIME: its name.
         PACKAGE: what must be importable.
         BESIDE: endings of the files that belong to it, in place of the path's own.
+        BEGINNING: how the path's own file begins; anyhow where no others belong to it.
 
     Raises:
         MissingPackageError: the runtime is not installed.
@@ -41,6 +45,7 @@ class ExportedModel(ABC):
     RUNTIME: ClassVar[str]
     PACKAGE: ClassVar[str]
     BESIDE: ClassVar[tuple[str, ...]] = ()
+    BEGINNING: ClassVar[re.Pattern[bytes]] = re.compile(b"")
 
     def __init__(self, path: str | os.PathLike, threads: int = 0):
         self.path = Path(path)
@@ -69,6 +74,14 @@ class ExportedModel(ABC):
     def files(cls, path: Path) -> list[Path]:
         """All files of the model at ``path``."""
         return [path, *(path.with_suffix(ending) for ending in cls.BESIDE)]
+
+    @classmethod
+    def begins(cls, path: Path) -> bool:
+        """Whether there is a file at ``path`` that begins as a model's does."""
+        if not path.is_file():
+            return False
+        with open(path, "rb") as file:
+            return cls.BEGINNING.match(file.read(_HEAD)) is not None
 
     def __call__(self, images: Tensor) -> Tensor:
         pixels = np.ascontiguousarray(images.detach().to("cpu", torch.float32).numpy())

@@ -18,8 +18,9 @@ ENDINGS: dict[str, type[ExportedModel]] = {
 
 
 def ending_of(path: str | os.PathLike) -> str | None:
-    """The ending of ``ENDINGS`` that a path has, or None."""
-    return next((ending for ending in ENDINGS if Path(path).name.endswith(ending)), None)
+    """The ending of ``ENDINGS`` that a path has, in capitals or not, or None."""
+    name = Path(path).name.lower()
+    return next((ending for ending in ENDINGS if name.endswith(ending)), None)
 
 
 def installed() -> list[str]:

@@ -1,5 +1,7 @@
 """``.xml`` and ``.bin`` by OpenVINO."""
 
+import re
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ class OpenVinoModel(ExportedModel):
 
     RUNTIME, PACKAGE = "OpenVINO", "openvino"
     BESIDE = (".bin",)
+    BEGINNING = re.compile(rb"(<\?xml[^>]*>\s*)?<net\s")
 
     def _load(self, threads: int) -> None:
         import openvino

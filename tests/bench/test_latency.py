@@ -18,8 +18,8 @@ from arcface_cakd.backbones import (
 )
 from arcface_cakd.backbones.cost import multiply_adds
 from arcface_cakd.bench import BenchError, Report
-from arcface_cakd.bench.latency import Timed, measure_latency, of_file, of_network
-from arcface_cakd.export import export_model
+from arcface_cakd.bench.latency import Timed, labels, measure_latency, of_file, of_network
+from arcface_cakd.export import FORMATS, export_model
 
 
 def slow(label, seconds, seen):
@@ -59,7 +59,7 @@ def test_networks_and_files_are_rows_with_what_is_known_of_them(tmp_path):
     export_model(SmallNetwork(), tmp_path / "s.onnx")
     report = Report("bench latency", {})
     before = torch.get_num_threads()
-    models = [of_network("s", SmallNetwork()), of_file(str(tmp_path / "s.onnx"))]
+    models = [of_network("s", SmallNetwork()), of_file(str(tmp_path / "s.onnx"), "s.onnx")]
     measure_latency(report, models, threads=(1,), rounds=2)
     torch.set_num_threads(before)
     (network,) = [line for line in report.notes[0].splitlines() if line.startswith("s (torch)")]
@@ -81,7 +81,7 @@ def test_the_command_exports_a_model_for_every_runtime_there_is(tmp_path, monkey
     arguments = ["bench", "latency", weights, "--network", "r10_mini", "--rounds", "1"]
     assert cli.main([*map(str, arguments), "--threads", "1", "--json", str(figures)]) == 0
     printed = capsys.readouterr().out
-    assert "model.pt (torch)" in printed and "model.onnx (onnxruntime)" in printed
+    assert "model.pt (torch)" in printed and "model.pt.onnx (onnxruntime)" in printed
     assert "writing .tflite files needs the package litert_torch: pip install" in printed
     assert len(json.loads(figures.read_text())["amounts"]) == 2
     assert sorted(file.name for file in tmp_path.iterdir()) == ["figures.json", "model.pt"]
@@ -97,3 +97,58 @@ def test_the_command_exports_a_model_for_every_runtime_there_is(tmp_path, monkey
     assert cli.main(["bench", "latency", "no.onnx"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert "no.onnx: no such file" in line
+
+
+def test_models_are_called_by_what_tells_their_paths_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert labels(["a/model.pt", "b.onnx"]) == ["model.pt", "b.onnx"]
+    assert labels(["a/model.pt", "b/model.pt", "model.onnx"]) == [
+        "a/model.pt",
+        "b/model.pt",
+        "model.onnx",
+    ]
+    assert labels(["a/run/m.pt", "b/run/m.pt", "m.pt"]) == [
+        "a/run/m.pt",
+        "b/run/m.pt",
+        f"{tmp_path.name}/m.pt",
+    ]
+    with pytest.raises(BenchError, match=r"\./m\.pt is given twice: name each"):
+        labels(["./m.pt", "m.pt"])
+
+
+@pytest.fixture
+def two_runs(tmp_path, monkeypatch):
+    """model.pt and model.json of runs ``one`` and ``other``, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    said = ModelDescription("r10_mini", 8, TrainingSet("faces", 36, 6))
+    for run in ("one", "other"):
+        (tmp_path / run).mkdir()
+        save_model(get_model("r10_mini", num_features=8), tmp_path / run / "model.pt", said)
+
+
+def test_two_models_of_one_name_are_told_apart(two_runs, monkeypatch, capsys):
+    monkeypatch.setattr("arcface_cakd.bench.latency.FORMATS", FORMATS[:1])
+    words = "bench latency one/model.pt --teacher other/model.pt --rounds 1 --threads 1"
+    assert cli.main(words.split()) == 0
+    printed = capsys.readouterr().out
+    for label in (
+        "one/model.pt (torch)",
+        "one/model.pt.onnx (onnxruntime)",
+        "other/model.pt (torch)",
+    ):
+        assert f"{label}, 1 thread(s), ms" in printed
+
+
+def test_all_is_looked_at_before_anything_is_exported(two_runs, monkeypatch, capsys):
+    monkeypatch.setattr(
+        "arcface_cakd.bench.latency.exports_of", lambda *_: pytest.fail("too early")
+    )
+    for words, said in (
+        ("one/model.pt --teacher none/model.pt", "none/model.pt: no such file"),
+        ("one/model.pt none.onnx", "none.onnx: no such file"),
+        ("one/model.pt --teacher one/model.pt", "one/model.pt is given twice"),
+        ("one/model.pt --threads 1 2 1", "--threads 1 2 1: say each number once"),
+    ):
+        assert cli.main(["bench", "latency", *words.split()]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert said in line

@@ -115,13 +115,37 @@ def test_model_json_says_network_and_width(tmp_path, capsys):
 
 
 def test_an_odd_log_beside_the_weights_leaves_no_export_without_its_card(tmp_path):
-    save_weights(get_model("r10_narrow", num_features=16), tmp_path / "model.pt")
+    said = ModelDescription("r10_narrow", 16, TrainingSet("faces", 36, 6))
+    save_model(get_model("r10_narrow", num_features=16), tmp_path / "model.pt", said)
     odd = [b"\xff", b"5", b'{"step": 1, "seconds": 2.0}']
     odd.append(b'{"step": 2, "seconds": 0.0, "images_per_second": 0}')
+    odd.append(b'{"step": 3, "seconds": NaN, "images_per_second": 2}')
+    odd.append(b'{"step": 3, "seconds": 1, "images_per_second": 1e999}')
+    odd.append(b'{"step": 3, "validation": {"lfw": NaN, "cfp_fp": 0.75}}')
     (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(odd) + b"\n")
     output = tmp_path / "m.onnx"
-    assert run(tmp_path / "model.pt", "--network", "r10_narrow", "--output", output) == 0
-    assert "0.00 hours" in output.with_name("m.onnx.md").read_text(encoding="utf-8")
+    assert run(tmp_path / "model.pt", "--output", output) == 0
+    card = output.with_name("m.onnx.md").read_text(encoding="utf-8")
+    assert "0.00 hours" in card and "last validation: cfp_fp 75.00 %." in card
+
+
+def test_a_card_of_other_weights_says_nothing_of_the_run_in_their_folder(tmp_path):
+    said = ModelDescription("r10_narrow", 16, TrainingSet("faces", 36, 6))
+    save_model(get_model("r10_narrow", num_features=16), tmp_path / "model.pt", said)
+    save_weights(get_model("r10_narrow", num_features=16), tmp_path / "model.pt.old")
+    lines = [
+        {"step": 1, "seconds": 3600.0, "images_per_second": 5.0, "terms": {"a_term": 1.0}},
+        {"step": 1, "validation": {"lfw": 0.875}},
+    ]
+    text = "".join(f"{json.dumps(line)}\n" for line in lines)
+    (tmp_path / "metrics.jsonl").write_text(text, encoding="utf-8")
+    output, card = tmp_path / "m.onnx", tmp_path / "m.onnx.md"
+    facts = ("lfw 87.50 %", "1.00 hours", "a_term")
+    assert run(tmp_path / "model.pt", "--output", output) == 0
+    assert all(fact in card.read_text(encoding="utf-8") for fact in facts)
+    old = (tmp_path / "model.pt.old", "--network", "r10_narrow")
+    assert run(*old, "--output", output) == 0
+    assert not any(fact in card.read_text(encoding="utf-8") for fact in (*facts, "36 images"))
 
 
 def test_a_path_that_is_no_utf_8_is_said_to_be(tmp_path, capsys):
@@ -205,9 +229,81 @@ def test_mistakes_with_sets_are_one_line(weights, sets, tmp_path, monkeypatch, c
         (["--precision", "int4"], "no precision 'int4'"),
         (["--output", sets[0].with_suffix(".xml"), "--data", sets[0]], "belongs to no model"),
         (["--about", "MIT"], "write KEY=TEXT"),
+        (["--about", "license="], "write KEY=TEXT"),
+        (["--about", "license= "], "write KEY=TEXT"),
+        (["--about", "=MIT"], "write KEY=TEXT"),
+        (["--about", "license=MIT", "license=GPL"], "license is given twice"),
+        (["--about", "license=MIT", "--about", "license=MIT"], "license is given twice"),
+        (["--opset", "8"], "fp32 are written at 9 to 23"),
+        (["--opset", "24"], "fp32 are written at 9 to 23"),
+        (
+            ["--opset", "12", "--precision", "int8", "--calibrate", sets[0]],
+            "int8 are written at 13 to 23",
+        ),
         (["--about", "license=MIT", "network=r999"], "network is told by the model itself"),
     ]:
         assert run(weights, *NETWORK, "--output", "m.onnx", *options) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert said in line
         assert list(tmp_path.iterdir()) == []
+
+
+def test_no_work_is_done_for_what_cannot_be_written(weights, sets, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("arcface_cakd.cli.export.load_model", lambda *_: pytest.fail("too early"))
+    for options in (["--precision", "int8"], ["--opset", "99"], ["--about", "license="]):
+        assert run(weights, "--output", tmp_path / "m.onnx", "--data", sets[1], *options) == 1
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_figures_are_not_written_where_the_export_itself_writes(weights, tmp_path, capsys):
+    command = (weights, *NETWORK)
+    for output, figures in (
+        ("m.onnx", "m.onnx"),
+        ("m.onnx", "m.onnx.md"),
+        ("m.xml", "m.bin"),
+        ("m.ncnn.param", "m.ncnn.bin"),
+        ("m.mlpackage", "m.mlpackage/figures.json"),
+    ):
+        words = ("--output", tmp_path / output, "--json", tmp_path / "deep" / ".." / figures)
+        assert run(*command, *words) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "the export itself is written there: name another file" in line
+    detector = tmp_path / "det.onnx"
+    detector.touch()
+    pack = ("--insightface-pack", tmp_path / "pack", "--detector", detector)
+    for figures in ("pack", "pack/figures.json"):
+        assert run(*command, *pack, "--json", tmp_path / figures) == 1
+        assert "the export itself is written there" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [detector]
+
+
+@pytest.mark.parametrize("command", ["export", "evaluate", "bench latency"])
+@pytest.mark.parametrize("name", ["m.onnx", "m.ONNX", "m.xml", "m.mlpackage"])
+def test_an_exported_file_is_not_taken_for_damaged_weights(tmp_path, capsys, command, name):
+    model = tmp_path / name
+    model.write_bytes(b"no model")
+    options = {
+        "export": ["--output", str(tmp_path / "other.onnx")],
+        "evaluate": ["--data", str(write_pairs(tmp_path / "lfw.bin", 0, pairs=2))],
+        "bench latency": [],
+    }
+    assert cli.main([*command.split(), str(model), *options[command]]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(model.with_suffix("")) in line and "cut, damaged" not in line
+    if command == "export" or name.endswith(".mlpackage"):
+        assert "an exported file" in line and "give the model.pt that it was written from" in line
+
+
+def test_keys_of_ones_own_are_in_the_card_of_every_format(weights, tmp_path):
+    said = ["--about", "licence=MIT", "--about", "my key=a | b\nc"]
+    for ending, shape in ((".onnx", "(N, 3, 112, 112)"), (".ncnn.param", "(1, 3, 112, 112)")):
+        if ending == ".ncnn.param":
+            pytest.importorskip("pnnx")
+            pytest.importorskip("ncnn")
+        path = tmp_path / f"m{ending}"
+        assert run(weights, *NETWORK, "--output", path, "--precision", "fp16", *said) == 0
+        card = (tmp_path / f"{path.name}.md").read_text(encoding="utf-8")
+        assert "- licence: MIT\n- my key: a | b c\n\n## Data" in card
+        assert "made_by" not in card
+        assert f"| input | float32 {shape}, RGB" in card
+        assert ("fp16 (weights)" in card) == (ending == ".ncnn.param")

@@ -20,6 +20,9 @@ from arcface_cakd.cli import main
         ("export m.pt --output m.onnx", "--draws 0", "is for the intervals of --data"),
         ("export m.pt --output m.onnx", "--onnxruntime-web w", "is for --web"),
         ("export m.pt --output m.tflite", "--opset 17", "is for .onnx files, and m.tflite is none"),
+        ("bench latency m.onnx", "--network r50", "is for model.pt files, and none is given"),
+        ("bench latency m.pt", "--teacher-network r50", "is for a model.pt as --teacher"),
+        ("bench latency m.pt --teacher t.xml", "--teacher-network r50", "is for a model.pt as"),
         ("report run", "--device cpu", "is where runs are judged on --data"),
     ],
 )

@@ -100,6 +100,7 @@ def packages(monkeypatch):
 
     def write(model, file, request):
         (file / "Data").mkdir(parents=True)
+        (file / "Manifest.json").write_bytes(b"")
         (file / "Data" / "weights.bin").write_bytes(written[0])
         if written[0] == b"broken":
             raise ValueError("the converter\nfails")
@@ -117,18 +118,31 @@ def held(folder):
 def test_a_folder_is_replaced_whole_or_left(packages, tmp_path):
     path = tmp_path / "m.mlpackage"
     assert export_model(SmallNetwork(), path).size == len(b"first")
-    (path / "former.bin").write_bytes(b"of a former one")
+    (path / "Data" / "former.bin").write_bytes(b"of a former one")
+    former = held(path)
     packages[0] = b"broken"
     with pytest.raises(ExportError, match="the converter fails"):
         export_model(SmallNetwork(), path)
-    assert held(path) == {"weights.bin": b"first", "former.bin": b"of a former one"}
+    assert held(path) == former and former["former.bin"] == b"of a former one"
     packages[0] = b"second"
     export_model(SmallNetwork(), path)
-    assert held(path) == {"weights.bin": b"second"}
+    assert held(path) == {"weights.bin": b"second", "Manifest.json": b""}
+    assert [p.name for p in tmp_path.iterdir()] == ["m.mlpackage"]
+
+
+def test_what_is_no_package_is_not_replaced(packages, tmp_path):
+    path = tmp_path / "m.mlpackage"
+    export_model(SmallNetwork(), path)
+    (path / "thesis.tex").write_text("years of work")
+    (tmp_path / "notes.mlpackage").mkdir()
+    (tmp_path / "notes.mlpackage" / "Data").mkdir()
     (tmp_path / "file.mlpackage").write_bytes(b"a file")
-    with pytest.raises(ExportError, match="cannot be written: a file is there"):
-        export_model(SmallNetwork(), tmp_path / "file.mlpackage")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["file.mlpackage", "m.mlpackage"]
+    (tmp_path / "link.mlpackage").symlink_to(path)
+    there = sorted(tmp_path.rglob("*"))
+    for name in ("m", "notes", "file", "link"):
+        with pytest.raises(ExportError, match="no folder of Data and Manifest"):
+            export_model(SmallNetwork(), tmp_path / f"{name}.mlpackage")
+    assert sorted(tmp_path.rglob("*")) == there
 
 
 def test_faces_for_what_is_not_run_are_refused(packages, tmp_path):

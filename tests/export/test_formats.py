@@ -1,5 +1,6 @@
 """Every format against torch, in its own runtime, where converter and runtime are installed."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -67,6 +68,13 @@ def test_a_file_gives_torchs_embeddings(tmp_path, capfd, ending, precision, tole
         assert 1.8 * parameters < files[-1].stat().st_size < 3 * parameters + 8000
 
 
+# Of files that others belong to.
+BEGINNINGS = {
+    ".xml": b'<?xml version="1.0"?>\n<net name="Model0" version="11">\n',
+    ".ncnn.param": b"7767517\n75 83\n",
+}
+
+
 @pytest.mark.parametrize("ending", [form.ending for form in RUN_HERE])
 def test_a_converter_that_fails_leaves_what_was_there(tmp_path, monkeypatch, ending):
     needs(ending)
@@ -81,11 +89,11 @@ def test_a_converter_that_fails_leaves_what_was_there(tmp_path, monkeypatch, end
     monkeypatch.setattr("arcface_cakd.export.exporting.FORMATS", (broken,))
     path = tmp_path / f"model{ending}"
     for file in files_of(path):
-        file.write_bytes(b"former")
+        file.write_bytes(BEGINNINGS.get(ending, b"former"))
     with pytest.raises(ExportError, match="cannot be exported to") as caught:
         export_model(SmallNetwork(), path)
     assert "\n" not in str(caught.value)
-    assert all(file.read_bytes() == b"former" for file in files_of(path))
+    assert all(file.read_bytes() == BEGINNINGS.get(ending, b"former") for file in files_of(path))
     assert sorted(tmp_path.iterdir()) == sorted(files_of(path))
 
 
@@ -126,22 +134,106 @@ def test_what_is_not_there_is_said(tmp_path, monkeypatch):
     assert installed() == []
 
 
-@pytest.mark.parametrize("ending", [".xml", ".ncnn.param"])
+@pytest.mark.parametrize("ending", BEGINNINGS)
 def test_a_file_that_nobody_named_is_not_written_over(tmp_path, ending):
     model, further = files_of(tmp_path / f"lfw{ending}")
     write_bin(further, [b"one", b"other"], [True])
     before = further.read_bytes()
     for former in (False, True):
         if former:
-            model.write_bytes(b"of a former model")
+            model.write_bytes(BEGINNINGS[ending])
         with pytest.raises(ExportError, match=rf"{further.name} is there, belongs to no model"):
             export_model(SmallNetwork(), model)
     assert further.read_bytes() == before
     further.write_bytes(bytes(8))  # as weights are
     check_place(model)
+    for other in (b"<annotation>\n<folder>faces</folder>", b"<network>", b"77675170\n", b""):
+        model.write_bytes(other)
+        with pytest.raises(ExportError, match=rf"{further.name} is there, belongs to no model"):
+            check_place(model)
     model.unlink()
     with pytest.raises(ExportError, match="choose another name"):
         check_place(model)
+    model.mkdir()
+    with pytest.raises(ExportError, match="is there and is no file: choose another name"):
+        export_model(SmallNetwork(), model)
+    assert further.read_bytes() == bytes(8)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_folder_of_the_files_name_is_said_before_any_work(tmp_path, ending):
+    (tmp_path / f"m{ending}").mkdir()
+    with pytest.raises(ExportError, match="is there and is no file: choose another name"):
+        check_place(tmp_path / f"m{ending}")
+
+
+@pytest.mark.parametrize("ending", BEGINNINGS)
+def test_what_it_writes_may_be_replaced_and_is_never_half_of_two(tmp_path, monkeypatch, ending):
+    needs(ending)
+    (form,) = [form for form in FORMATS if form.ending == ending]
+    path, kept = tmp_path / f"m{ending}", tmp_path / f"kept{ending}"
+    export_model(SmallNetwork(), kept)
+
+    def copied(model, file, request):
+        for source, target in zip(files_of(kept), files_of(file), strict=True):
+            target.write_bytes(source.read_bytes())
+        return {}
+
+    copies = (replace(form, write=copied),)
+    monkeypatch.setattr("arcface_cakd.export.exporting.FORMATS", copies)
+    export_model(SmallNetwork(), path)
+    path.chmod(0o640)
+    export_model(SmallNetwork(), path)
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert [file.read_bytes() for file in files_of(path)] == [
+        file.read_bytes() for file in files_of(kept)
+    ]
+    renamed = []
+
+    class Killed(BaseException):
+        pass
+
+    def rename_one(source, target):
+        if renamed:
+            raise Killed
+        renamed.append(target)
+        os.rename(source, target)
+
+    monkeypatch.setattr("arcface_cakd.files.os.replace", rename_one)
+    with pytest.raises(Killed):
+        export_model(SmallNetwork(), path)
+    assert renamed == files_of(path)[1:] and not path.exists()
+
+
+def test_a_layer_that_ncnn_lacks_is_named(tmp_path, monkeypatch, capfd):
+    needs(".ncnn.param")
+    (form,) = [form for form in FORMATS if form.ending == ".ncnn.param"]
+    lines = ["7767517", "3 3", "Input in0 0 1 in0", "Tensor.reshape t 1 1 in0 1"]
+    lines += ["torch.unbind u 1 1 1 out0"]
+
+    def write(model, file, request):
+        file.write_text("\n".join(lines))
+        file.with_suffix(".bin").write_bytes(b"")
+        return {}
+
+    monkeypatch.setattr("arcface_cakd.export.exporting.FORMATS", (replace(form, write=write),))
+    said = (
+        r"model m\.ncnn\.param has layers that ncnn does not \(Tensor\.reshape, torch\.unbind\), "
+        r"as Transformers do: take an \.onnx or \.xml file of the same weights"
+    )
+    with pytest.raises(ExportError, match=said):
+        export_model(SmallNetwork(), tmp_path / "m.ncnn.param")
+    assert not list(tmp_path.iterdir())
+    lines[3:] = ["ReLU t 1 1 in0 1"]  # fewer than the second line says
+    with pytest.raises(ExportError, match=r"m\.ncnn\.param"):
+        export_model(SmallNetwork(), tmp_path / "m.ncnn.param")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_name_in_capitals_runs(tmp_path):
+    export_model(SmallNetwork(), tmp_path / "m.onnx")
+    model = (tmp_path / "m.onnx").rename(tmp_path / "M.ONNX")
+    assert open_exported(model)(images(1)).shape == (1, 12)
 
 
 def test_files_that_are_no_models_are_said(tmp_path):

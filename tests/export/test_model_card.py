@@ -12,7 +12,7 @@ from arcface_cakd.backbones import ModelDescription, TrainingSet, save_model
 from arcface_cakd.evaluation import verification_metrics
 from arcface_cakd.evaluation.interval import Interval
 from arcface_cakd.export import ExportError, export_model
-from arcface_cakd.export.model_card import UNSAID, check_card, run_facts, write_card
+from arcface_cakd.export.model_card import UNSAID, RunFacts, check_card, run_facts, write_card
 
 ABOUT = {
     "network": "small",
@@ -74,6 +74,13 @@ def test_the_card_says_what_run_and_user_say(exported, tmp_path):
         "`small.onnx`",
     ):
         assert text in card.text, text
+
+
+def test_a_run_that_keeps_no_log_of_ours_has_its_data_in_the_card(tmp_path):
+    """As one in arcface_torch."""
+    said = ModelDescription("small", 12, TrainingSet("ms1mv3", 100, 10))
+    save_model(SmallNetwork(), tmp_path / "model.pt", said)
+    assert run_facts(tmp_path / "model.pt") == RunFacts(data="ms1mv3: 100 images of 10 people")
 
 
 def test_what_nobody_says_is_said(exported, tmp_path):

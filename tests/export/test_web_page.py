@@ -175,6 +175,28 @@ def test_the_command_fills_a_folder(weights, dist, tmp_path, capsys):
     assert not (tmp_path / "new").exists()
 
 
+def test_the_current_folder_is_not_replaced(weights, dist, tmp_path, monkeypatch, capsys):
+    (tmp_path / "my page").mkdir()
+    monkeypatch.chdir(tmp_path / "my page")
+    command = ["export", str(weights), "--network", "r10_narrow", "--web"]
+    runtime = ["--onnxruntime-web", str(dist)]
+    detector = ["--detector", str(dist / RUNTIME[0])]
+    for folder in (".", str(tmp_path / "my page")):
+        pack = [*command[:-1], "--insightface-pack", folder]
+        for words in ([*command, folder, *runtime], [*pack, *detector]):
+            assert cli.main(words) == 1
+            (line,) = capsys.readouterr().err.splitlines()
+            new = Path(folder) / "new"
+            assert (
+                f"is the current folder, which would be replaced: name a new one in it, as {new}"
+                in line
+            )
+    assert not list(Path.cwd().iterdir())
+    # What is advised works; and what is printed can be pasted.
+    assert cli.main([*command, str(tmp_path / "my page" / "new"), *runtime]) == 0
+    assert f"--directory '{tmp_path}/my page/new'\n" in capsys.readouterr().out
+
+
 def test_a_page_that_is_too_large_is_refused(dist, tmp_path, monkeypatch):
     monkeypatch.setattr(web_page, "MOST_MEGABYTES", 0.1)
     (dist / RUNTIME[2]).write_bytes(bytes(200_000))
