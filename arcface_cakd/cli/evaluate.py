@@ -77,18 +77,24 @@ def run(args: argparse.Namespace) -> None:
         check_picture(args.roc)
     protocol = chosen([Path(path) for path in args.data], args.targets)
     backbone, network, device = open_model(args)
+    weights = digest_of_weights(args.model) if args.json else None
     try:
         results = protocol.judge(Embedder(backbone, args.batch_size, device), args.draws)
     except EvaluationError as error:
         raise EvaluationError(f"{args.model} on {error}") from error
     print(protocol.table(results))
-    figures = {
-        "model": args.model,
-        "network": network,
-        "protocol": args.protocol,
-        "sets": {name: result.to_dict() for name, result in results.items()},
-    }
-    write_json(args.json, figures)
+    if args.json:
+        sets = {name: result.to_dict() for name, result in results.items()}
+        for name, digest in protocol.data_digests().items():
+            sets[name]["data"] = {"sha256": digest}
+        figures = {
+            "model": args.model,
+            "model_sha256": weights,
+            "network": network,
+            "protocol": args.protocol,
+            "sets": sets,
+        }
+        write_json(args.json, figures)
     if args.roc:
         curves = {name: result for name, result in results.items() if hasattr(result, "roc")}
         plot_roc(curves, args.roc, title=args.model)
@@ -114,6 +120,18 @@ def open_model(args: argparse.Namespace):
     if ending is not None:
         return open_exported(args.model), None, None
     return *load_model(args), device
+
+
+def digest_of_weights(model: str) -> str | None:
+    """The SHA-256 of a model's file, of two that with the weights; None of one that is no file.
+
+    That is what ``hf:<owner>/<name>`` is, which the name tells.
+    """
+    from arcface_cakd.files import sha256_of
+    from arcface_cakd.runtimes import ending_of, files_of
+
+    file = Path(model) if ending_of(model) is None else files_of(model)[-1]
+    return sha256_of(file) if file.is_file() else None
 
 
 def device_named(name: str | None):

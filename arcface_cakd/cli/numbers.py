@@ -3,6 +3,7 @@
 import argparse
 import math
 
+_FEWEST_DRAWS = 100  # of fewer, one or two draws would be an end of a 95 % interval
 _MOST_DRAWS = 1_000_000  # more take memory and time, and change no digit that is shown
 
 
@@ -39,8 +40,13 @@ def finite(text: str) -> float:
 
 
 def draws(text: str) -> int:
-    """How often people are drawn again, for argparse."""
+    """How often people are drawn again, for argparse; 0: not at all."""
     number = at_least_0(text)
+    if 0 < number < _FEWEST_DRAWS:
+        raise argparse.ArgumentTypeError(
+            f"must be 0, or {_FEWEST_DRAWS} or more, got {number}: the ends of an interval are the "
+            "2.5 % of the draws that are lowest and highest"
+        )
     if number > _MOST_DRAWS:
         raise argparse.ArgumentTypeError(f"must be at most {_MOST_DRAWS:,}, got {number}")
     return number

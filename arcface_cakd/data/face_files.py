@@ -1,5 +1,7 @@
 """Faces in files of their own, read when they are asked for, aligned where landmarks are given."""
 
+import hashlib
+import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,9 +12,14 @@ import numpy as np
 
 from arcface_cakd.data.bins import decode_face
 from arcface_cakd.data.errors import DataError
-from arcface_cakd.data.image_files import read_encoded
+from arcface_cakd.data.folder import without_known
+from arcface_cakd.data.image_files import read_encoded, some_of
+from arcface_cakd.data.image_tree import image_tree
 from arcface_cakd.data.images import CROP, decode_image
 from arcface_cakd.landmarks import ARCFACE_TEMPLATE, CROP_SIZE, estimate_similarity
+from arcface_cakd.recordio import codec
+
+logger = logging.getLogger("arcface_cakd")
 
 _DECODERS = min(8, os.cpu_count() or 1)
 
@@ -28,6 +35,12 @@ class FaceFiles:
             which each image is aligned. None: the images are crops, 112 x 112, or square and are
             resized as ``read_bin`` does.
 
+    Attributes:
+        paths: of the images.
+        digests: (N, 32) uint8, the SHA-256 of each file that was read; zeros of another.
+        resized: (N,) bool, whether an image was read that had not the size of a crop, and was
+            resized.
+
     Raises:
         DataError: a file is not there, or landmarks from which no face can be aligned.
     """
@@ -35,6 +48,8 @@ class FaceFiles:
     def __init__(self, paths: Sequence[str | Path], landmarks: np.ndarray | None = None):
         self.paths = [os.fspath(path) for path in paths]
         self.landmarks = landmarks
+        self.digests = np.zeros((len(self.paths), hashlib.sha256().digest_size), dtype=np.uint8)
+        self.resized = np.zeros(len(self.paths), dtype=bool)
         if missing := _missing(self.paths):
             more = f", and {len(missing) - 1} others" if len(missing) > 1 else ""
             raise DataError(
@@ -62,11 +77,60 @@ class FaceFiles:
     def _face(self, place: int) -> np.ndarray:
         try:
             encoded = read_encoded(self.paths[place])
-            if self.landmarks is None:
-                return decode_face(encoded)
-            return align(decode_image(encoded), self.landmarks[place])
+            digest = hashlib.sha256(encoded).digest()
+            self.digests[place] = np.frombuffer(digest, dtype=np.uint8)
+            image = decode_image(encoded)
+            if self.landmarks is not None:
+                return align(image, self.landmarks[place])
+            if image.shape == CROP:
+                return image
+            self.resized[place] = True
+            return decode_face(encoded)
         except DataError as error:
             raise DataError(f"{self.paths[place]}: {error}") from error
+
+    def warn_of_resized(self, what: object) -> None:
+        """Say in the log how many images were resized, if any were.
+
+        Args:
+            what: the images' name.
+        """
+        if count := np.count_nonzero(self.resized):
+            first = self.paths[int(np.argmax(self.resized))]
+            logger.warning(
+                "%s: %d of %d images are not 112 x 112 and were resized, the first is %s",
+                *(what, count, len(self), first),
+            )
+
+
+def images_below(folder: Path) -> list[Path]:
+    """The images below a folder, at any depth, in order of path; the log says what is left out.
+
+    Raises:
+        DataError: see ``image_tree``.
+    """
+    images, others = image_tree(folder)
+    if others := without_known(others):
+        named = some_of(others, folder)
+        logger.warning("%s: left out: %d that are no images (%s)", folder, len(others), named)
+    return images
+
+
+def image_sizes(paths: Sequence[Path]) -> list[tuple[int, int]]:
+    """(height, width) of images, from their headers alone.
+
+    Raises:
+        DataError: one cannot be read, or is no image.
+    """
+
+    def size(path: Path) -> tuple[int, int]:
+        try:
+            return codec.image_size(read_encoded(path))
+        except (DataError, ValueError) as error:
+            raise DataError(f"{path}: {error}") from error
+
+    with ThreadPoolExecutor(_DECODERS) as pool:
+        return list(pool.map(size, paths))
 
 
 def align(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:

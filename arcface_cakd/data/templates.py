@@ -5,8 +5,8 @@ below a folder ``loose_crop/`` with images that show a face loosely, and in ``me
 headings, words parted by blanks, whose names begin with the set's, ``ijbb_`` or ``ijbc_``:
 
 - ``*_face_tid_mid.txt``: image, template, media (a still image, or a video with several frames)
-- ``*_name_5pts_score.txt``: image, five landmarks x y, the detector's score; the same images in
-  the same order
+- ``*_name_5pts_score.txt``: image, five landmarks x y, the detector's score, 0 or more; the same
+  images in the same order
 - ``*_template_pair_label.txt``: template, template, 1 where both show one person, else 0
 
 and for identification tables with a heading, parted by commas, whose first columns are template
@@ -56,8 +56,8 @@ def read_template_images(folder: Path) -> TemplateImages:
         folder: what holds ``meta/`` and ``loose_crop/``.
 
     Raises:
-        DataError: a table or an image that is not there, or a table that is not as the layout
-            has it.
+        DataError: a table or an image that is not there, a table that is not as the layout has
+            it, or scores that are no numbers of 0 or more, or all 0 in a template.
     """
     name, meta = _set_in(folder)
     table = _words(meta / f"{name}_face_tid_mid.txt", 3)
@@ -72,6 +72,7 @@ def read_template_images(folder: Path) -> TemplateImages:
         )
     numbers = _numbers(meta / f"{name}_name_5pts_score.txt", points, slice(1, None), np.float64)
     places = _numbers(meta / f"{name}_face_tid_mid.txt", table, slice(1, None), np.int64)
+    _check_scores(meta / f"{name}_name_5pts_score.txt", numbers[:, 10], places[:, 0])
     crops = folder / "loose_crop"
     faces = FaceFiles([crops / image for image in images], numbers[:, :10].reshape(-1, 5, 2))
     return TemplateImages(name, meta, faces, places[:, 0], places[:, 1], numbers[:, 10])
@@ -81,8 +82,8 @@ def read_template_pairs(images: TemplateImages) -> tuple[np.ndarray, np.ndarray]
     """Pairs of templates (P, 2) int64, and whether both show one person, bool (P,).
 
     Raises:
-        DataError: the table is not there or not as the layout has it, or names a template of
-            which there is no image.
+        DataError: the table is not there or not as the layout has it, names a template of which
+            there is no image, or compares one with itself.
     """
     path = images.meta / f"{images.name}_template_pair_label.txt"
     table = _integers(path, 3)
@@ -91,6 +92,12 @@ def read_template_pairs(images: TemplateImages) -> tuple[np.ndarray, np.ndarray]
         line = int(np.argmin(np.isin(labels, (0, 1))))
         raise DataError(f"{path}: line {line + 1} has the label {labels[line]}, neither 0 nor 1")
     _refuse_empty(path, table[:, :2], images.templates)
+    itself = np.flatnonzero(table[:, 0] == table[:, 1])
+    if len(itself):
+        raise DataError(
+            f"{path}: line {itself[0] + 1} compares template {table[itself[0], 0]} with itself, "
+            f"{len(itself)} such lines in all: remove them, for they tell nothing of a model"
+        )
     return table[:, :2], labels == 1
 
 
@@ -134,6 +141,25 @@ def _set_in(folder: Path) -> tuple[str, Path]:
             f"meta/*{ending}, as IJB-B and IJB-C are handed round{hint}"
         )
     return found[0].name.removesuffix(ending), meta
+
+
+def _check_scores(path: Path, scores: np.ndarray, templates: np.ndarray) -> None:
+    """Refuse scores (N,) by which images of templates (N,) cannot be weighed."""
+    usable = np.isfinite(scores) & (scores >= 0)
+    if not usable.all():
+        line = int(np.argmin(usable))
+        raise DataError(
+            f"{path}: line {line + 1} has the score {scores[line]:g}, and it must be 0 or more; "
+            f"{np.count_nonzero(~usable)} such lines in all: detect these faces anew"
+        )
+    # One image of score 0 is left out of its template; of such images alone nothing is left.
+    nothing = np.setdiff1d(templates, templates[scores > 0])
+    if len(nothing):
+        more = f", and of {len(nothing) - 1} others" if len(nothing) > 1 else ""
+        raise DataError(
+            f"{path}: all images of template {nothing[0]}{more} have the score 0, by which they "
+            "count for nothing: detect these faces anew"
+        )
 
 
 def _refuse_empty(path: Path, named: np.ndarray, filled: np.ndarray) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from arcface_cakd.evaluation.embedding import Faces, check_finite, embed, unit
+from arcface_cakd.evaluation.embedding import Faces, check_finite, embed, unit, warn_of_zeros
 from arcface_cakd.evaluation.errors import EvaluationError
 
 # Unit embeddings that lie no further apart than this, in every component, are rounding's.
@@ -38,6 +38,7 @@ class Embedder:
         found = embed(self.backbone, faces, self.batch_size, self.device, description=description)
         check_finite(found)
         check_different(found)
+        warn_of_zeros(found, description)
         return found
 
     def part(self, faces: Faces, part: slice, description: str) -> np.ndarray:
@@ -51,6 +52,7 @@ class Embedder:
             self.backbone, faces[part], self.batch_size, self.device, description=description
         )
         check_finite(found)
+        warn_of_zeros(found, description)
         return found
 
 

@@ -1,6 +1,7 @@
 """Embeddings of stored images."""
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
@@ -12,6 +13,8 @@ from arcface_cakd.data import as_batch
 from arcface_cakd.data.images import CROP
 from arcface_cakd.evaluation.errors import EvaluationError
 from arcface_cakd.progress import track
+
+logger = logging.getLogger("arcface_cakd")
 
 
 class Faces(Protocol):
@@ -84,6 +87,17 @@ def check_finite(embeddings: np.ndarray) -> None:
             f"{np.count_nonzero(~finite)} of {len(finite)} embeddings are not finite, the first "
             f"is number {np.argmin(finite)}: the model has diverged"
         )
+
+
+def warn_of_zeros(embeddings: np.ndarray, what: str) -> None:
+    """Say in the log how many embeddings (N, E) are of length 0, which are like nobody's.
+
+    Args:
+        embeddings: of faces.
+        what: their name.
+    """
+    if zeros := np.count_nonzero(~embeddings.any(axis=1)):
+        logger.warning("%s: %d of %d embeddings are zero", what, zeros, len(embeddings))
 
 
 def unit(embeddings: np.ndarray) -> np.ndarray:

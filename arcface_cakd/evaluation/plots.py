@@ -1,14 +1,20 @@
 """Pictures of evaluation."""
 
+import mmap
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from arcface_cakd.data.text_lines import table_field
 from arcface_cakd.evaluation.errors import EvaluationError
 from arcface_cakd.evaluation.roc import RocCurve
 from arcface_cakd.extras import extra
 from arcface_cakd.files import atomic_path
+
+_MADE = "arcface-cakd, ROC curves"  # what a picture says of itself
+# Which of its metadata says it, in the formats that have any.
+_SAYS = {"png": "Software", "pdf": "Creator", "svg": "Creator", "ps": "Creator", "eps": "Creator"}
 
 
 class HasRoc(Protocol):
@@ -25,9 +31,38 @@ def check_picture(path: str | os.PathLike) -> None:
     """Say, before any work, whether a picture can be written to a path, by its suffix.
 
     Raises:
-        EvaluationError: it names none, or a folder is there.
+        EvaluationError: it names none, or a folder is there, or a file that ``plot_roc`` did not
+            write.
         MissingPackageError: matplotlib, which draws, is not installed.
+        OSError: a file there cannot be read.
     """
+    _check_format(path)
+    if Path(path).exists() and not _is_ours(path):
+        raise EvaluationError(
+            f"picture {path}: is there, does not say that it shows ROC curves of arcface-cakd, "
+            f"as .{', .'.join(_SAYS)} can, and would be replaced: name another file"
+        )
+
+
+def label_of(text: str) -> str:
+    """A name as matplotlib shows it: what no text has is escaped, and no dollar begins a formula.
+
+    Legends leave out what begins with ``_``, so that there a blank is put before it.
+    """
+    shown = table_field(text).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
+
+
+def _is_ours(path: str | os.PathLike) -> bool:
+    """Whether ``plot_roc`` wrote a picture, or a file is empty, as mktemp leaves it."""
+    with open(path, "rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return True
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(_MADE.encode()) >= 0
+
+
+def _check_format(path: str | os.PathLike) -> None:
     extra("matplotlib", "report", f"picture {path}")
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -54,9 +89,10 @@ def plot_roc(
         title: above the picture.
 
     Raises:
-        EvaluationError, MissingPackageError: see ``check_picture``.
+        EvaluationError: the suffix names no format, or a folder is there.
+        MissingPackageError: matplotlib, which draws, is not installed.
     """
-    check_picture(path)
+    _check_format(path)
     # Figure itself, not pyplot, which has state and picks a window system.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -66,7 +102,7 @@ def plot_roc(
     axes = figure.add_subplot()
     for name, result in results.items():
         curve = result.roc
-        label = f"{name} (AUC {100 * result.auc:.2f} %)"
+        label = f"{label_of(name)} (AUC {100 * result.auc:.2f} %)"
         (line,) = axes.step(curve.far, curve.tar, where="post", linestyle=":", linewidth=1)
         # Above 1, which no FAR is, where there are too few pairs to trust any.
         trusted = curve.far >= (curve.lowest_far or float("inf"))
@@ -85,6 +121,7 @@ def plot_roc(
     axes.grid(which="both", alpha=0.25)
     axes.legend(loc="lower right")
     if title:
-        axes.set_title(title)
+        axes.set_title(label_of(title))
+    key = _SAYS.get(Path(path).suffix[1:].lower())
     with atomic_path(path) as partial:
-        figure.savefig(partial, dpi=120)
+        figure.savefig(partial, dpi=120, metadata={key: _MADE} if key else None)

@@ -154,9 +154,9 @@ class Bootstrap:
                 weights = people.draw(min(_AT_ONCE, self.draws - start), rng)
                 for kind in (people.issame, ~people.issame):
                     if not weights[:, kind].sum(axis=1).all():
+                        which = f"set {number}: " if len(self.sets) > 1 else ""
                         raise EvaluationError(
-                            f"set {number} has too few people to draw them again: a draw held "
-                            "pairs of one kind only"
+                            f"{which}too few {people.drawn}: a draw held pairs of one kind only"
                         )
                 for column, pairs in enumerate(judged):
                     draws[start : start + len(weights), column] += figure(pairs, weights)

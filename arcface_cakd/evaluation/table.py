@@ -1,10 +1,15 @@
 """Figures as text."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from arcface_cakd.evaluation.interval import Interval
 from arcface_cakd.evaluation.roc import MIN_FALSE_ACCEPTS
 from arcface_cakd.evaluation.verification import VerificationResult
+
+INTERVALS = "intervals."
+"""Before a figure's name, in keys of ``absent``: why the figure has no interval."""
+_INTERVAL = "_interval"  # after it, where the figure's interval stands by itself
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -31,6 +36,24 @@ def drawn_note(intervals: Iterable[Interval | None]) -> list[str]:
         + ("" if drawn == "people" else ", for the set does not say who is on them: too short")
         for level, drawn in sorted(kinds)
     ]
+
+
+def absent_notes(results: Mapping[str, Any]) -> list[str]:
+    """Why intervals that were asked for are not given, a line for each result and reason.
+
+    Args:
+        results: by name; ``absent`` of each says why, by the intervals' names in its ``to_dict``.
+    """
+    lines = []
+    for name, result in results.items():
+        lacking: dict[str, list[str]] = {}
+        for key, reason in result.absent.items():
+            if key.startswith(INTERVALS) or key.endswith(_INTERVAL):
+                figure = key.removeprefix(INTERVALS).removesuffix(_INTERVAL)
+                lacking.setdefault(reason, []).append(figure)
+        for reason, figures in lacking.items():
+            lines.append(f"{name}: no interval of {', '.join(figures)}: {reason}")
+    return lines
 
 
 def verification_table(results: Mapping[str, VerificationResult], heading: str = "set") -> str:
@@ -61,7 +84,7 @@ def verification_table(results: Mapping[str, VerificationResult], heading: str =
         row += [f"{100 * result.auc:.3f}", f"{100 * result.eer:.2f}"]
         row += [f"{100 * result.tar[far]:.2f}" if far in result.tar else "-" for far in fars]
         rows.append(row)
-    lines = [format_table(header, rows), *drawn_note(intervals.values())]
+    lines = [format_table(header, rows), *drawn_note(intervals.values()), *absent_notes(results)]
     short: dict[int, list[str]] = {}
     for name, result in results.items():
         if any(figure.startswith("tar@") for figure in result.absent):

@@ -1,6 +1,7 @@
 """How far a protocol's figure may be trusted: the interval of one set and one model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -10,17 +11,44 @@ from arcface_cakd.evaluation.interval import Interval
 from arcface_cakd.evaluation.resampling import Bootstrap, Figure, Pairs, People
 
 DRAWS = 1000
+Name = TypeVar("Name", bound=Hashable)
 
 
-def interval(values: np.ndarray, drawn: str, level: float = LEVEL) -> Interval | None:
-    """The interval of a figure, from its values (B,) on the draws.
+def interval(values: np.ndarray, drawn: str, level: float = LEVEL) -> Interval:
+    """The interval of a figure, from its values (B,) on the draws, two or more.
 
-    None where there are no draws, or one of them has no figure: too few people to draw again.
+    Raises:
+        EvaluationError: a draw has no figure.
     """
-    if len(values) < 2 or not np.isfinite(values).all():
-        return None
+    lacking = np.count_nonzero(~np.isfinite(values))
+    if lacking:
+        raise EvaluationError(f"too few {drawn}: {lacking} of {len(values)} draws have no figure")
     found = estimate(float(values.mean()), values, level)
     return Interval(found.low, found.high, level, drawn)
+
+
+def figure_intervals(
+    figures: Mapping[Name, float | None], values: np.ndarray
+) -> tuple[dict[Name, Interval | None], dict[Name, str]]:
+    """The intervals of figures, people drawn again, and why a figure has none.
+
+    Args:
+        figures: F of them, by name; one that is None has no interval, and needs no reason.
+        values: (B, F), theirs on the draws: what ``person_draws`` gives.
+
+    Returns:
+        intervals, and reasons of those that are None though their figures are not.
+    """
+    found: dict[Name, Interval | None] = dict.fromkeys(figures)
+    reasons: dict[Name, str] = {}
+    for (name, figure), column in zip(figures.items(), values.T, strict=True):
+        if figure is None:
+            continue
+        try:
+            found[name] = interval(column, "people")
+        except EvaluationError as error:
+            reasons[name] = str(error)
+    return found, reasons
 
 
 def pair_interval(
@@ -33,6 +61,9 @@ def pair_interval(
         who: is on the pairs; ``Pairs`` where nobody says so.
         figure: such as ``accuracy``.
         draws: how many; 0: None is returned.
+
+    Raises:
+        EvaluationError: see ``pair_draws``.
     """
     values = pair_draws(scores, who, figure, draws)
     return None if values is None else interval(values, who.drawn)
@@ -41,18 +72,18 @@ def pair_interval(
 def pair_draws(
     scores: np.ndarray, who: People | Pairs, figure: Figure, draws: int, seed: int = 0
 ) -> np.ndarray | None:
-    """A figure on each draw (B,); None for no draws, or where there are too few people.
+    """A figure on each draw (B,); None for no draws.
 
     Args:
         scores, who, figure, draws: as ``pair_interval`` takes them.
         seed: of the draws; another one for another set of people.
+
+    Raises:
+        EvaluationError: too few people: a draw held pairs of one kind only.
     """
     if draws == 0:
         return None
-    try:
-        return Bootstrap([who], draws, seed).resample([scores[None]], figure).draws[:, 0]
-    except EvaluationError:  # a draw held pairs of one kind only
-        return None
+    return Bootstrap([who], draws, seed).resample([scores[None]], figure).draws[:, 0]
 
 
 def person_draws(

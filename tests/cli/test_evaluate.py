@@ -14,10 +14,12 @@ from arcface_cakd.backbones import (
     save_model,
     save_weights,
 )
+from arcface_cakd.cli.evaluate import digest_of_weights
 from arcface_cakd.data import read_bin, write_bin
 from arcface_cakd.evaluation import embed
 from arcface_cakd.evaluation.protocols.bins import find_sets, judged
 from arcface_cakd.export import export_model
+from arcface_cakd.files import sha256_of
 
 
 def faces(seed, pairs):
@@ -49,7 +51,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-BATCH, DRAWS = 7, 20
+BATCH, DRAWS = 7, 100
 NETWORK = ["--network", "r10_narrow", "--embedding-size", "16", "--device", "cpu"]
 
 
@@ -72,10 +74,13 @@ def test_table_and_files_hold_the_figures(folder, tmp_path, capsys):
     assert [line.split()[0] for line in lines[:3]] == ["set", "lfw", "agedb_30"]
     figures = json.loads((tmp_path / "r.json").read_text())
     assert (figures["network"], figures["protocol"]) == ("r10_narrow", "bin")
+    assert figures["model_sha256"] == sha256_of(folder / "model.pt")
     assert list(figures["sets"]) == ["lfw", "agedb_30"]
     for name, line in zip(figures["sets"], lines[1:], strict=False):
         result = expected(folder, name)
-        assert figures["sets"][name] == json.loads(json.dumps(result.to_dict()))
+        found = figures["sets"][name]
+        assert found.pop("data") == {"sha256": sha256_of(folder / f"{name}.bin")}
+        assert found == json.loads(json.dumps(result.to_dict()))
         assert f"{100 * result.accuracy:.2f} +- " in line
         interval = result.accuracy_interval
         assert f"[{100 * interval.low:.2f}, {100 * interval.high:.2f}]" in line
@@ -93,6 +98,7 @@ def test_model_json_says_the_network(folder, tmp_path, capsys):
     figures = json.loads((tmp_path / "r.json").read_text())
     assert figures["network"] == "r10_narrow"
     result = expected(folder, "vgg2_fp")  # of the same weights
+    del figures["sets"]["vgg2_fp"]["data"]
     assert figures["sets"]["vgg2_fp"] == json.loads(json.dumps(result.to_dict()))
     (tmp_path / "model.pt").write_bytes((folder / "model.pt").read_bytes()[:-1] + b"!")
     capsys.readouterr()
@@ -187,6 +193,37 @@ def few(tmp_path):
     return tmp_path / "few.bin"
 
 
+def thesis(tmp_path):
+    (tmp_path / "thesis.pdf").write_bytes(b"%PDF-1.5 three years of work")
+    return tmp_path / "thesis.pdf"
+
+
+def peopled(folder, tmp_path):
+    """A set whose people are not those of its pairs."""
+    (tmp_path / "own.bin").write_bytes((folder / "lfw.bin").read_bytes())
+    (tmp_path / "own_people.tsv").write_text("a\tb\n")
+    return tmp_path / "own.bin"
+
+
+def test_few_pairs_say_that_they_have_no_interval(folder, tmp_path, capsys):
+    encoded, _ = faces(0, 24)
+    write_bin(tmp_path / "few.bin", encoded, [k < 1 for k in range(24)])
+    files = ["--data", tmp_path / "few.bin", "--json", tmp_path / "r.json"]
+    assert run(folder / "model.pt", *NETWORK, *files) == 0
+    reason = "too few pairs: a draw held pairs of one kind only"
+    assert f"few: no interval of accuracy: {reason}" in capsys.readouterr().out.splitlines()
+    found = json.loads((tmp_path / "r.json").read_text())["sets"]["few"]
+    assert found["absent"]["accuracy_interval"] == reason and found["accuracy_interval"] is None
+
+
+def test_weights_of_what_is_no_file_have_no_digest(folder, tmp_path):
+    assert digest_of_weights("hf:somebody/model") is None
+    for name in ("m.xml", "m.bin"):
+        (tmp_path / name).write_text(name)
+    assert digest_of_weights(str(tmp_path / "m.xml")) == sha256_of(tmp_path / "m.bin")
+    assert digest_of_weights(str(folder / "model.onnx")) == sha256_of(folder / "model.onnx")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -238,6 +275,9 @@ def few(tmp_path):
         (lambda f, t: ["no.pt", *NETWORK, "--data", f, "--roc", t / "roc"], "must end in ."),
         (lambda f, t: ["no.pt", *NETWORK, "--data", f, "--roc", "roc.xyz"], "must end in ."),
         (lambda f, t: ["no.pt", *NETWORK, "--data", f, "--roc", t], ": a folder: name a file in"),
+        (lambda f, t: ["no.pt", "--data", f, "--roc", thesis(t)], "thesis.pdf: is there, "),
+        (lambda f, t: ["no.pt", "--data", f / "lfw", few(t)], "few.bin: 4 pairs do not make 10"),
+        (lambda f, t: ["no.pt", "--data", f / "lfw", peopled(f, t)], "own_people.tsv must have a"),
         (
             lambda f, t: [f / "model.onnx", "--data", f, "--json", f / "lfw.bin" / "r.json"],
             "lfw.bin: File exists",

@@ -186,7 +186,7 @@ def test_it_is_compared_on_one_set_and_judged_on_another(weights, sets, tmp_path
     dev, test = sets
     output, figures = tmp_path / "m.onnx", tmp_path / "figures.json"
     options = ["--precision", "fp16", "--calibrate", dev, "--data", test, "--max-loss", "100"]
-    said = ["--draws", "20", "--about", "license=MIT", "training_data=made faces"]
+    said = ["--draws", "100", "--about", "license=MIT", "training_data=made faces"]
     arguments = [*NETWORK, *options, *said, "--output", output, "--json", figures]
     assert run(weights, *arguments) == 0
     printed = capsys.readouterr().out

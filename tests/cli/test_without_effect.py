@@ -55,6 +55,15 @@ def test_no_number_is_none_that_is_not_finite(capsys, words, number):
 
 
 @pytest.mark.parametrize("command", ["evaluate m.pt", "export m.pt --output m.onnx"])
+@pytest.mark.parametrize("number", ["1", "99"])
+def test_draws_too_few_for_an_interval_are_refused(capsys, command, number):
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--data", "d", "--draws", number])
+    assert f"must be 0, or 100 or more, got {number}" in capsys.readouterr().err
+    assert main([*command.split(), "--data", "d", "--draws", "100"]) == 1  # there is no m.pt
+
+
+@pytest.mark.parametrize("command", ["evaluate m.pt", "export m.pt --output m.onnx"])
 def test_draws_that_no_memory_holds_are_refused(capsys, command):
     with pytest.raises(SystemExit):
         main([*command.split(), "--data", "d", "--draws", "100000000000"])

@@ -3,6 +3,7 @@ import pytest
 
 from arcface_cakd.evaluation import (
     EvaluationError,
+    check_picture,
     plot_roc,
     verification_metrics,
     verification_table,
@@ -65,6 +66,49 @@ def test_the_picture_shows_the_curves(tmp_path):
     assert (one == orange).all(axis=2).sum() == 0
     assert (two == orange).all(axis=2).sum() > 100
     assert sorted(p.name for p in tmp_path.rglob("*.*")) == ["one.png", "two.png"]
+
+
+NAMES = ["$a$", "_hidden", "\udcff\n", "\\$x^2$", "plain"]
+
+
+def test_any_name_stands_in_the_picture_as_it_is(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    texts = []
+
+    def savefig(self, *arguments, **options):
+        axes = self.axes[0]
+        texts.extend([axes.get_title(), *(t.get_text() for t in axes.get_legend().get_texts())])
+        return written(self, *arguments, **options)
+
+    written = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    good = result(0.3)
+    plot_roc(dict.fromkeys(NAMES, good), tmp_path / "r.svg", title="run$/\udcffmodel$.pt")
+    auc = f" (AUC {100 * good.auc:.2f} %)"
+    shown = [r"\$a\$", " _hidden", r"\udcff\n", r"\\$x^2\$", "plain"]
+    assert texts == [r"run\$/\udcffmodel\$.pt", *(name + auc for name in shown)]
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf", "eps", "PS"])
+def test_only_curves_are_replaced(tmp_path, suffix):
+    path = tmp_path / f"roc.{suffix}"
+    check_picture(path)
+    path.touch()  # as mktemp does
+    check_picture(path)
+    plot_roc({"good": result(0.3)}, path)
+    check_picture(path)
+    path.write_bytes(b"a thesis")
+    with pytest.raises(EvaluationError, match=f"roc.{suffix}: is there, .*: name another file"):
+        check_picture(path)
+    assert path.read_bytes() == b"a thesis"
+
+
+def test_a_format_that_can_say_nothing_is_written_once(tmp_path):
+    check_picture(tmp_path / "roc.jpg")
+    plot_roc({"good": result(0.3)}, tmp_path / "roc.jpg")
+    with pytest.raises(EvaluationError, match=r"as \.png, \.pdf, \.svg, \.ps, \.eps can"):
+        check_picture(tmp_path / "roc.jpg")
 
 
 def test_a_picture_of_unknown_format_leaves_nothing(tmp_path):

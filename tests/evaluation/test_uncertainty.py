@@ -3,8 +3,14 @@
 import numpy as np
 import pytest
 
-from arcface_cakd.evaluation import Pairs, People, accuracy
-from arcface_cakd.evaluation.uncertainty import interval, pair_draws, pair_interval, person_draws
+from arcface_cakd.evaluation import EvaluationError, Pairs, People, accuracy
+from arcface_cakd.evaluation.uncertainty import (
+    figure_intervals,
+    interval,
+    pair_draws,
+    pair_interval,
+    person_draws,
+)
 
 
 def made(seed, pairs):
@@ -26,8 +32,16 @@ def test_the_interval_is_the_percentiles_of_the_draws():
     found = interval(values, "people", 0.9)
     assert (found.low, found.high) == tuple(np.quantile(values, [0.05, 0.95]))
     assert (found.level, found.drawn) == (0.9, "people")
-    assert interval(np.append(values, np.nan), "people") is None
-    assert interval(values[:1], "people") is None
+    with pytest.raises(EvaluationError, match=r"^too few people: 1 of 502 draws have no figure$"):
+        interval(np.append(values, np.nan), "people")
+
+
+def test_what_has_no_interval_says_why():
+    values = np.stack([np.arange(200.0)] * 3, axis=1)
+    values[7:9, 1] = np.nan
+    found, reasons = figure_intervals({"a": 0.5, "b": 0.5, "c": None}, values)
+    assert found["a"] == interval(values[:, 0], "people") and found["b"] is found["c"] is None
+    assert reasons == {"b": "too few people: 2 of 200 draws have no figure"}
 
 
 def test_the_interval_of_independent_pairs_is_as_wide_as_the_binomial_says():
@@ -57,7 +71,10 @@ def test_no_draws_or_too_few_people_give_no_interval():
     scores, issame = made(4, 40)
     assert pair_interval(scores, Pairs(issame), accuracy, 0) is None
     lone = np.arange(40) == 7  # nearly every third draw leaves out the only pair of one person
-    assert pair_draws(scores, Pairs(lone), accuracy, 50) is None
+    with pytest.raises(
+        EvaluationError, match=r"^too few pairs: a draw held pairs of one kind only"
+    ):
+        pair_draws(scores, Pairs(lone), accuracy, 50)
 
 
 def test_a_figure_of_people_counts_each_as_often_as_drawn():

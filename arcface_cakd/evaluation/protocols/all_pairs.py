@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,16 @@ from arcface_cakd.evaluation.embedding import unit
 from arcface_cakd.evaluation.errors import EvaluationError
 from arcface_cakd.evaluation.identification import TopScores, chunks
 from arcface_cakd.evaluation.interval import Interval
-from arcface_cakd.evaluation.protocols.base import Protocol, judging
+from arcface_cakd.evaluation.protocols.base import Protocol, digest_of, judging
 from arcface_cakd.evaluation.score_tail import ScoreTail
-from arcface_cakd.evaluation.table import drawn_note, format_table, percent
-from arcface_cakd.evaluation.uncertainty import DRAWS, interval, person_draws
+from arcface_cakd.evaluation.table import (
+    INTERVALS,
+    absent_notes,
+    drawn_note,
+    format_table,
+    percent,
+)
+from arcface_cakd.evaluation.uncertainty import DRAWS, figure_intervals, person_draws
 from arcface_cakd.progress import track
 from arcface_cakd.registry import PROTOCOLS
 
@@ -40,6 +46,7 @@ class AllPairsVerification:
             false accepts would decide it.
         thresholds: by FAR, the cosine above which pairs are accepted there, or None.
         intervals: of ``tar``, people drawn again.
+        absent: why an interval that was asked for is not given, by ``intervals.tar.<FAR>``.
     """
 
     images: int
@@ -49,6 +56,7 @@ class AllPairsVerification:
     tar: dict[float, float | None]
     thresholds: dict[float, float | None]
     intervals: dict[float, Interval | None]
+    absent: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure, in types that JSON has."""
@@ -70,15 +78,15 @@ class AllPairs(Protocol):
 
     def __init__(self, paths: Sequence[Path], targets: Sequence[str] | None = None):
         self.sets: dict[str, tuple[FaceFiles, np.ndarray]] = {}
-        for path in paths:
+        names = [Path(os.path.abspath(path)).name for path in paths]
+        for path, name in zip(paths, names, strict=True):
             found = identity_folders(path)
             found.warn_of_left_out()
             counts = [len(images) for _, images in found.identities]
             if max(counts) < 2:
                 raise EvaluationError(f"{path}: nobody has two images: there is no pair of one")
             files = [image for _, images in found.identities for image in images]
-            name = Path(os.path.abspath(path)).name
-            name = name if name not in self.sets else str(path)
+            name = name if names.count(name) == 1 else str(path)
             self.sets[name] = (FaceFiles(files), np.repeat(np.arange(len(counts)), counts))
 
     def judge(self, embedder: Embedder, draws: int = DRAWS) -> dict[str, AllPairsVerification]:
@@ -86,8 +94,12 @@ class AllPairs(Protocol):
         for name, (faces, people) in self.sets.items():
             with judging(name):
                 units = unit(embedder(faces, name))
+            faces.warn_of_resized(name)
             results[name] = verify_all_pairs(units, people, draws=draws)
         return results
+
+    def data_digests(self) -> dict[str, str]:
+        return {name: digest_of(*parts) for name, parts in self.sets.items()}
 
     def table(self, results: Mapping[str, AllPairsVerification]) -> str:
         header = ["set", "people", "images", "pairs", *(f"TAR@FAR={far:g} %" for far in FARS)]
@@ -98,7 +110,7 @@ class AllPairs(Protocol):
             rows.append([name, str(result.people), str(result.images), pairs, *rates])
             rows.append(["  interval", "", "", "", *map(percent, result.intervals.values())])
             given += list(result.intervals.values())
-        return "\n".join([format_table(header, rows), *drawn_note(given)])
+        return "\n".join([format_table(header, rows), *drawn_note(given), *absent_notes(results)])
 
 
 def verify_all_pairs(
@@ -145,12 +157,9 @@ def verify_all_pairs(
 
     tar = {far: tail.rate_at(far) for far in fars}
     intervals: dict[float, Interval | None] = dict.fromkeys(fars)
+    lacking: dict[float, str] = {}
     if draws:
-        values = person_draws(len(names), figures, draws)
-        intervals = {
-            far: None if tar[far] is None else interval(column, "people")
-            for far, column in zip(fars, values.T, strict=True)
-        }
+        intervals, lacking = figure_intervals(tar, person_draws(len(names), figures, draws))
     return AllPairsVerification(
         images=len(units),
         people=len(names),
@@ -159,6 +168,7 @@ def verify_all_pairs(
         tar=tar,
         thresholds={far: None if tar[far] is None else tail.threshold_at(far) for far in fars},
         intervals=intervals,
+        absent={f"{INTERVALS}tar.{far:g}": reason for far, reason in lacking.items()},
     )
 
 

@@ -1,11 +1,15 @@
 """What every protocol has: data that it reads, a model that it judges, a table of the figures."""
 
 import contextlib
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
+from arcface_cakd.data.face_files import FaceFiles
 from arcface_cakd.evaluation.embedder import Embedder
 from arcface_cakd.evaluation.errors import EvaluationError
 from arcface_cakd.evaluation.uncertainty import DRAWS
@@ -53,6 +57,13 @@ class Protocol(ABC):
             DataError: a face cannot be read.
         """
 
+    def data_digests(self) -> dict[str, str]:
+        """The SHA-256, in hex, of what the last ``judge`` looked at, by the results' names.
+
+        A protocol may leave out what it has none of.
+        """
+        return {}
+
     @abstractmethod
     def table(self, results: Mapping[str, Any]) -> str:
         """The results of ``judge`` as text, rates in percent."""
@@ -65,6 +76,22 @@ def judging(what: object) -> Iterator[None]:
         yield
     except EvaluationError as error:
         raise EvaluationError(f"{what}: {error}") from error
+
+
+def digest_of(*parts: FaceFiles | np.ndarray) -> str:
+    """A SHA-256, in hex, of images that were read and of the numbers that go with them.
+
+    Args:
+        parts: of images the digests of their files and the landmarks, in order; of arrays, such
+            as who is on the images, their numbers.
+    """
+    found = hashlib.sha256()
+    for part in parts:
+        arrays = (part.digests, part.landmarks) if isinstance(part, FaceFiles) else (part,)
+        for array in arrays:
+            if array is not None:
+                found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
 
 
 def one_folder(paths: Sequence[Path], layout: str) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from arcface_cakd.data import read_bin
-from arcface_cakd.data.bins import people_file
+from arcface_cakd.data.bins import load_bin, people_file
 from arcface_cakd.data.text_lines import read_lines
 from arcface_cakd.evaluation.embedder import Embedder
 from arcface_cakd.evaluation.errors import EvaluationError
@@ -22,6 +22,7 @@ from arcface_cakd.evaluation.verification import (
     pair_distances,
     verification_metrics,
 )
+from arcface_cakd.files import sha256_of
 from arcface_cakd.registry import PROTOCOLS, did_you_mean
 
 logger = logging.getLogger("arcface_cakd")
@@ -43,17 +44,24 @@ class BinPairs(Protocol):
 
     def __init__(self, paths: Sequence[Path], targets: Sequence[str] | None = None):
         self.sets = find_sets(paths, targets)
+        for path in self.sets.values():  # what is wrong with the last one is told before any work
+            _, issame = load_bin(path)
+            with judging(path):
+                check_pairs(issame)
+                people_of(path, issame)
 
     def judge(self, embedder: Embedder, draws: int = DRAWS) -> dict[str, VerificationResult]:
         results = {}
         for name, path in self.sets.items():
             pairs = read_bin(path)
             with judging(path):
-                check_pairs(pairs.issame)
                 who = people_of(path, pairs.issame)
                 embeddings = embedder(pairs.images, name)
                 results[name] = judged(embeddings, pairs.issame, draws, who)
         return results
+
+    def data_digests(self) -> dict[str, str]:
+        return {name: sha256_of(path) for name, path in self.sets.items()}
 
     def table(self, results: Mapping[str, VerificationResult]) -> str:
         return verification_table(results)
@@ -72,8 +80,17 @@ def judged(
     """
     result = verification_metrics(embeddings, issame)
     cosines = 1 - pair_distances(embeddings) / 2
-    interval = pair_interval(cosines, who or Pairs(issame), accuracy, draws)
+    try:
+        interval = pair_interval(cosines, who or Pairs(issame), accuracy, draws)
+    except EvaluationError as error:
+        return without_interval(result, error)
     return dataclasses.replace(result, accuracy_interval=interval)
+
+
+def without_interval(result: VerificationResult, error: EvaluationError) -> VerificationResult:
+    """A result that says why it has no interval."""
+    absent = {**result.absent, "accuracy_interval": str(error)}
+    return dataclasses.replace(result, absent=absent)
 
 
 def people_of(path: Path, issame: np.ndarray) -> People | Pairs:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from arcface_cakd.data.face_files import FaceFiles
 from arcface_cakd.data.templates import (
     TemplateImages,
     read_template_images,
@@ -16,12 +17,18 @@ from arcface_cakd.data.templates import (
 from arcface_cakd.evaluation.embedder import Embedder
 from arcface_cakd.evaluation.errors import EvaluationError
 from arcface_cakd.evaluation.interval import Interval
-from arcface_cakd.evaluation.protocols.base import Protocol, judging, one_folder
+from arcface_cakd.evaluation.protocols.base import Protocol, digest_of, judging, one_folder
 from arcface_cakd.evaluation.roc import RocCurve, roc_curve
 from arcface_cakd.evaluation.score_tail import ScoreTail
-from arcface_cakd.evaluation.table import drawn_note, format_table, percent
+from arcface_cakd.evaluation.table import (
+    INTERVALS,
+    absent_notes,
+    drawn_note,
+    format_table,
+    percent,
+)
 from arcface_cakd.evaluation.templates import pair_scores, people_of_pairs, pool_templates
-from arcface_cakd.evaluation.uncertainty import DRAWS, interval, person_draws
+from arcface_cakd.evaluation.uncertainty import DRAWS, figure_intervals, person_draws
 from arcface_cakd.registry import PROTOCOLS
 
 FARS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
@@ -51,6 +58,7 @@ class TemplateVerification:
         nearest_tar: TAR by FAR, at the point of the curve whose FAR is nearest: the figures that
             arcface_torch's ``eval_ijbc.py`` prints, and that are published.
         intervals: of ``tar``, by FAR, people drawn again; of IJB-B and IJB-C up to FAR = 1e-2.
+        absent: why an interval that was asked for is not given, by ``intervals.tar.<FAR>``.
         roc: the curve; its thresholds are cosines times -1.
     """
 
@@ -66,6 +74,7 @@ class TemplateVerification:
     nearest_tar: dict[float, float]
     intervals: dict[float, Interval | None]
     roc: RocCurve = field(repr=False, compare=False)
+    absent: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure, in types that JSON has; the curve is left out."""
@@ -106,6 +115,9 @@ class TemplatePairs(Protocol):
         result = replace(result, images=len(self.images.faces), people_from=people_from)
         return {self.images.name: result}
 
+    def data_digests(self) -> dict[str, str]:
+        return {self.images.name: digest_of(*template_parts(self.images), self.pairs, self.issame)}
+
     def table(self, results: Mapping[str, TemplateVerification]) -> str:
         header = ["set", "templates", "pairs", *(f"TAR@FAR={far:g} %" for far in FARS)]
         rows, notes = [], []
@@ -123,6 +135,7 @@ class TemplatePairs(Protocol):
                     f"no TAR below FAR={10 / result.negatives:.2g}, which is 10 false accepts "
                     f"among {result.negatives} negative pairs"
                 )
+        notes += absent_notes(results)
         notes.append("nearest FAR: the point of the curve that eval_ijbc.py reads off")
         return "\n".join([format_table(header, rows), *notes])
 
@@ -139,10 +152,24 @@ class TemplatePairs(Protocol):
         return people_of_pairs(pairs, self.issame, len(numbers)), "pairs of one person"
 
 
+def template_parts(images: TemplateImages) -> tuple[FaceFiles | np.ndarray, ...]:
+    """What templates are made of, for ``digest_of``."""
+    return images.faces, images.scores, images.templates, images.medias
+
+
 def embed_templates(images: TemplateImages, embedder: Embedder) -> tuple[np.ndarray, np.ndarray]:
-    """The templates' numbers (T,), ascending, and their unit embeddings (T, E)."""
+    """The templates' numbers (T,), ascending, and their unit embeddings (T, E).
+
+    Raises:
+        EvaluationError: embeddings are not finite or all the same, or scores are too large.
+    """
     features = embedder(images.faces, images.name) * images.scores[:, None]
-    return pool_templates(features, images.templates, images.medias)
+    numbers, units = pool_templates(features, images.templates, images.medias)
+    if not np.isfinite(units).all():
+        raise EvaluationError(
+            "some scores of the detector are so large that products with embeddings are not finite"
+        )
+    return numbers, units
 
 
 def verify_templates(
@@ -164,14 +191,19 @@ def verify_templates(
     curve = roc_curve(-scores, issame)
     tar = {far: curve.tar_at(far) for far in FARS}
     intervals: dict[float, Interval | None] = dict.fromkeys(FARS)
-    drawn = [
-        far
-        for far, rate in tar.items()
-        if rate is not None and _TAIL * far * curve.negatives <= _MOST_KEPT
-    ]
+    given = {far: rate for far, rate in tar.items() if rate is not None}
+    drawn = {
+        far: rate for far, rate in given.items() if _TAIL * far * curve.negatives <= _MOST_KEPT
+    }
+    lacking: dict[float, str] = {}
+    if draws:
+        beyond = "each draw would go through millions of pairs"
+        lacking = {far: beyond for far in given if far not in drawn}
     if draws and drawn:
-        for far, values in tar_draws(scores, pairs, issame, people, drawn, draws).items():
-            intervals[far] = interval(values, "people")
+        values = tar_draws(scores, pairs, issame, people, list(drawn), draws)
+        found, too_few = figure_intervals(drawn, np.stack(list(values.values()), axis=1))
+        intervals |= found
+        lacking |= too_few
     return TemplateVerification(
         images=len(units),
         templates=len(units),
@@ -185,6 +217,7 @@ def verify_templates(
         nearest_tar={far: curve.tar_nearest(far) for far in FARS},
         intervals=intervals,
         roc=curve,
+        absent={f"{INTERVALS}tar.{far:g}": reason for far, reason in lacking.items()},
     )
 
 

@@ -1,7 +1,7 @@
 """IJB-B and IJB-C, 1:N: templates looked for in two galleries, with and without their people."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,16 @@ from arcface_cakd.evaluation.embedder import Embedder
 from arcface_cakd.evaluation.errors import EvaluationError
 from arcface_cakd.evaluation.identification import Searches, search
 from arcface_cakd.evaluation.interval import Interval
-from arcface_cakd.evaluation.protocols.base import Protocol, judging, one_folder
-from arcface_cakd.evaluation.protocols.ijb import LAYOUT, embed_templates
-from arcface_cakd.evaluation.table import drawn_note, format_table, percent
-from arcface_cakd.evaluation.uncertainty import DRAWS, interval, person_draws
+from arcface_cakd.evaluation.protocols.base import Protocol, digest_of, judging, one_folder
+from arcface_cakd.evaluation.protocols.ijb import LAYOUT, embed_templates, template_parts
+from arcface_cakd.evaluation.table import (
+    INTERVALS,
+    absent_notes,
+    drawn_note,
+    format_table,
+    percent,
+)
+from arcface_cakd.evaluation.uncertainty import DRAWS, figure_intervals, person_draws
 from arcface_cakd.registry import PROTOCOLS
 
 RANKS = (1, 5, 10)
@@ -36,6 +42,7 @@ class TemplateIdentification:
         tpir: ``Searches.tpir_at`` by FPIR; None where too few probes are without a mate.
         intervals: by the name of the figure, ``rank.1`` or ``tpir.0.01``; the probes' people
             drawn again, the gallery as it is.
+        absent: why an interval that was asked for is not given, by ``intervals.<figure>``.
     """
 
     gallery: int | None
@@ -44,6 +51,7 @@ class TemplateIdentification:
     rank: dict[int, float | None]
     tpir: dict[float, float | None]
     intervals: dict[str, Interval | None]
+    absent: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure, in types that JSON has."""
@@ -79,6 +87,14 @@ class TemplateSearch(Protocol):
                     f"{self.images.meta}: nobody of {self.images.name}_{_PROBES}.csv is in {part}: "
                     "these tables are of different sets"
                 )
+        for part, (templates, _) in self.galleries.items():
+            both = np.intersect1d(self.probes[0], templates)
+            if len(both):
+                raise EvaluationError(
+                    f"{self.images.meta}: template {both[0]} is in {part} and a probe, "
+                    f"{len(both)} such templates in all: one that is compared with itself tells "
+                    "nothing of a model: take them out of one of the two"
+                )
 
     def judge(self, embedder: Embedder, draws: int = DRAWS) -> dict[str, TemplateIdentification]:
         with judging(self.folder):
@@ -92,6 +108,12 @@ class TemplateSearch(Protocol):
             sizes[name] = len(templates)
         return identification(searches, sizes, people, f"{self.images.name} mean", draws)
 
+    def data_digests(self) -> dict[str, str]:
+        tables = [self.probes, *self.galleries.values()]
+        digest = digest_of(*template_parts(self.images), *(column for t in tables for column in t))
+        parts = [part.rsplit("_", 1)[1] for part in self.galleries]
+        return {f"{self.images.name} {part}": digest for part in [*parts, "mean"]}
+
     def table(self, results: Mapping[str, TemplateIdentification]) -> str:
         header = ["gallery", "templates", "mated", "non-mated"]
         header += [f"rank {rank} %" for rank in RANKS]
@@ -104,7 +126,7 @@ class TemplateSearch(Protocol):
             rows.append([name, size, str(result.mated), str(result.non_mated), *cells])
             rows.append(["  interval", "", "", "", *map(percent, result.intervals.values())])
         given = [each for result in results.values() for each in result.intervals.values()]
-        return "\n".join([format_table(header, rows), *drawn_note(given)])
+        return "\n".join([format_table(header, rows), *drawn_note(given), *absent_notes(results)])
 
 
 def identification(
@@ -147,9 +169,10 @@ def identification(
         at = slice(k * len(labels), (k + 1) * len(labels))
         row = plain[at]
         intervals: dict[str, Interval | None] = dict.fromkeys(labels)
+        lacking: dict[str, str] = {}
         if drawn is not None:
-            for label, rate, values in zip(labels, row, drawn.T[at], strict=True):
-                intervals[label] = None if rate is None else interval(values, "people")
+            figured = dict(zip(labels, row, strict=True))
+            intervals, lacking = figure_intervals(figured, drawn[:, at])
         mated = [np.count_nonzero(found.mated) for found in searches.values()]
         counts = mated[k] if name in searches else sum(mated)
         results[name] = TemplateIdentification(
@@ -159,5 +182,6 @@ def identification(
             rank=dict(zip(RANKS, row, strict=False)),
             tpir=dict(zip(FPIRS, row[len(RANKS) :], strict=True)),
             intervals=intervals,
+            absent={INTERVALS + label: reason for label, reason in lacking.items()},
         )
     return results

@@ -1,26 +1,32 @@
 """MegaFace's first challenge: a mate found among a million strangers."""
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from arcface_cakd.data.errors import DataError
-from arcface_cakd.data.face_files import FaceFiles
-from arcface_cakd.data.image_tree import image_tree
+from arcface_cakd.data.face_files import FaceFiles, images_below
 from arcface_cakd.data.text_lines import read_lines
 from arcface_cakd.evaluation.embedder import Embedder
 from arcface_cakd.evaluation.embedding import unit
 from arcface_cakd.evaluation.errors import EvaluationError
 from arcface_cakd.evaluation.identification import Strangers, TopScores, chunks
 from arcface_cakd.evaluation.interval import Interval
-from arcface_cakd.evaluation.protocols.base import Protocol, judging, one_folder
+from arcface_cakd.evaluation.protocols.base import Protocol, digest_of, judging, one_folder
 from arcface_cakd.evaluation.score_tail import ScoreTail
-from arcface_cakd.evaluation.table import drawn_note, format_table, percent
-from arcface_cakd.evaluation.uncertainty import DRAWS, interval, person_draws
+from arcface_cakd.evaluation.table import (
+    INTERVALS,
+    absent_notes,
+    drawn_note,
+    format_table,
+    percent,
+)
+from arcface_cakd.evaluation.uncertainty import DRAWS, figure_intervals, person_draws
 from arcface_cakd.registry import PROTOCOLS
 
 logger = logging.getLogger("arcface_cakd")
@@ -46,6 +52,7 @@ class DistractorIdentification:
             fewer than ten false accepts would decide it.
         intervals: by the name of the figure, ``rank.1`` or ``tar.1e-06``; the probes' people
             drawn again, the strangers as they are.
+        absent: why an interval that was asked for is not given, by ``intervals.<figure>``.
     """
 
     probes: int
@@ -55,6 +62,7 @@ class DistractorIdentification:
     rank: dict[int, float]
     tar: dict[float, float | None]
     intervals: dict[str, Interval | None]
+    absent: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure, in types that JSON has."""
@@ -135,26 +143,23 @@ class DistractorTest:
             impostors = float(drawn @ probes) * self.distractors
             return [*rates, *(tail.weighted_rate_at(far, *weights, impostors) for far in FARS)]
 
-        labels = [*(f"rank.{k}" for k in RANKS), *(f"tar.{far:g}" for far in FARS)]
+        rates = {k: float(np.mean(rank <= k)) for k in RANKS}
         tar = {far: tail.rate_at(far) for far in FARS}
-        intervals: dict[str, Interval | None] = dict.fromkeys(labels)
+        plain: dict[str, float | None] = {f"rank.{k}": rate for k, rate in rates.items()}
+        plain |= {f"tar.{far:g}": rate for far, rate in tar.items()}
+        intervals: dict[str, Interval | None] = dict.fromkeys(plain)
+        lacking: dict[str, str] = {}
         if draws:
-            values = person_draws(people, figures, draws)
-            intervals = {
-                label: interval(column, "people")
-                for label, column in zip(labels, values.T, strict=True)
-            }
-            for far, rate in tar.items():
-                if rate is None:
-                    intervals[f"tar.{far:g}"] = None
+            intervals, lacking = figure_intervals(plain, person_draws(people, figures, draws))
         return DistractorIdentification(
             probes=self._count,
             people=people,
             distractors=self.distractors,
             mates=len(self.probe),
-            rank={k: float(np.mean(rank <= k)) for k in RANKS},
+            rank=rates,
             tar=tar,
             intervals=intervals,
+            absent={INTERVALS + name: reason for name, reason in lacking.items()},
         )
 
 
@@ -171,6 +176,7 @@ class MegaFace(Protocol):
 
     def __init__(self, paths: Sequence[Path], targets: Sequence[str] | None = None):
         self.folder = one_folder(paths, "facescrub_images/ and megaface_images/")
+        self.name = Path(os.path.abspath(self.folder)).name
         probes = _listed(self.folder, "facescrub")
         people = [_person(path, self.folder / "facescrub_images") for path in probes]
         self.people = np.unique(people, return_inverse=True)[1]
@@ -190,7 +196,12 @@ class MegaFace(Protocol):
             for part in chunks(count, _CHUNK):
                 done = f"strangers {part.start} to {part.stop} of {count}"
                 test.add(unit(embedder.part(self.strangers, part, done)))
-        return {self.folder.name: test.result(draws)}
+        self.probes.warn_of_resized(f"{self.name}, probes")
+        self.strangers.warn_of_resized(f"{self.name}, strangers")
+        return {self.name: test.result(draws)}
+
+    def data_digests(self) -> dict[str, str]:
+        return {self.name: digest_of(self.probes, self.people, self.strangers)}
 
     def table(self, results: Mapping[str, DistractorIdentification]) -> str:
         header = ["set", "people", "probes", "strangers"]
@@ -203,7 +214,7 @@ class MegaFace(Protocol):
             rows.append([name, *sizes, *cells])
             rows.append(["  interval", "", "", "", *map(percent, result.intervals.values())])
         given = [each for result in results.values() for each in result.intervals.values()]
-        return "\n".join([format_table(header, rows), *drawn_note(given)])
+        return "\n".join([format_table(header, rows), *drawn_note(given), *absent_notes(results)])
 
 
 def _listed(folder: Path, part: str) -> list[Path]:
@@ -212,22 +223,45 @@ def _listed(folder: Path, part: str) -> list[Path]:
     if not images.is_dir():
         raise DataError(f"{folder}: no {images.name}/ in it, as MegaFace's test pack has")
     if listing.is_file():
-        paths = [images / line for line in _lines(listing)]
+        # One that is listed twice would be its own mate.
+        lines = [os.path.normpath(line) for line in _lines(listing)]
+        for line in lines:
+            if os.path.isabs(line) or line.startswith(".."):
+                raise DataError(f"{listing}: {line} is no path below {images.name}/: mend the list")
+        paths = [images / line for line in dict.fromkeys(lines)]
+        if len(paths) < len(lines):
+            more = len(lines) - len(paths)
+            logger.warning("%s: %d lines name an image once more: left out", listing, more)
     else:
-        paths = image_tree(images)[0]
-    noises = folder / f"{part}_noises.txt"
-    noise = set()
-    if noises.is_file():  # a line is a path, with a number and a tab before it or not
-        noise = {line.split("\t")[-1] for line in _lines(noises) if not line.startswith("#")}
-    kept = [
-        path
-        for path in paths
-        if path.name not in noise and path.relative_to(images).as_posix() not in noise
-    ]
-    if len(kept) < len(paths):
-        logger.info("%s: %d of %d images left out", noises, len(paths) - len(kept), len(paths))
+        paths = images_below(images)
+    kept = _without_noise(paths, images, folder / f"{part}_noises.txt")
     if not kept:
         raise DataError(f"{images}: no image is left of {len(paths)}")
+    return kept
+
+
+def _without_noise(paths: list[Path], images: Path, noises: Path) -> list[Path]:
+    """The images that the list of noise, where there is one, does not name."""
+    if not noises.is_file():
+        return paths
+    # A line is a path or a name, with a number and a tab before it or not.
+    noise = {line.split("\t")[-1] for line in _lines(noises) if not line.startswith("#")}
+    kept, found = [], set()
+    for path in paths:
+        named = {path.name, path.relative_to(images).as_posix()} & noise
+        found |= named
+        if not named:
+            kept.append(path)
+    if noise and not found:
+        raise DataError(
+            f"{noises}: none of its {len(noise)} names is one of {len(paths)} images in {images}: "
+            f"a line is an image's name, or its path below {images.name}/: mend it, or remove it"
+        )
+    logger.log(
+        logging.INFO if len(found) == len(noise) else logging.WARNING,
+        "%s: %d of its %d names found, %d of %d images left out",
+        *(noises, len(found), len(noise), len(paths) - len(kept), len(paths)),
+    )
     return kept
 
 

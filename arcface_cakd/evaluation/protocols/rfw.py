@@ -1,23 +1,33 @@
 """RFW: one protocol on four groups of people, and how far apart a model is on them."""
 
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from arcface_cakd.data.errors import DataError
-from arcface_cakd.data.face_files import FaceFiles
-from arcface_cakd.data.image_files import files_directly_in, read_encoded
-from arcface_cakd.data.images import CROP, decode_image
+from arcface_cakd.data.face_files import FaceFiles, image_sizes
+from arcface_cakd.data.image_files import files_directly_in
+from arcface_cakd.data.images import CROP
 from arcface_cakd.data.text_lines import read_lines
 from arcface_cakd.evaluation.embedder import Embedder
+from arcface_cakd.evaluation.errors import EvaluationError
 from arcface_cakd.evaluation.interval import Interval
-from arcface_cakd.evaluation.protocols.base import Protocol, judging, one_folder
+from arcface_cakd.evaluation.protocols.base import Protocol, digest_of, judging, one_folder
+from arcface_cakd.evaluation.protocols.bins import without_interval
 from arcface_cakd.evaluation.resampling import People, accuracy
-from arcface_cakd.evaluation.table import drawn_note, format_table, percent, verification_table
-from arcface_cakd.evaluation.uncertainty import DRAWS, interval, pair_draws
+from arcface_cakd.evaluation.table import (
+    INTERVALS,
+    absent_notes,
+    drawn_note,
+    format_table,
+    percent,
+    verification_table,
+)
+from arcface_cakd.evaluation.uncertainty import DRAWS, figure_intervals, interval, pair_draws
 from arcface_cakd.evaluation.verification import (
     VerificationResult,
     check_pairs,
@@ -25,6 +35,10 @@ from arcface_cakd.evaluation.verification import (
     verification_metrics,
 )
 from arcface_cakd.registry import PROTOCOLS
+
+logger = logging.getLogger("arcface_cakd")
+
+_ALL = "all groups"
 
 
 @dataclass(frozen=True)
@@ -38,12 +52,14 @@ class GroupGap:
             None where a group has no error. Source of both: Wang & Deng, "Mitigating bias in face
             recognition using skewness-aware reinforcement learning", CVPR 2020.
         intervals: by the name of the figure, people of every group drawn again.
+        absent: why an interval that was asked for is not given, by ``intervals.<figure>``.
     """
 
     mean: float
     std: float
     skewed_error_ratio: float | None
     intervals: dict[str, Interval | None]
+    absent: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure, in types that JSON has."""
@@ -78,6 +94,8 @@ class Rfw(Protocol):
                 raise DataError(
                     f"{self.folder}: no group {name!r} in it; there: {', '.join(there)}"
                 )
+        if _ALL in there:
+            raise DataError(f"{self.folder}: a group cannot be called {_ALL!r}: rename its folders")
         self.groups = {name: _Group(self.folder, name) for name in targets or there}
 
     def judge(self, embedder: Embedder, draws: int = DRAWS) -> dict[str, Any]:
@@ -87,15 +105,27 @@ class Rfw(Protocol):
             with judging(self.folder / "data" / name):
                 embeddings = embedder(group.faces, name)[group.places.ravel()]
                 result = verification_metrics(embeddings, group.people.issame)
-                cosines = 1 - pair_distances(embeddings) / 2
+            cosines = 1 - pair_distances(embeddings) / 2
+            try:
                 drawn[name] = pair_draws(cosines, group.people, accuracy, draws, number)
+            except EvaluationError as error:
+                results[name], drawn[name] = without_interval(result, error), None
+                continue
             values = drawn[name]
             spread = None if values is None else interval(values, group.people.drawn)
             results[name] = replace(result, accuracy_interval=spread)
         if len(results) > 1:
             accuracies = [result.accuracy for result in results.values()]
-            results["all groups"] = group_gap(accuracies, list(drawn.values()))
+            results[_ALL] = group_gap(accuracies, list(drawn.values()))
+            lacking = [name for name in drawn if "accuracy_interval" in results[name].absent]
+            if lacking:
+                reason = f"without those of {', '.join(lacking)} there are none of all groups"
+                absent = {INTERVALS + name: reason for name in results[_ALL].intervals}
+                results[_ALL] = replace(results[_ALL], absent=absent)
         return results
+
+    def data_digests(self) -> dict[str, str]:
+        return {n: digest_of(g.faces, g.places, g.people.issame) for n, g in self.groups.items()}
 
     def table(self, results: Mapping[str, Any]) -> str:
         groups = {n: r for n, r in results.items() if isinstance(r, VerificationResult)}
@@ -109,7 +139,7 @@ class Rfw(Protocol):
                     ["SER", "-" if ratio is None else f"{ratio:.2f}", _plain(gap.intervals)],
                 ]
                 lines += ["", format_table([name, "", "interval"], rows)]
-                lines += drawn_note(gap.intervals.values())
+                lines += [*drawn_note(gap.intervals.values()), *absent_notes({name: gap})]
         return "\n".join(lines)
 
 
@@ -133,15 +163,22 @@ def group_gap(accuracies: Sequence[float], drawn: Sequence[np.ndarray | None] = 
             "skewed_error_ratio": ratio,
         }
 
-    value = {name: float(row[0]) for name, row in figures(np.array([accuracies])).items()}
-    intervals: dict[str, Interval | None] = dict.fromkeys(value)
+    plain = {name: float(row[0]) for name, row in figures(np.array([accuracies])).items()}
+    ratio = plain["skewed_error_ratio"]
+    known = None if np.isnan(ratio) else ratio
+    intervals: dict[str, Interval | None] = dict.fromkeys(plain)
+    lacking: dict[str, str] = {}
     given = [values for values in drawn if values is not None]
     if drawn and len(given) == len(drawn):
-        values = figures(np.stack(given, axis=1))
-        intervals = {name: interval(column, "people") for name, column in values.items()}
-    ratio = value.pop("skewed_error_ratio")
-    known = None if np.isnan(ratio) else ratio
-    return GroupGap(**value, skewed_error_ratio=known, intervals=intervals)
+        values = np.stack(list(figures(np.stack(given, axis=1)).values()), axis=1)
+        intervals, lacking = figure_intervals({**plain, "skewed_error_ratio": known}, values)
+    return GroupGap(
+        mean=plain["mean"],
+        std=plain["std"],
+        skewed_error_ratio=known,
+        intervals=intervals,
+        absent={INTERVALS + name: reason for name, reason in lacking.items()},
+    )
 
 
 def _groups_in(folder: Path) -> list[str]:
@@ -192,15 +229,22 @@ class _Group:
         crops = folder / "data" / name
         files = [crops / person / f"{person}_{image:04d}.jpg" for person, image in images]
         self.faces = FaceFiles(files)
-        if decode_image(read_encoded(files[0])).shape != CROP:
-            self.faces = FaceFiles(files, _landmarks(path.with_name(f"{name}_lmk.txt"), files))
+        loose = [k for k, size in enumerate(image_sizes(files)) if size != CROP[:2]]
+        points = path.with_name(f"{name}_lmk.txt")
+        if loose:
+            self.faces = FaceFiles(files, _landmarks(points, files, files[loose[0]]))
+        elif points.is_file():
+            logger.info("%s: not used: all %d images are crops of 112 x 112", points, len(files))
 
 
-def _landmarks(path: Path, files: Sequence[Path]) -> np.ndarray:
-    """Five landmarks (N, 5, 2) of the files, by their names."""
+def _landmarks(path: Path, files: Sequence[Path], loose: Path) -> np.ndarray:
+    """Five landmarks (N, 5, 2) of the files, by their names; of which one, ``loose``, needs them.
+
+    Others may be of 112 x 112 pixels: where one is not aligned yet, none is taken to be.
+    """
     if not path.is_file():
         raise DataError(
-            f"{path}: no such file, and {files[0]} is no crop of 112 x 112: landmarks are needed "
+            f"{path}: no such file, and {loose} is no crop of 112 x 112: landmarks are needed "
             "to align it"
         )
     known = {}

@@ -1,23 +1,28 @@
 """TinyFace: faces of a few pixels looked for among others as small."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from arcface_cakd.data.errors import DataError
-from arcface_cakd.data.face_files import FaceFiles
-from arcface_cakd.data.image_tree import image_tree
+from arcface_cakd.data.face_files import FaceFiles, images_below
 from arcface_cakd.evaluation.embedder import Embedder
 from arcface_cakd.evaluation.embedding import unit
 from arcface_cakd.evaluation.errors import EvaluationError
 from arcface_cakd.evaluation.identification import Strangers, chunks
 from arcface_cakd.evaluation.interval import Interval
-from arcface_cakd.evaluation.protocols.base import Protocol, judging, one_folder
-from arcface_cakd.evaluation.table import drawn_note, format_table, percent
-from arcface_cakd.evaluation.uncertainty import DRAWS, interval, person_draws
+from arcface_cakd.evaluation.protocols.base import Protocol, digest_of, judging, one_folder
+from arcface_cakd.evaluation.table import (
+    INTERVALS,
+    absent_notes,
+    drawn_note,
+    format_table,
+    percent,
+)
+from arcface_cakd.evaluation.uncertainty import DRAWS, figure_intervals, person_draws
 from arcface_cakd.registry import PROTOCOLS
 
 RANKS = (1, 5, 20)
@@ -36,6 +41,7 @@ class GallerySearch:
         rank: share of the probes with an image of their person among the first 1, 5, 20; a
             stranger that scores as high comes first.
         intervals: of ``rank``; the probes' people drawn again, the gallery as it is.
+        absent: why an interval that was asked for is not given, by ``intervals.rank.<rank>``.
     """
 
     probes: int
@@ -43,6 +49,7 @@ class GallerySearch:
     gallery: int
     rank: dict[int, float]
     intervals: dict[int, Interval | None]
+    absent: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Every figure, in types that JSON has."""
@@ -70,7 +77,7 @@ class TinyFace(Protocol):
         for part in _PARTS:
             if not (self.folder / part).is_dir():
                 raise DataError(f"{self.folder}: no {part}/ in it, as TinyFace's Testing_Set has")
-        files = {part: image_tree(self.folder / part)[0] for part in _PARTS}
+        files = {part: images_below(self.folder / part) for part in _PARTS}
         self.probe_people = _people(files["Probe"])
         self.match_people = _people(files["Gallery_Match"])
         lacking = np.setdiff1d(self.probe_people, self.match_people)
@@ -79,7 +86,8 @@ class TinyFace(Protocol):
                 f"{self.folder}: person {lacking[0]} has a probe and nothing in Gallery_Match, "
                 f"{len(lacking)} such people in all: these folders are of different sets"
             )
-        self.probes, self.matches, self.distractors = (FaceFiles(files[part]) for part in _PARTS)
+        self._faces = [FaceFiles(files[part]) for part in _PARTS]
+        self.probes, self.matches, self.distractors = self._faces
 
     def judge(self, embedder: Embedder, draws: int = DRAWS) -> dict[str, GallerySearch]:
         with judging(self.folder):
@@ -93,9 +101,14 @@ class TinyFace(Protocol):
             for part in chunks(count, _CHUNK):
                 done = f"strangers {part.start} to {part.stop} of {count}"
                 strangers.add(unit(embedder.part(self.distractors, part, done)))
+        for name, faces in zip(_PARTS, self._faces, strict=True):
+            faces.warn_of_resized(self.folder / name)
         rank = strangers.rank(np.arange(len(probes)), mate)
         gallery = len(self.matches) + count
         return {"tinyface": rank_rates(rank, self.probe_people, gallery, draws)}
+
+    def data_digests(self) -> dict[str, str]:
+        return {"tinyface": digest_of(*self._faces, self.probe_people, self.match_people)}
 
     def table(self, results: Mapping[str, GallerySearch]) -> str:
         header = ["set", "probes", "gallery", *(f"rank {rank} %" for rank in RANKS)]
@@ -105,7 +118,7 @@ class TinyFace(Protocol):
             rows.append([name, str(result.probes), str(result.gallery), *rates])
             rows.append(["  interval", "", "", *map(percent, result.intervals.values())])
             given += list(result.intervals.values())
-        return "\n".join([format_table(header, rows), *drawn_note(given)])
+        return "\n".join([format_table(header, rows), *drawn_note(given), *absent_notes(results)])
 
 
 def rank_rates(rank: np.ndarray, people: np.ndarray, gallery: int, draws: int) -> GallerySearch:
@@ -120,21 +133,22 @@ def rank_rates(rank: np.ndarray, people: np.ndarray, gallery: int, draws: int) -
     names, person = np.unique(people, return_inverse=True)
     probes = np.bincount(person)
     found = [np.bincount(person[rank <= k], minlength=len(names)) for k in RANKS]
+    rates = {k: float(np.mean(rank <= k)) for k in RANKS}
     intervals: dict[int, Interval | None] = dict.fromkeys(RANKS)
+    lacking: dict[int, str] = {}
     if draws:
 
         def figures(drawn: np.ndarray) -> list[float | None]:
             return [float(drawn @ each) / float(drawn @ probes) for each in found]
 
-        values = person_draws(len(names), figures, draws)
-        columns = zip(RANKS, values.T, strict=True)
-        intervals = {k: interval(column, "people") for k, column in columns}
+        intervals, lacking = figure_intervals(rates, person_draws(len(names), figures, draws))
     return GallerySearch(
         probes=len(rank),
         people=len(names),
         gallery=gallery,
-        rank={k: float(np.mean(rank <= k)) for k in RANKS},
+        rank=rates,
         intervals=intervals,
+        absent={f"{INTERVALS}rank.{k}": reason for k, reason in lacking.items()},
     )
 
 

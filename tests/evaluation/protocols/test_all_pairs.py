@@ -87,6 +87,36 @@ def test_draws_count_pairs_by_their_people(monkeypatch):
         assert value == pytest.approx(np.mean(np.array(genuine) >= min(allowed)), abs=1e-9)
 
 
+def test_sets_of_one_name_are_all_judged(tmp_path, monkeypatch):
+    for folder in ("x/a", "a", "b"):
+        for person in range(2):
+            for k in range(2):
+                save(tmp_path / folder / f"p{person}" / f"{k}.png", crop(person, k))
+    monkeypatch.chdir(tmp_path)
+    for paths in (["x/a", "a", "b"], ["a", "x/a", "b"]):
+        assert list(AllPairs([Path(path) for path in paths]).sets) == paths
+
+
+def test_what_is_resized_and_what_has_no_interval_is_said(tmp_path, caplog):
+    for person in range(3):
+        for k in range(8):
+            save(tmp_path / f"own/p{person}/{k}.png", crop(person, k, 90))
+    save(tmp_path / "own/p2/7.png", crop(2, 7)[:90, :90])
+    protocol = AllPairs([tmp_path / "own"])
+    results = protocol.judge(EMBEDDER, draws=100)
+    (said,) = caplog.messages
+    assert said.startswith("own: 1 of 24 images are not 112 x 112 and were resized, the first is ")
+    assert said.endswith("p2/7.png")
+    result = verify_all_pairs(*made(2, 250, 3), draws=100)
+    assert set(result.intervals.values()) == {None}
+    (reason,) = set(result.to_dict()["absent"].values())
+    assert list(result.absent) == ["intervals.tar.0.001"]
+    lines = protocol.table({"own": result}).splitlines()
+    assert f"own: no interval of tar.0.001: {reason}" in lines
+    assert reason.startswith("too few people: ")
+    assert results["own"].absent == {}  # nothing was asked for that has no figure
+
+
 def test_the_threshold_is_what_a_pair_must_exceed():
     units, who = made(4, 120, 30)
     result = verify_all_pairs(units, who, (0.01,), draws=0)

@@ -145,6 +145,34 @@ def edited(folder, table, edit):
     path.write_text("\n".join(edit(path.read_text().splitlines())) + "\n")
 
 
+def scored(folder, number, count):
+    """Give the first images another score."""
+
+    def edit(lines):
+        return [f"{line.rsplit(' ', 1)[0]} {number}" for line in lines[:count]] + lines[count:]
+
+    edited(folder, "name_5pts_score.txt", edit)
+
+
+def test_an_image_of_score_0_is_left_out_and_no_mistake(templates, tmp_path):
+    folder = tmp_path / "zero"
+    shutil.copytree(templates.folder, folder)
+    several = [t for _, t, _, _ in templates.images]
+    place = next(k for k, t in enumerate(several) if several.count(t) > 1)
+    lines = (folder / "meta" / "ijbc_name_5pts_score.txt").read_text().splitlines()
+    lines[place] = lines[place].rsplit(" ", 1)[0] + " 0"
+    edited(folder, "name_5pts_score.txt", lambda _: lines)
+    assert TemplatePairs([folder]).images.scores[place] == 0
+
+
+def test_scores_that_no_product_holds_are_refused(templates, tmp_path):
+    folder = tmp_path / "huge"
+    shutil.copytree(templates.folder, folder)
+    scored(folder, "1e308", 4)
+    with np.errstate(all="ignore"), pytest.raises(EvaluationError, match="scores of the detector"):
+        TemplatePairs([folder]).judge(EMBEDDER, draws=0)
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -186,6 +214,21 @@ def edited(folder, table, edit):
                 f, "template_pair_label.txt", lambda x: [r for r in x if r[-1] == "0"]
             ),
             "all 144 pairs have one label",
+        ),
+        (
+            lambda f: edited(f, "template_pair_label.txt", lambda x: [*x, "3 3 1", "10 10 0"]),
+            "line 181 compares template 3 with itself, 2 such lines in all",
+        ),
+        *(
+            (
+                lambda f, n=number: scored(f, n, 4),
+                f"line 1 has the score {number}, .*; 4 such lines",
+            )
+            for number in ("nan", "inf", "-0.5")
+        ),
+        (
+            lambda f: scored(f, "0", 4),
+            r"name_5pts_score\.txt: all images of template \d+.* the score 0",
         ),
         (lambda f: (f / "meta" / "ijbc_template_pair_label.txt").unlink(), "cannot be read"),
         (lambda f: (f / "meta" / "ijbc_face_tid_mid.txt").unlink(), "no set of templates"),

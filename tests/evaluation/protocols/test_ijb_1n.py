@@ -132,6 +132,11 @@ def test_the_protocol_looks_for_each_probe_in_both_galleries(templates):
         ("1N_gallery_G2", lambda x: [x[0]], "there are no rows"),
         (
             "1N_probe_mixed",
+            "1N_gallery_G2",
+            r"template \d+ is in 1N_gallery_G2 and a probe, 1 such templates in all",
+        ),
+        (
+            "1N_probe_mixed",
             lambda x: [x[0], *(",".join([r.split(",")[0], "777"]) for r in x[1:])],
             "nobody of ijbc_1N_probe_mixed.csv is in 1N_gallery_G1",
         ),
@@ -142,6 +147,10 @@ def test_what_is_wrong_with_the_tables_is_one_line(templates, tmp_path, table, e
     shutil.copytree(templates.folder, folder)
     path = folder / "meta" / f"ijbc_{table}.csv"
     lines = path.read_text().splitlines()
-    path.unlink() if edit is None else path.write_text("\n".join(edit(lines)) + "\n")
+    if isinstance(edit, str):  # one of its templates is in both
+        other = (folder / "meta" / f"ijbc_{edit}.csv").read_text().splitlines()
+        path.write_text("\n".join([*lines, other[1]]) + "\n")
+    else:
+        path.unlink() if edit is None else path.write_text("\n".join(edit(lines)) + "\n")
     with pytest.raises((DataError, EvaluationError), match=said):
         TemplateSearch([folder])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -119,6 +120,62 @@ def test_the_pack_is_read_with_its_lists_and_noises(pack, tmp_path, monkeypatch)
     check_intervals(figures)
     assert figures["rank"]["10"] == result.rank[10]
     assert figures["tar"] == {f"{far:g}": None for far in FARS}
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Two people with two images each, and three strangers."""
+    folder = tmp_path / "small"
+    for person in range(2):
+        for k in range(2):
+            save(folder / f"facescrub_images/P{person}/{person}_{k}.png", crop(person, k, 90))
+    for k in range(3):
+        save(folder / f"megaface_images/{k}.png", crop(100 + k, 0, 90))
+    return folder
+
+
+def test_an_image_that_is_listed_twice_is_no_mate_of_itself(small, caplog):
+    listed = ["P0/0_0.png", "P0/0_1.png", "P1/1_0.png", "./P0//0_0.png"]
+    (small / "facescrub_lst").write_text("\n".join(listed) + "\n")
+    protocol = MegaFace([small])
+    assert (len(protocol.probes), protocol.people.tolist()) == (3, [0, 0, 1])
+    assert caplog.messages == [
+        f"{small / 'facescrub_lst'}: 1 lines name an image once more: left out"
+    ]
+    for line in ("/P0/0_0.png", "../small/facescrub_images/P0/0_0.png"):
+        (small / "facescrub_lst").write_text(f"P0/0_0.png\n{line}\n")
+        with pytest.raises(
+            DataError, match=r"facescrub_lst: .* is no path below facescrub_images/"
+        ):
+            MegaFace([small])
+
+
+def test_what_is_left_out_is_said(small, caplog):
+    (small / "megaface_images" / "notes.txt").write_text("no image")
+    save(small / "megaface_images/1.png", crop(101, 0)[:64, :64])
+    noises = small / "megaface_noises.txt"
+    noises.write_text("#\n0.png\nfar/9.png\n")
+    protocol = MegaFace([small])
+    assert caplog.messages == [
+        f"{small / 'megaface_images'}: left out: 1 that are no images (notes.txt)",
+        f"{noises}: 1 of its 2 names found, 1 of 3 images left out",
+    ]
+    protocol.judge(EMBEDDER, draws=0)
+    first = small / "megaface_images" / "1.png"
+    assert caplog.messages[2:] == [
+        f"small, strangers: 1 of 2 images are not 112 x 112 and were resized, the first is {first}"
+    ]
+    noises.write_text("megaface_images/0.png\n")
+    with pytest.raises(DataError, match="none of its 1 names is one of 3 images in"):
+        MegaFace([small])
+    noises.write_text("# nothing\n")
+    assert len(MegaFace([small]).strangers) == 3
+
+
+def test_the_folder_one_is_in_has_its_name(small, monkeypatch):
+    monkeypatch.chdir(small)
+    protocol = MegaFace([Path()])
+    assert list(protocol.judge(EMBEDDER, draws=0)) == list(protocol.data_digests()) == ["small"]
 
 
 def test_what_is_wrong_with_a_pack_is_one_line(pack, tmp_path):

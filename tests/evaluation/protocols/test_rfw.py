@@ -127,6 +127,58 @@ def test_what_is_wrong_with_the_lists_is_one_line(tmp_path, line, said):
         Rfw([tmp_path])
 
 
+@pytest.fixture
+def small(tmp_path):
+    """Crops of one group with ten pairs."""
+    for person in (0, 1):
+        for image in (1, 2):
+            save(tmp_path / f"data/A/m.{person}/m.{person}_{image:04d}.jpg", crop(person, image))
+    (tmp_path / "txts/A").mkdir(parents=True)
+    pairs = ["m.0\t1\t2"] * 5 + ["m.0\t1\tm.1\t2"] * 5
+    (tmp_path / "txts/A/A_pairs.txt").write_text("\n".join(pairs))
+    return tmp_path
+
+
+def test_every_image_says_whether_landmarks_are_needed(small, caplog):
+    """Not the first one alone."""
+    listing = small / "txts/A/A_lmk.txt"
+    names = ["m.0_0001", "m.0_0002", "m.1_0002"]
+    points = "\t".join(map(str, range(10, 20)))
+    listing.write_text("\n".join(f"{name}.jpg\t0\t{points}" for name in names))
+    caplog.set_level("INFO")
+    assert Rfw([small]).groups["A"].faces.landmarks is None
+    assert caplog.messages == [f"{listing}: not used: all 3 images are crops of 112 x 112"]
+    save(small / "data/A/m.1/m.1_0002.jpg", crop(1, 2)[:90, :90])
+    assert Rfw([small]).groups["A"].faces.landmarks.shape == (3, 5, 2)
+    listing.unlink()
+    with pytest.raises(DataError, match=r"m\.1_0002\.jpg is no crop of 112 x 112: landmarks"):
+        Rfw([small])
+
+
+def test_a_group_without_an_interval_says_so_and_is_no_other_groups(small, rfw):
+    """Two people: each second draw holds one of them alone."""
+    protocol = Rfw([rfw])
+    protocol.groups["A"] = Rfw([small]).groups["A"]
+    results = protocol.judge(EMBEDDER, draws=100)
+    assert results["African"].accuracy_interval and not results["A"].accuracy_interval
+    reason = "too few people: a draw held pairs of one kind only"
+    assert results["A"].to_dict()["absent"]["accuracy_interval"] == reason
+    lines = protocol.table(results).splitlines()
+    assert f"A: no interval of accuracy: {reason}" in lines
+    without = "without those of A there are none of all groups"
+    assert f"all groups: no interval of mean, std, skewed_error_ratio: {without}" in lines
+    assert results["all groups"].absent["intervals.std"] == without
+    unasked = protocol.table(protocol.judge(EMBEDDER, draws=0))
+    assert "no interval" not in unasked
+
+
+def test_a_group_is_not_called_as_all_are(small):
+    (small / "txts/A").rename(small / "txts/all groups")
+    (small / "txts/all groups/A_pairs.txt").rename(small / "txts/all groups/all groups_pairs.txt")
+    with pytest.raises(DataError, match="a group cannot be called 'all groups'"):
+        Rfw([small])
+
+
 @pytest.mark.parametrize("counts", ["", "10\n", "5 2\n"])
 def test_a_first_pair_of_people_who_are_numbers_is_no_line_of_counts(tmp_path, counts):
     for person in ("0001", "0002"):

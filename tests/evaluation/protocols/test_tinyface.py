@@ -67,6 +67,16 @@ def test_people_are_drawn_with_all_their_probes():
     assert rank_rates(rank, people, 10, draws=0).intervals == dict.fromkeys(RANKS)
 
 
+def test_files_that_are_no_images_are_named(tmp_path, caplog):
+    save(tmp_path / "Probe/3_1.jpg", crop(0, 0))
+    save(tmp_path / "Gallery_Match/3_2.jpg", crop(0, 1))
+    save(tmp_path / "Gallery_Distractor/1.jpg", crop(1, 1))
+    (tmp_path / "Gallery_Distractor/2.jpg.part").write_bytes(b"half")
+    TinyFace([tmp_path])
+    (said,) = caplog.messages
+    assert said.endswith("Gallery_Distractor: left out: 1 that are no images (2.jpg.part)")
+
+
 def test_what_is_wrong_with_a_set_is_one_line(tmp_path):
     with pytest.raises(DataError, match="no Probe/ in it, as TinyFace"):
         TinyFace([tmp_path])
