@@ -240,7 +240,7 @@ def few(tmp_path):
         (lambda f, t: ["no.pt", *NETWORK, "--data", f, "--roc", t], ": a folder: name a file in"),
         (
             lambda f, t: [f / "model.onnx", "--data", f, "--json", f / "lfw.bin" / "r.json"],
-            "lfw.bin: File exists",
+            "lfw.bin is no folder: name a file in one",
         ),
     ],
 )
