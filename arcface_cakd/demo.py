@@ -20,7 +20,7 @@ from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.evaluation import VerificationResult, evaluate_set, format_table, plot_roc
 from arcface_cakd.export import export_model
 from arcface_cakd.extras import extra
-from arcface_cakd.files import write_text
+from arcface_cakd.files import json_text, write_text
 from arcface_cakd.plots import plot_local_centers, plot_loss_curves
 from arcface_cakd.resources import find_recipe
 from arcface_cakd.synthesis import PROTOCOLS, histogram_baseline, synthesize
@@ -114,7 +114,7 @@ def run_demo(
 
     histogram = {name: histogram_baseline(pairs) for name, pairs in sets.items()}
     figures = {"data": dict(made), **_figures(outcomes, histogram)}
-    write_text(out / RESULTS, json.dumps(figures, indent=2) + "\n")
+    write_text(out / RESULTS, json_text(figures, indent=2))
     print(_table(outcomes, histogram))
     print(_verdict(outcomes))
     print(

@@ -3,12 +3,14 @@
 import contextlib
 import errno
 import hashlib
+import json
+import math
 import os
 import secrets
 import shutil
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -128,6 +130,18 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+def json_text(content: Any, indent: int) -> str:
+    """``content`` as JSON, which has no number for NaN and infinity: ``null`` stands for them."""
+    return json.dumps(_with_null(content), indent=indent, allow_nan=False) + "\n"
+
+
+def in_the_way_of(path: str | os.PathLike) -> Path | None:
+    """What is no folder among those that ``path`` would be in; None where each is one or can be."""
+    above = Path(os.path.abspath(path)).parents
+    there = next(folder for folder in above if os.path.lexists(folder))
+    return None if there.is_dir() else there
+
+
 def sha256_of(path: str | os.PathLike) -> str:
     """The SHA-256 of a file, in hex.
 
@@ -148,6 +162,14 @@ def open_own(path: str | os.PathLike, mode: str, **options: Any) -> IO:
         return os.open(name, flags | _NO_LINKS, 0o666)
 
     return open(path, mode, opener=opener, **options)
+
+
+def _with_null(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        return {key: _with_null(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_with_null(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def _mode(path: str | os.PathLike) -> int | None:

@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 LANDMARK_NAMES = ("left eye", "right eye", "nose", "left mouth", "right mouth")
 
 
+def plain_text(text: str) -> str:
+    """A text for a title or a legend, which matplotlib shows as it is.
+
+    Else it takes what stands between dollars for mathematics, leaves what begins with ``_`` out
+    of legends, and cannot draw what is no UTF-8, as in a file's name.
+    """
+    text = text.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
 def plot_loss_curves(runs: Mapping[str, Sequence[Mapping]], path: str | Path) -> None:
     """Draw the loss terms of several runs, one panel a run, the margin loss in black.
 
@@ -40,9 +50,9 @@ def plot_loss_curves(runs: Mapping[str, Sequence[Mapping]], path: str | Path) ->
             axis.plot(
                 [line["step"] for line in present],
                 [line["terms"][term] for line in present],
-                label=term,
+                label=plain_text(term),
             )
-        axis.set(title=name, xlabel="step", yscale="log")
+        axis.set(title=plain_text(name), xlabel="step", yscale="log")
         axis.grid(alpha=0.3)
         axis.legend(fontsize="x-small")
     axes[0].set_ylabel("weighted loss")

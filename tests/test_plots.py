@@ -50,6 +50,13 @@ def test_loss_curves_become_a_picture(tmp_path):
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("name", [r"$\foo$", "_a", "a$b", "no\udcffutf8"])
+def test_names_of_runs_are_no_formulas(tmp_path, name):
+    lines = [{"step": i, "margin": float("nan") if i == 2 else 1.0 / i} for i in range(1, 5)]
+    plots.plot_loss_curves({name: lines}, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").is_file()
+
+
 def test_there_are_no_local_centres_to_draw_without_urfm(tmp_path):
     teacher = {"network": "r10_narrow", "weights": "random"}
     entry = {"teacher": teacher, "prompts": None, "urfm": None, "anchoring": None, "losses": []}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from arcface_cakd.errors import ArcfaceCakdError
-from arcface_cakd.files import write_text
+from arcface_cakd.files import in_the_way_of, json_text, write_text
 
 STDOUT = "-"
 # What the figures of each command hold: a file of such may be replaced.
@@ -32,7 +32,7 @@ def add_json(parser: argparse.ArgumentParser, what: str = "write the figures to 
 
 
 def write_json(path: str | None, figures: Any) -> None:
-    """Write figures to where ``--json`` says, if it says so.
+    """Write figures to where ``--json`` says, if it says so; null for one that is not finite.
 
     Raises:
         ArcfaceCakdError: see ``check_json``; the file is there since then.
@@ -41,7 +41,7 @@ def write_json(path: str | None, figures: Any) -> None:
     if not path:
         return
     check_json(path)
-    text = json.dumps(figures, indent=2) + "\n"
+    text = json_text(figures, indent=2)
     if path == STDOUT:
         output = _outputs[-1] if _outputs else sys.stdout
         output.write(text)
@@ -57,7 +57,8 @@ def check_json(path: str | None) -> None:
         path: the option's value.
 
     Raises:
-        ArcfaceCakdError: something is there that no command wrote for ``--json``.
+        ArcfaceCakdError: something is there that no command wrote for ``--json``, or no folder
+            can be where it would be.
         OSError: it cannot be read.
     """
     if not path or path == STDOUT:
@@ -65,6 +66,8 @@ def check_json(path: str | None) -> None:
     file = Path(path)
     if file.is_dir():
         raise ArcfaceCakdError(f"--json {path}: a folder: name a file in it")
+    if (above := in_the_way_of(file)) is not None:
+        raise ArcfaceCakdError(f"--json {path}: {above} is no folder: name a file in one")
     if file.exists() and not _holds_figures(file):
         raise ArcfaceCakdError(
             f"--json {path}: is there, holds no figures of a command's, and would be replaced: "

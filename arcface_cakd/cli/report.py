@@ -35,6 +35,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from arcface_cakd.evaluation.protocols import BinPairs
+    from arcface_cakd.files import sha256_of
     from arcface_cakd.report import (
         ReportError,
         check_installed,
@@ -54,7 +55,12 @@ def run(args: argparse.Namespace) -> None:
     runs = open_runs(args.runs)
     if args.data:
         pairs = BinPairs([Path(path) for path in args.data], args.targets)
-        runs = [replace(run, judged=pairs.judge(_embedder(run, args.device))) for run in runs]
+        digests = {name: sha256_of(path) for name, path in pairs.sets.items()}
+        judged = [pairs.judge(_embedder(run, args.device)) for run in runs]
+        runs = [
+            replace(run, judged=results, digests=digests)
+            for run, results in zip(runs, judged, strict=True)
+        ]
     page, *beside = write_report(runs, args.output)
     print(f"{page}, and beside it {len(beside)} files: {beside[0].name}, {beside[1].name}, charts")
 
@@ -68,8 +74,9 @@ def _embedder(run: "ReportedRun", device: str | None) -> "Embedder":
 
     if not run.record:
         raise ReportError(
-            f"{run.folder} has no run.json that says which network model.pt is of: drop --data, "
-            "and judge it by `arcface-cakd evaluate --json FILE` with FILE in that folder"
+            f"{run.folder} {run.without_record}, so that nobody knows which network model.pt is "
+            "of: drop --data, and judge it by `arcface-cakd evaluate --json FILE` with FILE in "
+            "that folder"
         )
     config = run.record["config"]
     student = get_model(config["network"], num_features=config["embedding_size"])

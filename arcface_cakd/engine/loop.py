@@ -166,11 +166,12 @@ def _train(
         set_aside_sets(config.folder)
         if automatic and is_main():
             set_aside_model(config.folder)
-    if is_main():
-        write_run_record(config, device, _about(run))
-
     output = config.folder
     last_step = total_steps = start.step + max(batches_left, 0)
+    if is_main():
+        about = {"steps": total_steps} | _about(run)
+        write_run_record(config, device, about, start.step)
+
     if start.step and is_main():
         logger.info("%s: goes on after step %d of %d", output, start.step, total_steps)
     if stop_after_step is not None:

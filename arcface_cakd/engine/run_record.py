@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import platform
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from arcface_cakd import __version__
 from arcface_cakd.config import ConfigError, TrainConfig, check_settings
 from arcface_cakd.distributed import world_size
+from arcface_cakd.engine.run_settings import run_settings
 from arcface_cakd.files import write_text
 
 RUN_RECORD = "run.json"
@@ -20,16 +22,33 @@ FORMAT = 1
 """Raised by whatever changes the meaning of a key."""
 
 
-def write_run_record(config: TrainConfig, device: torch.device, about: dict[str, Any]) -> None:
-    """Write ``run.json`` into ``config.output``; a resumed run writes it anew.
+_PARTS = "parts"  # of a run that went on otherwise: those before the last
+_SINCE = "since"  # the step after which a part began
+_COMPARED = ("environment", "images", "classes")  # of parts, beside their settings
+
+
+def write_run_record(
+    config: TrainConfig, device: torch.device, about: dict[str, Any], start: int = 0
+) -> None:
+    """Write ``run.json`` into ``config.output``.
+
+    What a run was told and where it ran before it was resumed otherwise stays in ``parts``, a list
+    of such records; each has ``since``, the step after which it began to hold.
 
     Args:
         config: the run's.
         device: where this rank computes.
-        about: what else is known of the run, such as numbers of images and parameters.
+        about: what else is known of the run, such as numbers of images and parameters, and with
+            ``steps`` its length in micro-steps.
+        start: micro-steps that are done, where the run is resumed. One that has no more to do
+            leaves the record as it is.
     """
+    former = read_run_record(config.folder) if start else None
+    if former is not None and start >= about.get("steps", start + 1):
+        return
     content = {
         "format": FORMAT,
+        _SINCE: start,
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "environment": {
             "arcface_cakd": __version__,
@@ -44,22 +63,56 @@ def write_run_record(config: TrainConfig, device: torch.device, about: dict[str,
         **about,
         "config": dataclasses.asdict(config),
     }
-    text = json.dumps(content, indent=1, default=str) + "\n"
+    content = json.loads(json.dumps(content, default=str))  # as a former one is
+    parts = [part for part in run_parts(former or {}) if part.get(_SINCE, 0) < start]
+    if parts and _told(parts[-1]) == _told(content):
+        last = parts.pop()
+        content |= {key: last[key] for key in (_SINCE, "started") if key in last}
+    if parts:
+        content[_PARTS] = parts
+    text = json.dumps(content, indent=1) + "\n"
     write_text(config.folder / RUN_RECORD, text)
 
 
 def read_run_record(output: str | Path) -> dict[str, Any] | None:
     """What ``run.json`` in a run's folder says; None where there is none that can be read.
 
-    Runs of earlier versions, and those of arcface_torch, have none.
+    Runs of earlier versions, and those of arcface_torch, have none; one that is damaged, or of
+    another format, is not read.
     """
     path = Path(output) / RUN_RECORD
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    known = isinstance(content, dict) and content.get("format") == FORMAT
+    known = _is_record(content) and content.get("format") == FORMAT
     return content if known else None
+
+
+def run_parts(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The records of a run's parts, each with other settings, or elsewhere, than the one before.
+
+    Args:
+        record: what ``read_run_record`` gives; an empty one has no parts.
+
+    Returns:
+        the former parts, and the last, which is the record itself.
+    """
+    parts = record.get(_PARTS)
+    former = [part for part in parts if _is_record(part)] if isinstance(parts, list) else []
+    last = {key: value for key, value in record.items() if key != _PARTS}
+    return [*former, last] if last else []
+
+
+def _is_record(content: Any) -> bool:
+    return isinstance(content, dict) and all(
+        isinstance(content.get(key), dict) for key in ("environment", "config")
+    )
+
+
+def _told(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What makes two records one part: settings, data and machine."""
+    return run_settings(record["config"]), *(record.get(key) for key in _COMPARED)
 
 
 def recorded_config(record: dict[str, Any], output: str | Path) -> TrainConfig:

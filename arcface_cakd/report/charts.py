@@ -5,12 +5,14 @@ They are drawn small with large letters, for the page shows each as wide as a ph
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from arcface_cakd.evaluation import RocCurve, VerificationResult
+from arcface_cakd.plots import plain_text
 from arcface_cakd.report.runs import ReportedRun
 
 if TYPE_CHECKING:
@@ -34,8 +36,10 @@ def training_charts(runs: Sequence[ReportedRun]) -> dict[str, Figure]:
     for name, lines in series.items():
         figure, axes = _empty(name, "step")
         for number, points in lines:
-            axes.plot(*zip(*points, strict=True), label=runs[number].name, **_style(number))
-        values = [value for _, points in lines for _, value in points]
+            axes.plot(
+                *zip(*points, strict=True), label=plain_text(runs[number].name), **_style(number)
+            )
+        values = [value for _, points in lines for _, value in points if math.isfinite(value)]
         if _spans_decades(values):
             axes.set_yscale("log")
         elif not any(values):  # as of terms that do not move the student
@@ -52,7 +56,8 @@ def roc_chart(name: str, results: Mapping[str, VerificationResult]) -> Figure:
         curve, style = result.roc, _style(number)
         trusted = curve.far >= (curve.lowest_far or float("inf"))
         axes.step(curve.far, curve.tar, where="post", linestyle=":", color=style["color"], lw=1)
-        axes.step(curve.far[trusted], curve.tar[trusted], where="post", label=run, **style)
+        label = plain_text(run)
+        axes.step(curve.far[trusted], curve.tar[trusted], where="post", label=label, **style)
     axes.set(xscale="log", xlim=(min(1 / r.negatives for r in results.values()), 1), ylim=(0, 1.02))
     axes.set_ylabel("TAR")
     _finish(axes, True)
@@ -99,7 +104,7 @@ def _series(run: ReportedRun) -> dict[str, list[tuple[float, float]]]:
 
 
 def _spans_decades(values: Sequence[float]) -> bool:
-    return min(values) > 0 and max(values) > 20 * min(values)
+    return bool(values) and min(values) > 0 and max(values) > 20 * min(values)
 
 
 def _style(number: int) -> dict[str, Any]:
@@ -117,7 +122,7 @@ def _empty(title: str, xlabel: str) -> tuple[Figure, Axes]:
     # The margins by hand: a layout that finds them takes twice as long to draw.
     figure.subplots_adjust(left=0.17, right=0.97, bottom=0.17, top=0.9)
     axes = figure.add_subplot()
-    axes.set_title(title, fontsize=11)
+    axes.set_title(plain_text(title), fontsize=11)
     axes.set_xlabel(xlabel, fontsize=10)
     axes.grid(alpha=0.3)
     return figure, axes

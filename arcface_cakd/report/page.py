@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import logging
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -14,26 +16,39 @@ from typing import TYPE_CHECKING, Any
 
 from arcface_cakd import __version__
 from arcface_cakd.extras import extra
-from arcface_cakd.files import atomic_path, write_text
+from arcface_cakd.files import in_the_way_of, json_text, put_in_place, scratch_folder
 from arcface_cakd.report.charts import roc_chart, score_chart, training_charts
 from arcface_cakd.report.errors import ReportError
-from arcface_cakd.report.figures import Figure, differing_settings, figures_csv, figures_of
+from arcface_cakd.report.figures import (
+    Figure,
+    Result,
+    differing_data,
+    differing_settings,
+    figures_csv,
+    results_of,
+    row_names,
+)
 from arcface_cakd.report.receptive_fields import Receptive, receptive_fields
 from arcface_cakd.report.runs import ReportedRun
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Chart
 
+logger = logging.getLogger("arcface_cakd")
+
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 _MADE_BY = "UTC by arcface-cakd"  # on every page
 # What the files of a report hold within their first _LOOKED_AT bytes, by their suffixes.
-_SIGNS = {".csv": f"{','.join(Figure.__dataclass_fields__)}\n", ".json": '{\n "runs": {'}
+_SIGNS = {".csv": "run,protocol,set,name,value,low,high,drawn", ".json": '{\n "runs": {'}
 _LOOKED_AT = 1 << 20
 PROMPTS = ("prompted_cosine", "prompt_norm", "prompt_attention")  # of the diagnostics
-_RATE = re.compile(  # shown in percent
-    r"(accuracy|auc|eer|(nearest_)?tar|tpir|rank|mean|std)(?![a-z])"
-)
-_HIDDEN = re.compile(r"(pairs|positives|negatives|folds|thresholds?|val)(?![a-z])")
+# Figures of the built-in protocols that are shown in percent,
+_RATE = re.compile(r"accuracy(_std)?|auc|eer|(nearest_)?tar\..+|tpir\..+|rank[.-]\d+")
+_RATE_OF = {"rfw": re.compile(r"mean|std")}
+# and those that are not shown.
+_HIDDEN = re.compile(r"folds|thresholds?(\..+)?|val(_std|_far)?|data\..+")
+_PARTS_OF_PAIRS = ("positives", "negatives")  # not shown beside their sum
+_LONGEST_NAME = 200  # bytes of a picture's, without its suffix; disks take 255 with it
 _HEADINGS = {
     "accuracy_std": "its std of folds",
     "auc": "AUC",
@@ -62,31 +77,73 @@ def write_report(runs: Sequence[ReportedRun], path: str | Path) -> list[Path]:
     Raises:
         MissingPackageError: see ``check_installed``.
         ReportError: see ``check_place``; or a picture would stand where a file of another is.
+            Nothing has been written then.
     """
     check_installed()
     path = Path(path)
-    former = check_place(path)
-    figures = [figure for run in runs for figure in figures_of(run)]
+    check_place(path)
+    results = [result for run in runs for result in results_of(run)]
+    figures = [figure for result in results for figure in result.figures]
     trained, scored = training_charts(runs), _score_charts(runs)
     receptive = [found for run in runs if (found := receptive_fields(run)) is not None]
-    page = _filled(runs, figures, trained, scored, receptive)
 
-    pictures = {name: _png(chart) for name, chart in {**trained, **scored}.items()}
-    pictures |= {f"local centres {f.run}": f.picture for f in receptive if f.picture is not None}
+    sign = _sign_of_pictures(path)
+    pictures = {name: _png(chart, sign) for name, chart in {**trained, **scored}.items()}
+    local = {f.run: _png(f.picture, sign, 120) for f in receptive if f.picture is not None}
+    pictures |= {f"local centres {run}": picture for run, picture in local.items()}
     named = dict(zip(_file_names(pictures, path.stem), pictures.values(), strict=True))
-    files = [path, path.with_suffix(".csv"), path.with_suffix(".json")]
-    files += [path.with_name(name) for name in named]
-    if not former:
-        for beside in files[3:]:
-            if beside.exists():
-                raise _taken(beside)
-    write_text(files[1], _encodable(figures_csv(figures)))
-    write_text(files[2], json.dumps(_content(runs, figures), indent=1) + "\n")
-    for beside, picture in zip(files[3:], named.values(), strict=True):
-        with atomic_path(beside) as partial:
-            partial.write_bytes(picture)
-    write_text(path, _encodable(page))  # last: where it is, what it stands beside is there too
-    return files
+    for name in named:
+        if os.path.lexists(path.with_name(name)) and not _bears(path.with_name(name), sign):
+            raise _taken(path.with_name(name), f"does not say that it is of {path.name}")
+    former = _former_pictures(path, sign)
+
+    content = _content(runs, figures, list(named))
+    notes = _notes(runs, results)
+    if _has_more_than_numbers(content):
+        notes.append(f"What is no finite number is null in {path.with_suffix('.json').name}.")
+    for note in notes:
+        logger.warning("%s", note)
+    page = _filled(runs, results, notes, trained, scored, receptive, local)
+    beside = {
+        path.with_suffix(".csv").name: _encodable(figures_csv(figures)).encode(),
+        path.with_suffix(".json").name: json_text(content, indent=1).encode(),
+        **named,
+    }
+    # The page last: where it is, what it stands beside is there too.
+    _put(path, {**beside, path.name: _encodable(page).encode()})
+    for name in former - beside.keys():
+        path.with_name(name).unlink(missing_ok=True)
+    return [path, *(path.with_name(name) for name in beside)]
+
+
+def _put(path: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files into the folder of ``path``, by name: all of them, then each in its place."""
+    try:
+        with scratch_folder(path) as scratch:
+            for name, content in contents.items():
+                (scratch / name).write_bytes(content)
+            for name in contents:
+                put_in_place(scratch / name, path.with_name(name))
+    except OSError as error:
+        if error.filename is not None:  # of the scratch folder, which nobody knows
+            error.filename = str(path.with_name(Path(error.filename).name))
+        raise
+
+
+def _notes(runs: Sequence[ReportedRun], results: Sequence[Result]) -> list[str]:
+    """What is to be known before the runs are compared, a sentence each."""
+    notes = [note for run in runs for note in run.notes]
+    differing = (differing_data(rows) for rows in _tables_of(results).values())
+    return notes + [note for note in differing if note is not None]
+
+
+def _has_more_than_numbers(content: Mapping[str, Any]) -> bool:
+    """Whether a number is not finite, which JSON has no word for."""
+    try:
+        json.dumps(content, allow_nan=False)
+    except ValueError:
+        return True
+    return False
 
 
 def _encodable(text: str) -> str:
@@ -94,40 +151,57 @@ def _encodable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def check_place(path: str | Path) -> bool:
+def check_place(path: str | Path) -> None:
     """Refuse to write a report over what is none; a former report is replaced.
 
     Args:
         path: of the page.
 
-    Returns:
-        Whether a former report is there, with its pictures.
-
     Raises:
-        ReportError: ``path``, or the ``.csv`` or ``.json`` beside it, is there and no report's.
+        ReportError: ``path``, or the ``.csv`` or ``.json`` beside it, is there and no report's; or
+            it would be in what is no folder.
     """
     path = Path(path)
+    if (above := in_the_way_of(path)) is not None:
+        raise ReportError(f"{path}: {above} is no folder: name a page in one")
     for file in (path, path.with_suffix(".csv"), path.with_suffix(".json")):
         if file.exists() and not _of_a_report(file):
-            raise _taken(file)
-    return path.with_suffix(".json").exists()
+            raise _taken(file, "is no report's")
 
 
 def _of_a_report(file: Path) -> bool:
+    sign = _SIGNS.get(file.suffix)
+    return _bears(file, _MADE_BY) if sign is None else _bears(file, sign, at_its_start=True)
+
+
+def _bears(file: Path, sign: str, at_its_start: bool = False) -> bool:
+    """Whether a file has a sign within its first bytes, or is empty, as mktemp leaves it."""
     if not file.is_file():
         return False
     with open(file, "rb") as opened:
         start = opened.read(_LOOKED_AT)
-    sign = _SIGNS.get(file.suffix)
-    if sign is None:
-        return not start or _MADE_BY.encode() in start
-    return not start or start.startswith(sign.encode())
+    if at_its_start:
+        return not start or start.startswith(sign.encode())
+    return not start or sign.encode() in start
 
 
-def _taken(file: Path) -> ReportError:
-    return ReportError(
-        f"{file}: is there, is no report's, and would be replaced: name another page"
-    )
+def _sign_of_pictures(path: Path) -> str:
+    """What is in each picture of a page, to tell them from everyone else's."""
+    return f"arcface-cakd report {path.name!a}"
+
+
+def _former_pictures(path: Path, sign: str) -> set[str]:
+    """The names of those pictures of a former report, as its JSON has them, that are its own."""
+    try:
+        content = json.loads(path.with_suffix(".json").read_bytes())
+        names = {name for name in content["pictures"] if Path(name).name == name}
+    except (OSError, ValueError, RecursionError, LookupError, TypeError):
+        return set()  # none, an empty file, or that of an earlier version, which names none
+    return {name for name in names if _bears(path.with_name(name), sign)}
+
+
+def _taken(file: Path, why: str) -> ReportError:
+    return ReportError(f"{file}: is there, {why}, and would be replaced: name another page")
 
 
 def check_installed() -> None:
@@ -142,10 +216,12 @@ def check_installed() -> None:
 
 def _filled(
     runs: Sequence[ReportedRun],
-    figures: Sequence[Figure],
+    results: Sequence[Result],
+    notes: Sequence[str],
     trained: Mapping[str, Chart],
     scored: Mapping[str, Chart],
     receptive: Sequence[Receptive],
+    local: Mapping[str, bytes],
 ) -> str:
     import jinja2
 
@@ -158,18 +234,13 @@ def _filled(
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title="Runs: " + ", ".join(names) if len(runs) > 1 else f"Run {names[0]}",
         made=f"Made {datetime.now(timezone.utc):%Y-%m-%d %H:%M} {_MADE_BY} {__version__} report",
-        notes=[
-            f"{run.name} has no run.json (its version of arcface_cakd wrote none): what it was "
-            "told is not known."
-            for run in runs
-            if not run.record
-        ],
+        notes=notes,
         names=names,
-        scores=_score_tables(names, figures),
-        about_intervals=_about_intervals(figures),
+        scores=[_score_table(rows) for rows in _tables_of(results).values()],
+        about_intervals=_about_intervals(f for result in results for f in result.figures),
         score_charts=_drawn(scored),
         differing=[
-            [name, *["unset" if value is None else value for value in values]]
+            [name, *[_said(run, value) for run, value in zip(runs, values, strict=True)]]
             for name, values in differing_settings(runs).items()
         ],
         settings={run.name: list(run.settings.items()) for run in runs if run.settings},
@@ -178,7 +249,7 @@ def _filled(
             (
                 found.run,
                 None if found.variation is None else f"{found.variation:.3f}",
-                None if found.picture is None else _data_url(found.picture),
+                _data_url(local[found.run]) if found.run in local else None,
                 found.reason,
             )
             for found in receptive
@@ -191,36 +262,54 @@ def _filled(
     )
 
 
-def _score_tables(
-    names: Sequence[str], figures: Sequence[Figure]
-) -> list[tuple[str, list[str], list[list[str]]]]:
-    """A table for each protocol and set: a row a run, a column a figure."""
-    tables = []
-    for protocol, data in dict.fromkeys((f.protocol, f.set) for f in figures):
-        here = {(f.run, f.name): f for f in figures if (f.protocol, f.set) == (protocol, data)}
-        columns = [c for c in dict.fromkeys(name for _, name in here) if not _HIDDEN.match(c)]
-        columns.sort(key=lambda name: not _is_rate(name))  # counts last: a phone shows the first
-        rows = [[run, *[_cell(here.get((run, c))) for c in columns]] for run in names]
-        rows = [row for row in rows if any(cell != "-" for cell in row[1:])]
-        head = ["run", *[_heading(column) for column in columns]]
-        tables.append((f"{data} ({protocol})", head, rows))
+def _said(run: ReportedRun, value: str | None) -> str:
+    if value is not None:
+        return value
+    return "unset" if run.record else "not known"
+
+
+def _tables_of(results: Sequence[Result]) -> dict[tuple[str, str], list[Result]]:
+    """The rows of each table, by protocol and set."""
+    tables: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        if any(not _HIDDEN.fullmatch(figure.name) for figure in result.figures):
+            tables.setdefault((result.protocol, result.set), []).append(result)
     return tables
 
 
-def _heading(name: str) -> str:
+def _score_table(results: Sequence[Result]) -> tuple[str, list[str], list[list[str]]]:
+    """The heading, head and rows of the table of one protocol and set: a column a figure."""
+    found = [{figure.name: figure for figure in result.figures} for result in results]
+    names = dict.fromkeys(name for row in found for name in row if not _HIDDEN.fullmatch(name))
+    columns = [n for n in names if not ("pairs" in names and n in _PARTS_OF_PAIRS)]
+    rates = {name for name in columns if _is_rate([row[name] for row in found if name in row])}
+    columns.sort(key=lambda name: name not in rates)  # counts last: a phone shows the first
+    head = ["run", *[_heading(column, column in rates) for column in columns]]
+    rows = [
+        [label, *[_cell(row.get(column), column in rates) for column in columns]]
+        for label, row in zip(row_names(results), found, strict=True)
+    ]
+    return f"{results[0].set} ({results[0].protocol})", head, rows
+
+
+def _heading(name: str, is_rate: bool) -> str:
     first, _, rest = name.partition(".")
     text = f"{_HEADINGS.get(first, first.replace('_', ' '))}{rest}"
-    return f"{text}\N{NO-BREAK SPACE}%" if _is_rate(name) else text
+    return f"{text}\N{NO-BREAK SPACE}%" if is_rate else text
 
 
-def _is_rate(name: str) -> bool:
-    return _RATE.match(name) is not None
+def _is_rate(column: Sequence[Figure]) -> bool:
+    """Whether the figures of a column are shares, which are shown in percent."""
+    name, protocol = column[0].name, column[0].protocol
+    own = _RATE_OF.get(protocol)
+    known = bool(_RATE.fullmatch(name)) or (own is not None and bool(own.fullmatch(name)))
+    return known and not any(figure.value > 1 for figure in column)
 
 
-def _cell(figure: Figure | None) -> str:
+def _cell(figure: Figure | None, is_rate: bool) -> str:
     if figure is None:
         return "-"
-    if not _is_rate(figure.name):
+    if not is_rate:
         return _value(figure.value)
     text = f"{100 * figure.value:.2f}"
     if figure.low is None or figure.high is None:
@@ -229,15 +318,17 @@ def _cell(figure: Figure | None) -> str:
 
 
 def _value(value: float | None) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
     return "-" if value is None else f"{value:.4g}"
 
 
 def _is_number(cell: str) -> bool:
     """Whether a cell is to be set as a figure, with or without an interval."""
-    return re.fullmatch(r"-|[-+0-9.,e]+( \[.*\])?", str(cell)) is not None
+    return re.fullmatch(r"-|nan|-?inf|[-+0-9.,e]+( \[.*\])?", str(cell)) is not None
 
 
-def _about_intervals(figures: Sequence[Figure]) -> str:
+def _about_intervals(figures: Iterable[Figure]) -> str:
     drawn = {figure.drawn for figure in figures if figure.drawn}
     if not drawn:
         return "No intervals: nothing was drawn again."
@@ -256,7 +347,7 @@ def _cost(runs: Sequence[ReportedRun]) -> tuple[list[str], list[list[str]]]:
         [
             run.name,
             *[_value(run.cost.get(kind)) for kind in kinds],
-            f"{run.record['parameters']:,}" if "parameters" in run.record else "-",
+            _value(run.record.get("parameters")),
         ]
         for run in runs
     ]
@@ -280,7 +371,9 @@ def _score_charts(runs: Sequence[ReportedRun]) -> dict[str, Chart]:
     return charts
 
 
-def _content(runs: Sequence[ReportedRun], figures: Sequence[Figure]) -> dict[str, Any]:
+def _content(
+    runs: Sequence[ReportedRun], figures: Sequence[Figure], pictures: list[str]
+) -> dict[str, Any]:
     """What the JSON file holds."""
     return {
         "runs": {
@@ -288,6 +381,7 @@ def _content(runs: Sequence[ReportedRun], figures: Sequence[Figure]) -> dict[str
             for run in runs
         },
         "figures": [asdict(figure) for figure in figures],
+        "pictures": pictures,  # by which a later report knows what to remove
     }
 
 
@@ -314,9 +408,9 @@ def _svg(chart: Chart, number: int) -> str:
     return re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in referred else "", text)
 
 
-def _png(chart: Chart) -> bytes:
+def _png(chart: Chart, sign: str, dpi: int = 150) -> bytes:
     file = io.BytesIO()
-    chart.savefig(file, format="png", dpi=150)
+    chart.savefig(file, format="png", dpi=dpi, metadata={"Software": sign})
     return file.getvalue()
 
 
@@ -329,10 +423,18 @@ def _file_names(names: Iterable[str], stem: str) -> list[str]:
     found: dict[str, str] = {}
     for name in names:
         plain = re.sub(r"[^\w@.=-]+", "_", name).strip("_")
-        wanted = f"{stem}_{plain}"
+        wanted = _cut(f"{stem}_{plain}")
         given, number = wanted, 1
         while given.casefold() in found:
             number += 1
             given = f"{wanted}_{number}"
         found[given.casefold()] = f"{given}.png"
     return list(found.values())
+
+
+def _cut(name: str) -> str:
+    """A file's name as far as disks take it, in whole characters."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= _LONGEST_NAME:
+        return name
+    return encoded[:_LONGEST_NAME].decode(errors="ignore")

@@ -1,7 +1,9 @@
 """Where URFM's local centres of a run look, teacher beside student."""
 
-import io
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +13,9 @@ from arcface_cakd.engine import load_distiller, recorded_config
 from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.plots import local_centers_figure
 from arcface_cakd.report.runs import ReportedRun
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FACES = 3
 
@@ -22,13 +27,13 @@ class Receptive:
     Attributes:
         run: its name.
         variation: ``lookup_variation`` of the last log line, where one has it.
-        picture: PNG, or None.
+        picture: a matplotlib figure, or None.
         reason: why there is no picture; empty where there is one.
     """
 
     run: str
     variation: float | None
-    picture: bytes | None
+    picture: Figure | None
     reason: str
 
 
@@ -49,15 +54,12 @@ def receptive_fields(run: ReportedRun) -> Receptive | None:
     return Receptive(run.name, variation, picture, "")
 
 
-def _picture(run: ReportedRun) -> bytes:
+def _picture(run: ReportedRun) -> Figure:
     if not run.record:
-        raise ArcfaceCakdError("without run.json nobody knows what was built")
+        raise ArcfaceCakdError(f"it {run.without_record}, so that nobody knows what was built")
     config = recorded_config(dict(run.record), run.folder)
     distiller = load_distiller(config)
     images = open_images(config.rec, labelled=False)
     places = np.arange(min(FACES, len(images)))
     planes, _ = Views(images, seed=0).read(places, 0, np.zeros(len(places), dtype=bool))
-    figure = local_centers_figure(distiller, planes.transpose(0, 2, 3, 1))
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=120)
-    return file.getvalue()
+    return local_centers_figure(distiller, planes.transpose(0, 2, 3, 1))

@@ -280,7 +280,7 @@ def test_weights_of_what_is_no_file_have_no_digest(folder, tmp_path):
         (lambda f, t: ["no.pt", "--data", f / "lfw", peopled(f, t)], "own_people.tsv must have a"),
         (
             lambda f, t: [f / "model.onnx", "--data", f, "--json", f / "lfw.bin" / "r.json"],
-            "lfw.bin: File exists",
+            "lfw.bin is no folder: name a file in one",
         ),
     ],
 )

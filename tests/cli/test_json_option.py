@@ -94,6 +94,32 @@ def test_what_holds_no_figures_is_not_written_over(folder, monkeypatch, capsys, 
     assert before is None or Path(name).read_bytes() == before
 
 
+@pytest.mark.parametrize("below", ["x.json", "more/x.json"])
+def test_what_would_be_in_no_folder_is_refused_before_any_work(
+    tmp_path, monkeypatch, capsys, below
+):
+    def run(args):
+        raise AssertionError("it is refused before any work")
+
+    monkeypatch.setattr("arcface_cakd.cli.list.run", run)
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for above in (tmp_path / "file", tmp_path / "dangling"):
+        assert cli.main(["list", "losses", "--json", str(above / below)]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.endswith(f"{above / below}: {above} is no folder: name a file in one")
+    check_json(str(tmp_path / "new" / below))
+
+
+def test_what_is_no_finite_number_is_null(tmp_path):
+    """JSON has no word for it: other readers refuse the file."""
+    odd = [float("nan"), float("inf"), -float("inf"), 1.5]
+    write_json(str(tmp_path / "x.json"), {"items": odd, "damaged": {"a": tuple(odd)}})
+    found = json.loads((tmp_path / "x.json").read_text())
+    assert found == {"items": [None, None, None, 1.5], "damaged": {"a": [None, None, None, 1.5]}}
+    check_json(str(tmp_path / "x.json"))
+
+
 def test_every_command_s_figures_are_replaced(tmp_path):
     from arcface_cakd.bench import Report
 

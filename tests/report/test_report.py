@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.engine_runs import make_faces, small_cakd, small_config
+from helpers.logged_runs import STEP, logged
 
 from arcface_cakd.backbones import get_model, load_weights
 from arcface_cakd.cli import main
@@ -216,17 +217,6 @@ def test_runs_of_one_name_are_told_apart(runs, tmp_path):
         open_runs([tmp_path / "one" / "run", tmp_path / "one" / ".." / "one" / "run"])
 
 
-STEP = {"step": 1, "epoch": 0, "loss": 2.0, "lr": 0.1, "images_per_second": 5.0, "seconds": 2.0}
-
-
-def logged(folder, *lines):
-    """A run's folder with nothing but its log."""
-    folder.mkdir(parents=True)
-    texts = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
-    (folder / "metrics.jsonl").write_bytes(b"".join(text + b"\n" for text in texts))
-    return folder
-
-
 @pytest.mark.parametrize("name", ["model.json", "run.csv", "run.html", "lfw_loss.png"])
 def test_what_is_no_report_is_not_written_over(tmp_path, capsys, name):
     folder = logged(tmp_path / "run", STEP)
@@ -236,7 +226,8 @@ def test_what_is_no_report_is_not_written_over(tmp_path, capsys, name):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert main(["report", str(folder), "--output", str(page)]) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
-    assert f"{other}: is there, is no report's, and would be replaced" in line
+    why = f"does not say that it is of {page.name}" if other.suffix == ".png" else "is no report's"
+    assert f"{other}: is there, {why}, and would be replaced" in line
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
