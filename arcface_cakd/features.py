@@ -2,7 +2,16 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+
+def times_changed(tensor: Tensor) -> int | None:
+    """How often a tensor was changed in place; None where that is not counted: in inference mode,
+    and where operations are recorded to be run elsewhere."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or tensor.is_inference():
+        return None
+    return tensor._version
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,12 @@ class FaceFeatures:
             raise ValueError(
                 f"tokens {tuple(tokens.shape)} do not fill a grid of {height} x {width}"
             )
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """``embedding``, ``tokens`` and ``stages``, those that there are."""
+        tokens = () if self.tokens is None else (self.tokens,)
+        return (self.embedding, *tokens, *self.stages)
 
     @property
     def pixel_features(self) -> tuple[Tensor, tuple[int, int]]:

@@ -10,6 +10,8 @@ from arcface_cakd.config import Range
 from arcface_cakd.precision import at_least_float32
 from arcface_cakd.registry import SECTIONS
 
+_DROP = 0.5
+
 
 @SECTIONS.register("anchoring")
 class Anchoring(nn.Module):
@@ -31,6 +33,9 @@ class Anchoring(nn.Module):
         teacher_embedding_size: width E_T.
         weight: weight of the term.
         drop: share of the centres that are left out, rounded down; at least one stays.
+
+    Attributes:
+        without_effect: settings that change nothing beside the others, a line each.
     """
 
     def __init__(
@@ -40,11 +45,17 @@ class Anchoring(nn.Module):
         teacher_embedding_size: int,
         *,
         weight: Annotated[float, Range(0.0)] = 1.0,
-        drop: Annotated[float, Range(0.0, 1.0)] = 0.5,
+        drop: Annotated[float, Range(0.0, 1.0)] = _DROP,
     ):
         super().__init__()
         self.weight = weight
         self.kept = num_centers - min(int(drop * num_centers), num_centers - 1)
+        self.without_effect: tuple[str, ...] = ()
+        if self.kept == num_centers and drop not in (0.0, _DROP):
+            self.without_effect = (
+                f"cakd.anchoring.drop={drop:g} has no effect: of {num_centers} local centres that "
+                "share is none; raise cakd.urfm.num_centers, or drop it",
+            )
         self.norm = nn.LayerNorm(dim)
         self.pool = nn.Parameter(torch.empty(num_centers, dim))
         nn.init.normal_(self.pool, std=num_centers**-0.5)

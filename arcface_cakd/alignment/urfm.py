@@ -26,6 +26,7 @@ from arcface_cakd.landmarks import ARCFACE_TEMPLATE, CROP_SIZE
 from arcface_cakd.registry import SECTIONS
 
 Landmarks = Literal["template", "image"]
+_FACE_WEIGHT = 1.0
 
 
 @SECTIONS.register("urfm")
@@ -134,7 +135,7 @@ class URFM(nn.Module):
         dim: Annotated[int | None, Range(1)] = None,
         num_heads: Annotated[int | None, Range(1)] = None,
         face_distance: FaceDistance = "relative",
-        face_weight: Annotated[float, Range(0.0)] = 1.0,
+        face_weight: Annotated[float, Range(0.0)] = _FACE_WEIGHT,
         landmarks: Landmarks = "template",
         position: Literal["query", "query_key"] = "query_key",
         anchor: Anchor = "nose",
@@ -185,13 +186,33 @@ class URFM(nn.Module):
         by_anchor = by_content and anchor != "center"
         if self.by_image and not (by_face or placing == "landmarks" or by_anchor):
             nose = 'urfm.anchor="nose", ' if by_content else ""
+            lacking = [
+                *(["urfm.face_distance"] if face_distance is None else []),
+                *(["urfm.face_weight above 0"] if face_weight == 0 else []),
+                *(["urfm.saliency_map=None"] if saliency_map is not None else []),
+            ]
             raise ConfigError(
                 f'urfm.landmarks="image" changes nothing here: set {nose}'
-                'urfm.placing="landmarks" or urfm.face_distance, or leave it at "template"'
+                f'urfm.placing="landmarks" or {" and ".join(lacking)}, or leave it at "template"'
             )
         self.shared_lookup = shared_lookup
         with_pairs = position == "query_key"
         self.without_effect = _without_effect(by_content, anchor, shared_centers)
+        if not with_pairs and not shared_lookup:
+            self.without_effect.append(
+                'cakd.urfm.shared_lookup=False has no effect: with urfm.position="query" there are '
+                "no terms by distance to share; drop it"
+            )
+        if face_distance is None and face_weight != _FACE_WEIGHT:
+            self.without_effect.append(
+                f"cakd.urfm.face_weight={face_weight:g} has no effect, as urfm.face_distance is "
+                "None: drop it"
+            )
+        if saliency_map is not None and face_weight == 0:
+            self.without_effect.append(
+                "cakd.urfm.saliency_map has no effect, as urfm.face_weight is 0: raise that, or "
+                "drop it"
+            )
 
         def mapping(
             side: str, token_dim: int, values: Values, own: bool = True, own_table: bool = True

@@ -17,6 +17,7 @@ from arcface_cakd.backbones import (
     copy_weights,
     start_from,
 )
+from arcface_cakd.backbones.weights import check_network
 from arcface_cakd.config import CakdConfig, ConfigError
 from arcface_cakd.distributed import failing_together, world_size
 from arcface_cakd.precision import amp_dtype
@@ -59,6 +60,7 @@ def distill(backbone: nn.Module, cfg: Any) -> nn.Module:
         check_precision(cfg)
         if plain:
             if start is not None and not cfg.resume:
+                check_network(start, str(cfg.network))
                 start_from(backbone, start)
             if bf16:
                 if not isinstance(backbone, FaceBackbone):

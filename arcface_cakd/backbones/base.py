@@ -3,12 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from arcface_cakd.errors import ArcfaceCakdError
-from arcface_cakd.features import FaceFeatures
+from arcface_cakd.features import FaceFeatures, times_changed
 from arcface_cakd.landmarks import CROP_SIZE
 from arcface_cakd.precision import at_least_float32, autocast
 
@@ -33,6 +34,7 @@ class FaceBackbone(nn.Module, ABC):
         token_stage: the stage whose map the pixel features are, counted from 0; None for the
             final map, which the head reads. See ``take_tokens_from``.
         reads_class_token: whether ``head`` takes a class token (B, C) in place of the final map.
+        built_as: the name that ``get_model`` built it by; None where something else did.
         amp_dtype: precision of the body: torch.float16, torch.bfloat16, or None for float32.
             The head, and all that is returned, is float32 at any setting (float64 in a model
             that was cast to float64, as references in tests are).
@@ -45,6 +47,7 @@ class FaceBackbone(nn.Module, ABC):
     token_stage: int | None = None
     reads_class_token: bool = False
     extent: float = float(CROP_SIZE)
+    built_as: str | None = None
     amp_dtype: torch.dtype | None = None
 
     @property
@@ -83,13 +86,55 @@ class FaceBackbone(nn.Module, ABC):
         Args:
             images: (B, 3, 112, 112) float32 in [-1, 1], RGB.
             stages: whether to return the intermediate maps.
+
+        Raises:
+            BackboneError: body or head give something else than they promise, or change what they
+                are given in place, which others look at too.
         """
+        given = times_changed(images)
         with self.autocast(images.device.type):
-            final, maps = self.body(images)
+            returned = self.body(images)
+        if times_changed(images) != given:
+            raise BackboneError(
+                f"{self._named} changes its images in place in body, and so those that come after "
+                "it: let the first operation give a new tensor"
+            )
+        final, maps = self._checked(returned)
         final = at_least_float32(final)
+        given = times_changed(final)
         with autocast(images.device.type, None):
             embedding = self.head(final)
+        if times_changed(final) != given:
+            raise BackboneError(
+                f"{self._named} changes its final map in place in head, and so the pixel features: "
+                "let the head's first operation give a new tensor, as with inplace=False"
+            )
         return self._features(embedding, final, maps, stages)
+
+    @property
+    def _named(self) -> str:
+        return f"network {self.built_as or type(self).__name__!r}"
+
+    def _checked(self, returned: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """What ``body`` returned, where it is what it promises; widths that are traced are not
+        looked at."""
+        if not isinstance(returned, tuple | list) or len(returned) != 2:
+            raise BackboneError(
+                f"{self._named} returns a {type(returned).__name__} from body: let it return the "
+                "final map (B, C, H, W) and a tuple of the stages' maps"
+            )
+        final, maps = returned
+        if torch.jit.is_tracing():
+            return final, tuple(maps)
+        widths = [
+            m.shape[1] if isinstance(m, Tensor) and m.dim() == 4 else None for m in (final, *maps)
+        ]
+        if None in widths or tuple(widths[1:]) != tuple(self.stage_dims):
+            raise BackboneError(
+                f"{self._named}: body gives a final map and stages of {widths} channels (None: no "
+                f"map (B, C, H, W)), and stage_dims are {self.stage_dims}: let both agree"
+            )
+        return final, tuple(maps)
 
     def _features(
         self, embedding: Tensor, final: Tensor, maps: tuple[Tensor, ...], stages: bool
@@ -97,12 +142,26 @@ class FaceBackbone(nn.Module, ABC):
         """What ``forward_features`` returns, of what body and head gave."""
         pixels = final if self.token_stage is None else at_least_float32(maps[self.token_stage])
         height, width = pixels.shape[-2:]
+        if not torch.jit.is_tracing():
+            self._check_widths(embedding, pixels)
         return FaceFeatures(
             embedding=embedding,
             tokens=pixels.flatten(2).transpose(1, 2),
             grid=(height, width),
             stages=tuple(at_least_float32(m) for m in maps) if stages else (),
         )
+
+    def _check_widths(self, embedding: Any, pixels: Tensor) -> None:
+        if not isinstance(embedding, Tensor) or embedding.shape[-1] != self.embedding_size:
+            raise BackboneError(
+                f"{self._named}: head gives no tensor (B, {self.embedding_size}), which "
+                "embedding_size promises: let both agree"
+            )
+        if pixels.shape[1] != self.token_dim:
+            raise BackboneError(
+                f"{self._named}: its pixel features have {pixels.shape[1]} channels, and token_dim "
+                f"is {self.token_dim}: let both agree"
+            )
 
     def take_tokens_from(self, stage: int) -> None:
         """Make a stage's map the pixel features: ``token_dim``, ``grid`` and ``extent`` follow.

@@ -53,7 +53,9 @@ def get_model(
     if str(name).startswith(TIMM):
         from arcface_cakd.backbones import timm_grid
 
-        return timm_grid.build(name.removeprefix(TIMM), **arguments)
+        model = timm_grid.build(name.removeprefix(TIMM), **arguments)
+        model.built_as = name
+        return model
 
     factory = BACKBONES.get(name)
     try:
@@ -72,4 +74,5 @@ def get_model(
     lacking = [attribute for attribute in promised if not hasattr(model, attribute)]
     if lacking:
         raise BackboneError(f"network {name!r} does not set {', '.join(lacking)}")
+    model.built_as = str(name)
     return model

@@ -11,19 +11,21 @@ from arcface_cakd.backbones.onnx_pixels import Pixels
 from arcface_cakd.backbones.onnx_teacher import ONNX, OnnxTeacher
 from arcface_cakd.backbones.weights import (
     WeightsError,
+    check_network,
     copy_weights,
     embedding_size_of,
     read_description,
     read_weights,
 )
+from arcface_cakd.backbones.weights.resampling import TRUNK
 from arcface_cakd.config.settings import Range
 from arcface_cakd.registry import SECTIONS
 
 RANDOM = "random"
 
 
-# Outputs of timm's classifiers, of ImageNet-1k and its larger forms. Where the layer behind the
-# trunk is the embedding's, as in EdgeFace, they would pass for a face's.
+# Outputs of timm's classifiers, of ImageNet-1k and its larger forms. Where the last layer of timm's
+# model is the embedding's, as in EdgeFace, they would pass for a face's.
 _CLASSIFIERS = {1000, 11221, 11821, 21841, 21843}
 
 
@@ -119,21 +121,17 @@ def build_teacher(
             teacher = get_model(network, num_features=embedding_size)
         else:
             try:
-                said = read_description(weights)
-                if said is not None and said.network != network:
-                    raise WeightsError(
-                        f"weights {weights} are of {said.network!r}, as the .json beside them "
-                        f"says: set cakd.teacher.network to {said.network!r}"
-                    )
+                check_network(weights, network)
                 state = read_weights(weights)
                 width = embedding_size_of(state, lambda e: get_model(network, num_features=e))
-                if said is None and width in _CLASSIFIERS:
+                teacher = get_model(network, num_features=width or embedding_size)
+                timms_alone = all(key.startswith(TRUNK) for key in teacher.state_dict())
+                if timms_alone and width in _CLASSIFIERS and read_description(weights) is None:
                     raise WeightsError(
                         f"weights {weights} have {width} outputs, as classifiers of ImageNet have, "
                         "and no face head: take those of a face model, or train one from them "
                         "first (init_weights)"
                     )
-                teacher = get_model(network, num_features=width or embedding_size)
                 copy_weights(teacher, state, f"weights {weights}")
             except WeightsError as error:
                 raise WeightsError(f"cakd.teacher, network {network!r}: {error}") from error

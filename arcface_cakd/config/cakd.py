@@ -15,6 +15,7 @@ from arcface_cakd.config.settings import (
 from arcface_cakd.registry import LOSSES
 
 Weight = Annotated[float, Range(0.0)]
+_COMMON = ("name", "weight", "schedule")  # keys of every entry of cakd.losses
 # What a loss may need that only an image of a known identity has.
 _OF_IDENTITIES = frozenset({"labels", "logits", "centers"})
 
@@ -53,16 +54,16 @@ class LossEntry:
         """
         if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
             raise ConfigError(f"{where} must be an edict with a name, got {entry!r}")
-        common = {key: entry[key] for key in ("name", "weight", "schedule") if key in entry}
+        common = {key: entry[key] for key in _COMMON if key in entry}
         own = {key: value for key, value in entry.items() if key not in common}
         checked = check_settings(cls, common, where)
-        for key in ("name", "weight", "schedule"):
+        for key in _COMMON:
             if key in settings_of(LOSSES.get(entry["name"])):
                 raise ConfigError(
                     f"loss {entry['name']!r} has a setting {key!r}, which every entry of "
                     "cakd.losses has for itself: rename the loss's own"
                 )
-        checked["settings"] = check_settings(LOSSES.get(entry["name"]), own, where)
+        checked["settings"] = check_settings(LOSSES.get(entry["name"]), own, where, _COMMON)
         return cls(**checked)
 
 
@@ -192,6 +193,8 @@ class CakdConfig:
                 f"{where}.teacher.cached_views counts views in a cache: set {where}.teacher.cache "
                 "to a folder, or drop it"
             )
+        if teacher["cache"] == "":
+            raise ConfigError(f"{where}.teacher.cache is empty: name a folder, or drop it")
         if teacher["weights"] is None and not teacher["network"].startswith("onnx:"):
             raise ConfigError(
                 f"{where}.teacher lacks 'weights', which only an ONNX file can do without: set "

@@ -14,7 +14,7 @@ import inspect
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeGuard, TypeVar, Union
 
 from arcface_cakd.errors import ArcfaceCakdError
@@ -78,13 +78,16 @@ def settings_of(component: Callable) -> dict[str, inspect.Parameter]:
     }
 
 
-def check_settings(component: Callable, given: Mapping | None, where: str) -> dict[str, Any]:
+def check_settings(
+    component: Callable, given: Mapping | None, where: str, beside: Iterable[str] = ()
+) -> dict[str, Any]:
     """Complete ``given`` with the component's defaults, after checking it.
 
     Args:
         component: a class or function whose keyword-only parameters are the settings.
         given: what the user wrote; None counts as nothing.
         where: the place of ``given`` in the config, such as ``"cakd.urfm"``.
+        beside: keys that stand in the same place and are not the component's, for messages.
 
     Returns:
         every setting by name, ready for ``component(..., **settings)``.
@@ -99,21 +102,43 @@ def check_settings(component: Callable, given: Mapping | None, where: str) -> di
     declared = settings_of(component)
     for key in given:
         if key not in declared:
-            hint = did_you_mean(str(key), declared)
+            hint = did_you_mean(str(key), {*declared, *beside})
+            if key in inspect.signature(component).parameters:
+                hint = f"settings are keyword-only parameters, behind a *, and it is none; {hint}"
             raise ConfigError(f"{where} has no setting {key!r}; {hint}")
-    owner = component.__init__ if inspect.isclass(component) else component
-    # Not typing.get_type_hints: on Python 3.10 "= None" puts a union around the annotation.
-    hints = inspect.get_annotations(owner, eval_str=True)
+    hints = _annotations(component, given, where)
     checked = {}
     for name, parameter in declared.items():
         if name in given:
-            annotation = hints.get(name, Any)
-            checked[name] = _check_value(given[name], annotation, f"{where}.{name}")
+            checked[name] = _check_value(given[name], hints[name], f"{where}.{name}")
         elif parameter.default is not inspect.Parameter.empty:
             checked[name] = parameter.default
         else:
             raise ConfigError(f"{where} lacks {name!r}, which has no default: set {where}.{name}")
     return checked
+
+
+def _annotations(component: Callable, names: Iterable[str], where: str) -> dict[str, Any]:
+    """The types of the parameters of these names, evaluated where they are strings.
+
+    Not typing.get_type_hints: on Python 3.10 "= None" puts a union around the annotation. And not
+    of other parameters: what is imported for type checkers alone is not there.
+    """
+    owner = component.__init__ if inspect.isclass(component) else component
+    written = inspect.get_annotations(owner)
+    known = getattr(inspect.unwrap(owner), "__globals__", {})
+    hints = {}
+    for name in names:
+        hints[name] = written.get(name, Any)
+        if isinstance(hints[name], str):
+            try:
+                hints[name] = eval(hints[name], known)
+            except (NameError, AttributeError) as error:
+                raise ConfigError(
+                    f"{where}.{name} is declared as {hints[name]!r}, and {error}: import it in "
+                    f"{component.__module__} also where TYPE_CHECKING is false"
+                ) from error
+    return hints
 
 
 def _check_value(value: Any, annotation: Any, where: str) -> Any:

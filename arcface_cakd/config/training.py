@@ -222,6 +222,9 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> TrainConfig:
         init_centers=config.init_centers,
         freeze_centers=config.freeze_centers,
     )
+    for key in ("rec", "output"):
+        if getattr(config, key) == "":  # it would be the current folder
+            raise ConfigError(f"{path}: config.{key} is empty: name a folder")
     if config.output is None:
         config.output = str(Path("work_dirs") / path.stem)
     return config

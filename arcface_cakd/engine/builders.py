@@ -112,6 +112,8 @@ def build_run(config: TrainConfig, device: torch.device) -> Run:
     if config.fp16 and device.type != "cuda":
         raise ConfigError("fp16=True needs a CUDA device: set bf16=True instead, or fp16=False")
     _check_views(config)
+    for line in _without_effect(config):
+        logger.warning("%s", line)
     loader = _build_loader(config)
     check_gradient_acc(config.gradient_acc, len(loader) * config.num_epoch)
     check_warmup(config.warmup_epoch, config.num_epoch)
@@ -199,6 +201,10 @@ def build_partial_fc(config: TrainConfig, num_classes: int) -> PartialFC:
                 "%s is, is exact",
                 list(config.margin_list),
             )
+        if threshold >= 1:
+            logger.warning(
+                "interclass_filtering_threshold %g has no effect: no cosine is above it", threshold
+            )
     else:
         margin = AdaFace(config.margin_scale, threshold, **config.adaface)
         logger.info("%r in place of margin_list and margin_gradient", margin)
@@ -236,6 +242,34 @@ def build_optimizer(
     )
 
 
+def _without_effect(config: TrainConfig) -> list[str]:
+    """Settings of the run that are not the defaults and change nothing, a line each."""
+    pointless = [
+        ("momentum", config.optimizer == "adamw", 'it is of optimizer="sgd"'),
+        ("non_finite_limit", config.non_finite == "stop", 'it is of non_finite="skip"'),
+        (
+            "keep_checkpoints",
+            not config.keeps_checkpoints,
+            "the run writes none: set save_all_states=True",
+        ),
+    ]
+    lines = [
+        f"{name}={getattr(config, name)!r} has no effect: {reason}, or drop it"
+        for name, idle, reason in pointless
+        if idle and getattr(config, name) != _default(name)
+    ]
+    if config.cakd is not None and config.cakd.clipping == "shared" and not config.clip_grad_norm:
+        lines.append(
+            'cakd.clipping="shared" has no effect: clip_grad_norm is None; set that, or drop it'
+        )
+    return lines
+
+
+def _default(name: str) -> Any:
+    """The default of a top-level key."""
+    return next(field.default for field in fields(TrainConfig) if field.name == name)
+
+
 def _idle(config: TrainConfig) -> str:
     """Which settings of a config have no effect where there is no Partial FC, for the log."""
     names = [
@@ -250,8 +284,7 @@ def _idle(config: TrainConfig) -> str:
     ]
     if not config.needs_labels:
         names.append("num_classes")
-    defaults = {field.name: field.default for field in fields(config)}
-    idle = [name for name in names if getattr(config, name) != defaults[name]]
+    idle = [name for name in names if getattr(config, name) != _default(name)]
     return f"; without effect: {', '.join(idle)}" if idle else ""
 
 

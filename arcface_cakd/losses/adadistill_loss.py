@@ -1,5 +1,6 @@
 """Margin softmax over class centres that follow the teacher's embeddings."""
 
+import math
 from typing import Annotated, Literal
 
 import torch
@@ -29,6 +30,7 @@ from arcface_cakd.precision import at_least_float32
 from arcface_cakd.registry import LOSSES
 
 _LEAST = 1e-6  # of a cosine and of a rate, as published
+_WIDEST = {"arc": math.pi, "cos": 2.0, "ada": 1.0}  # margin of each kind
 
 
 @torch.no_grad()
@@ -116,7 +118,8 @@ class AdaDistillLoss(DistillationLoss):
 
     Raises:
         ConfigError: the widths differ and ``projection`` is off, the number of classes is not
-            known, or ``geometry`` is set for another kind than "ada".
+            known, ``geometry`` is set for another kind than "ada", or the margin is wider than
+            angles or cosines are apart.
         LossError: no labels.
     """
 
@@ -132,7 +135,7 @@ class AdaDistillLoss(DistillationLoss):
         *,
         kind: Literal["arc", "cos", "ada"] = "arc",
         scale: Annotated[float, Range(above=0.0)] = 64.0,
-        margin: Annotated[float, Range(0.0)] = 0.45,
+        margin: Annotated[float, Range(0.0, math.pi)] = 0.45,
         geometry: Annotated[float, Range(0.0)] = 0.0,
         gradient: Literal["exact", "straight_through"] = "exact",
         seed: int = 0,
@@ -148,6 +151,15 @@ class AdaDistillLoss(DistillationLoss):
             raise ConfigError(
                 f"adadistill: geometry adds to the quality that the margin of kind={kind!r} does "
                 'not have: set kind="ada", or geometry=0'
+            )
+        if margin > _WIDEST[kind]:
+            raise ConfigError(
+                f"adadistill: margin {margin:g} must be at most {_WIDEST[kind]:g} with "
+                f"kind={kind!r}: lower it"
+            )
+        if kind != "arc" and gradient != "exact":
+            self.without_effect = (
+                f'gradient={gradient!r} has no effect, as it is of kind="arc": drop it',
             )
         self.margin_softmax: CombinedMarginLoss = CosFace(scale, margin)
         if kind == "arc":

@@ -1,5 +1,6 @@
 """ArcFace of the student's embedding over the teacher's class centres."""
 
+import math
 from typing import Annotated, Literal
 
 from torch import Tensor
@@ -64,7 +65,7 @@ class ArcDistillLoss(DistillationLoss):
         dims: FeatureDims,
         *,
         scale: Annotated[float, Range(above=0.0)] = 64.0,
-        margin: Annotated[float, Range(0.0)] = 0.5,
+        margin: Annotated[float, Range(0.0, math.pi)] = 0.5,
         gradient: Literal["exact", "straight_through"] = "exact",
         projection: bool = False,
     ):

@@ -111,6 +111,7 @@ class DistillationLoss(nn.Module):
             first axis: the rows of ``partial_fc.shard_of``, and unused ones after them where
             shards differ in size. All other buffers are the same on every rank.
         paper: where the loss was published, for ``arcface-cakd list losses``.
+        without_effect: what of its settings changes nothing beside the others, a line each.
 
     Raises:
         ValueError: a subclass declares a need that does not exist.
@@ -119,6 +120,7 @@ class DistillationLoss(nn.Module):
     needs: frozenset[str] = frozenset()
     sharded_buffers: frozenset[str] = frozenset()
     paper: str = ""
+    without_effect: tuple[str, ...] = ()
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)

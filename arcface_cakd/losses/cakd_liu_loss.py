@@ -146,7 +146,7 @@ class CAKDLiuLoss(DistillationLoss):
         replace: Annotated[float, Range(0.0, 1.0)] = 0.5,
         num_heads: Annotated[int, Range(1)] | None = None,
         neighbourhood: Annotated[int, Range(1)] = 4,
-        dropout: Annotated[float, Range(0.0, 1.0)] = 0.0,
+        dropout: Annotated[float, Range(0.0, 0.99)] = 0.0,
         value_weight: Annotated[float, Range(0.0)] = 1.0,
         linear_weight: Annotated[float, Range(0.0)] = 1.0,
     ):

@@ -33,6 +33,9 @@ from arcface_cakd.losses.relations import labels_of
 from arcface_cakd.partial_fc import MarginHead
 from arcface_cakd.precision import at_least_float32, autocast
 
+SCALE = 64.0
+"""s of s * cos, where a loss of both sides' logits is not told another."""
+
 
 @dataclass(frozen=True)
 class ClassShard:
@@ -210,6 +213,13 @@ def logits_of_both(
     if standardise:
         ours, theirs = z_scores(ours), z_scores(theirs)
     return ours, theirs, shard
+
+
+def scale_without_effect(scale: float, standardise: bool) -> tuple[str, ...]:
+    """What a loss says of a scale that z-scores take out again: ``without_effect``."""
+    if not standardise or scale == SCALE:
+        return ()
+    return (f"scale={scale:g} has no effect, as standardise=True takes it out: drop one of them",)
 
 
 def z_scores(logits: Tensor) -> Tensor:

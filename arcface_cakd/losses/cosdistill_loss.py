@@ -57,7 +57,7 @@ class CosDistillLoss(DistillationLoss):
         dims: FeatureDims,
         *,
         scale: Annotated[float, Range(above=0.0)] = 64.0,
-        margin: Annotated[float, Range(0.0)] = 0.35,
+        margin: Annotated[float, Range(0.0, 2.0)] = 0.35,
         projection: bool = False,
     ):
         super().__init__(dims)

@@ -11,11 +11,13 @@ from arcface_cakd.distributed import all_reduce_with_grad
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
 from arcface_cakd.losses.class_scores import (
+    SCALE,
     at_labels,
     is_label,
     joined_labels,
     log_sum_exp,
     logits_of_both,
+    scale_without_effect,
 )
 from arcface_cakd.precision import at_least_float32
 from arcface_cakd.registry import LOSSES
@@ -90,7 +92,7 @@ class DKDLoss(DistillationLoss):
         alpha: Annotated[float, Range(0.0)] = 1.0,
         beta: Annotated[float, Range(0.0)] = 8.0,
         temperature: Annotated[float, Range(above=0.0)] = 4.0,
-        scale: Annotated[float, Range(above=0.0)] = 64.0,
+        scale: Annotated[float, Range(above=0.0)] = SCALE,
         standardise: bool = False,
     ):
         super().__init__(dims)
@@ -99,6 +101,7 @@ class DKDLoss(DistillationLoss):
         self.alpha, self.beta = alpha, beta
         self.temperature = temperature
         self.scale, self.standardise = scale, standardise
+        self.without_effect = scale_without_effect(scale, standardise)
 
     def forward(self, student: FaceFeatures, teacher: FaceFeatures, batch: LossBatch) -> Tensor:
         ours, theirs, shard = logits_of_both(

@@ -8,7 +8,12 @@ from arcface_cakd.config import Range
 from arcface_cakd.distributed import all_reduce_with_grad
 from arcface_cakd.features import FaceFeatures
 from arcface_cakd.losses.base import DistillationLoss, FeatureDims, LossBatch
-from arcface_cakd.losses.class_scores import log_sum_exp, logits_of_both
+from arcface_cakd.losses.class_scores import (
+    SCALE,
+    log_sum_exp,
+    logits_of_both,
+    scale_without_effect,
+)
 from arcface_cakd.precision import at_least_float32
 from arcface_cakd.registry import LOSSES
 
@@ -63,12 +68,13 @@ class KDLoss(DistillationLoss):
         dims: FeatureDims,
         *,
         temperature: Annotated[float, Range(above=0.0)] = 4.0,
-        scale: Annotated[float, Range(above=0.0)] = 64.0,
+        scale: Annotated[float, Range(above=0.0)] = SCALE,
         standardise: bool = False,
     ):
         super().__init__(dims)
         self.temperature = temperature
         self.scale, self.standardise = scale, standardise
+        self.without_effect = scale_without_effect(scale, standardise)
 
     def forward(self, student: FaceFeatures, teacher: FaceFeatures, batch: LossBatch) -> Tensor:
         ours, theirs, _ = logits_of_both(

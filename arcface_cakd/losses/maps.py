@@ -24,11 +24,13 @@ def map_widths(loss: str, dims: FeatureDims, stages: Sequence[Stage]) -> list[tu
         stages: None: the final tokens.
 
     Raises:
-        ConfigError: there are no stages, or one that a network lacks; it names the ``loss``.
+        ConfigError: there are no stages, one that a network lacks, or one twice; it names the
+            ``loss``.
     """
     if not stages:
         raise ConfigError(f"{loss}: stages is empty: name at least one stage, such as -1")
     widths = []
+    named = set()
     for stage in stages:
         if stage is None:
             widths.append((dims.student_tokens, dims.teacher_map_shape[0]))
@@ -36,6 +38,12 @@ def map_widths(loss: str, dims: FeatureDims, stages: Sequence[Stage]) -> list[tu
         for side, known in (("student", dims.student_stages), ("teacher", dims.teacher_stages)):
             if not -len(known) <= stage < len(known):
                 raise ConfigError(f"{loss}: the {side} has no stage {stage}: {_choice(len(known))}")
+            if (side, stage % len(known)) in named:
+                raise ConfigError(
+                    f"{loss}: stages {list(stages)} name the {side}'s stage {stage % len(known)} "
+                    "twice: name it once"
+                )
+            named.add((side, stage % len(known)))
         widths.append((dims.student_stages[stage], dims.teacher_stages[stage]))
     return widths
 

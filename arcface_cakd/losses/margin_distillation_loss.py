@@ -1,5 +1,6 @@
 """ArcFace over the teacher's class centres, with margins read off the teacher."""
 
+import math
 from typing import Annotated
 
 import torch
@@ -92,8 +93,8 @@ class MarginDistillationLoss(DistillationLoss):
         dims: FeatureDims,
         *,
         scale: Annotated[float, Range(above=0.0)] = 64.0,
-        margin_min: Annotated[float, Range(0.0)] = 0.2,
-        margin_max: Annotated[float, Range(0.0)] = 0.5,
+        margin_min: Annotated[float, Range(0.0, math.pi)] = 0.2,
+        margin_max: Annotated[float, Range(0.0, math.pi)] = 0.5,
         projection: bool = False,
     ):
         super().__init__(dims)

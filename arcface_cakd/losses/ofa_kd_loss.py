@@ -99,7 +99,7 @@ class OFAKDLoss(DistillationLoss):
         scale: s of all logits.
 
     Raises:
-        ConfigError: a stage that the student does not have.
+        ConfigError: a stage that the student does not have, or one twice.
         LossError: no labels, or no class centres of the student or of the teacher.
     """
 
@@ -124,6 +124,8 @@ class OFAKDLoss(DistillationLoss):
                     f"ofa_kd: the student has {count} stages and stages asks for number "
                     f"{number}: set it to numbers from 1 to {count}"
                 )
+        if len(set(stages)) < len(stages):
+            raise ConfigError(f"ofa_kd: stages {list(stages)} must name each stage once")
         self.stages = tuple(stages) or tuple(range(1, count + 1))
         self.eps = eps
         self.stage_weight = stage_weight

@@ -20,6 +20,7 @@ Which triplets there are is left to a sampler by paper and code; choices of this
   there are few: expect about B^2 / (2 x identities) pairs.
 """
 
+import math
 from typing import Annotated, Literal
 
 import torch
@@ -78,10 +79,10 @@ class TripletDistillationLoss(DistillationLoss):
         margin_min: margin where the teacher does not tell negative from positive.
         margin_max: margin where it tells them apart best.
         distance: of two embeddings: "squared", of the normalised ones, 0 to 4; or "angle", in
-            radians, as the margins then are.
+            radians, as the margins then are, at most pi.
 
     Raises:
-        ConfigError: ``margin_min`` is above ``margin_max``.
+        ConfigError: ``margin_min`` is above ``margin_max``, or that wider than angles are apart.
     """
 
     needs = frozenset({"labels"})
@@ -91,8 +92,8 @@ class TripletDistillationLoss(DistillationLoss):
         self,
         dims: FeatureDims,
         *,
-        margin_min: Annotated[float, Range(0.0)] = 0.2,
-        margin_max: Annotated[float, Range(0.0)] = 0.5,
+        margin_min: Annotated[float, Range(0.0, 4.0)] = 0.2,
+        margin_max: Annotated[float, Range(0.0, 4.0)] = 0.5,
         distance: Literal["squared", "angle"] = "squared",
     ):
         super().__init__(dims)
@@ -100,6 +101,11 @@ class TripletDistillationLoss(DistillationLoss):
             raise ConfigError(
                 f"triplet_distillation: margin_min {margin_min:g} is above margin_max "
                 f"{margin_max:g}: exchange them"
+            )
+        if distance == "angle" and margin_max > math.pi:
+            raise ConfigError(
+                f"triplet_distillation: margin_max {margin_max:g} must be at most pi with "
+                'distance="angle": lower it'
             )
         self.margin_min = margin_min
         self.margin_max = margin_max

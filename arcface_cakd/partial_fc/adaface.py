@@ -36,7 +36,7 @@ class AdaFace(CombinedMarginLoss):
     Args:
         s: scale of the logits, above 0.
         interclass_filtering_threshold: as in ``CombinedMarginLoss``.
-        m: the margin.
+        m: the margin; what it takes from a cosine is up to 2m.
         h: how far z spreads: with 0.333 two thirds of the images are within ±0.333.
         t_alpha: share of the batch's in the running statistics.
 
@@ -53,7 +53,7 @@ class AdaFace(CombinedMarginLoss):
         s: float = 64.0,
         interclass_filtering_threshold: float = 0.0,
         *,
-        m: Annotated[float, Range(0.0)] = 0.4,
+        m: Annotated[float, Range(0.0, 1.0)] = 0.4,
         h: Annotated[float, Range(0.0)] = 0.333,
         t_alpha: Annotated[float, Range(above=0.0, high=1.0)] = 0.01,
     ):

@@ -27,8 +27,8 @@ def load_centers(pattern: str) -> Tensor:
         (num_classes, E) on the CPU, in the order of classes.
 
     Raises:
-        PartialFCError: no file, a rank missing or twice, a file that is no such checkpoint, or
-            shards that are not of one run.
+        PartialFCError: no file, a rank missing or twice, a file that is no such checkpoint,
+            shards that are not of one run, or centres that are not finite.
     """
     files = _by_rank(pattern)
     shards, steps = [], []
@@ -121,4 +121,14 @@ def _read(path: str) -> dict:
     weight = softmax["weight"]
     if not isinstance(weight, Tensor) or weight.dim() != 2:
         raise PartialFCError(f"class centres {path}: weight is not a matrix (classes, width)")
+    if not weight.is_floating_point():
+        raise PartialFCError(
+            f"class centres {path}: of {weight.dtype}, and centres are floating-point numbers: "
+            "give the checkpoint_gpu_<rank>.pt of a run"
+        )
+    if not weight.isfinite().all():
+        raise PartialFCError(
+            f"class centres {path} are not finite: they come from a run that diverged: use an "
+            "earlier checkpoint"
+        )
     return checkpoint

@@ -21,7 +21,7 @@ class CombinedMarginLoss(nn.Module):
     ======================== ==================== ===========================================
     m1 = 1, m3 = 0 (ArcFace) cos(θ + m2)          ``gradient``: 1, or sin(θ + m2)/sin θ
     m3 > 0 (CosFace)         cos θ - m3           1
-    anything else            cos(m1 θ + m2) - m3  m1 sin(m1 θ + m2)/sin θ
+    m3 = 0, m1 not 1         cos(m1 θ + m2)       m1 sin(m1 θ + m2)/sin θ
     ======================== ==================== ===========================================
 
     The first two are what arcface_torch computes, also in that a positive m3 makes it ignore m1
@@ -44,7 +44,8 @@ class CombinedMarginLoss(nn.Module):
 
     Raises:
         PartialFCError: an unknown ``gradient``, a scale that is not positive, or a margin that is
-            wider than angles or cosines are apart.
+            negative, wider than angles or cosines are apart, or multiplies angles by 0 or by more
+            than 4.
     """
 
     def __init__(
@@ -63,10 +64,11 @@ class CombinedMarginLoss(nn.Module):
             )
         if not s > 0:
             raise PartialFCError(f"the scale s of the logits must be above 0, got {s!r}")
-        if not (abs(m2) <= math.pi and abs(m3) <= 2):
+        if not (0 <= m2 <= math.pi and 0 <= m3 <= 2 and (m3 > 0 or 0 < m1 <= 4)):
             raise PartialFCError(
-                f"margin ({m1}, {m2}, {m3}): m2 is added to an angle, in radians, at most pi, and "
-                "m3 taken from a cosine, at most 2: ArcFace has (1, 0.5, 0), CosFace (1, 0, 0.4)"
+                f"margin ({m1}, {m2}, {m3}): m1 multiplies an angle, above 0 and at most 4, m2 is "
+                "added to it, in radians, from 0 to pi, and m3 taken from a cosine, from 0 to 2: "
+                "ArcFace has (1, 0.5, 0), CosFace (1, 0, 0.4)"
             )
         self.s, self.m1, self.m2, self.m3 = float(s), float(m1), float(m2), float(m3)
         self.interclass_filtering_threshold = interclass_filtering_threshold
@@ -112,9 +114,8 @@ class CombinedMarginLoss(nn.Module):
         """f(θ) and df/dcos θ (None: 1) at cosines (B, 1)."""
         if self.m3 > 0:
             return cosines - self.m3, None
-        values = (self.m1 * cosines.clamp(-1, 1).acos() + self.m2).cos() - self.m3
-        is_arcface = self.m1 == 1 and self.m3 == 0
-        if is_arcface and self.gradient == "straight_through":
+        values = (self.m1 * cosines.clamp(-1, 1).acos() + self.m2).cos()
+        if self.m1 == 1 and self.gradient == "straight_through":
             return values, None
         limit = 1 - 8 * torch.finfo(cosines.dtype).eps
         angles = cosines.clamp(-limit, limit).acos()

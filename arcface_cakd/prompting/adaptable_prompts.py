@@ -66,6 +66,7 @@ class AdaptablePrompts(nn.Module):
 
     Attributes:
         gap: (E,) float32, with ``feedback``; the same on every rank.
+        reach_the_end: whether prompts leave the teacher, as features of their own.
 
     Raises:
         PromptingError: the teacher is no such Transformer, lacks one of the places, or has the
@@ -79,7 +80,7 @@ class AdaptablePrompts(nn.Module):
         teacher: FaceBackbone,
         *,
         num_tokens: Annotated[int, Range(0)] = 8,
-        dropout: Annotated[float, Range(0.0, 1.0)] = 0.0,
+        dropout: Annotated[float, Range(0.0, 0.99)] = 0.0,
         places: Annotated[tuple[int, ...] | None, Range(0)] = None,
         checkpointing: bool = False,
         feedback: bool = False,
@@ -96,6 +97,8 @@ class AdaptablePrompts(nn.Module):
         self.num_tokens = num_tokens
         self.dropout = dropout
         self.places = _checked_places(places, len(widths), self._route.unit)
+        last = len(widths) - 1
+        self.reach_the_end = self._route.carries_on or self.places[-1] == last
         self.checkpointing = checkpointing
         self.patch_size = self._route.patch_size(teacher)
         # Pairs, because of a dict ParameterDict would sort the keys, as strings.

@@ -52,9 +52,11 @@ class Route(ABC):
 
     Attributes:
         unit: what a place is called in messages.
+        carries_on: whether prompts go on to places that no fresh ones enter.
     """
 
     unit: str
+    carries_on: bool
 
     @classmethod
     @abstractmethod

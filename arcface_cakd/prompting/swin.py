@@ -40,6 +40,7 @@ class SwinRoute(Route):
     """
 
     unit = "stage"
+    carries_on = False
 
     def __init__(self):
         self._biases: dict[tuple[int, int], _HeldBias] = {}

@@ -38,6 +38,7 @@ class VitRoute(Route):
     """Places are blocks. Where fresh prompts enter, those that came along are dropped."""
 
     unit = "block"
+    carries_on = True
 
     @classmethod
     def takes(cls, teacher: FaceBackbone) -> bool:

@@ -189,6 +189,23 @@ def test_settings_that_never_look_at_them_are_refused(settings, tmp_path, monkey
         build(anchor="center", **settings)
 
 
+@pytest.mark.parametrize(
+    ("settings", "advice"),
+    [
+        ({"face_distance": None}, "or urfm.face_distance, or leave"),
+        ({"face_weight": 0.0}, "or urfm.face_weight above 0, or leave"),
+        (
+            {"face_distance": "saliency", "saliency_map": "teacher", "face_weight": 0.0},
+            "or urfm.face_weight above 0 and urfm.saliency_map=None, or leave",
+        ),
+    ],
+)
+def test_what_keeps_them_from_being_looked_at_is_named(settings, advice):
+    with pytest.raises(ConfigError) as error:
+        build(anchor="center", **settings)
+    assert advice in str(error.value)
+
+
 def test_a_saliency_that_the_teacher_gives_goes_with_them():
     settings = {"face_distance": "saliency", "saliency_map": "teacher", "anchor": "landmarks"}
     urfm, both, landmarks = build(**settings), batch(4), faces(4)

@@ -610,6 +610,16 @@ def test_both_sides_look_at_the_same_places_whatever_is_learned():
 def test_settings_that_go_by_content_alone_say_so_where_the_lookup_does_not():
     assert not URFM(5, (3, 3), 6, (2, 4), anchor="nose").without_effect
     assert not small(anchor="center", shared_centers=True).without_effect
+    for settings, start in (
+        ({"lookup": "content", "position": "query", "shared_lookup": False}, "shared_lookup=False"),
+        ({"face_distance": None, "face_weight": 7.0}, "face_weight=7"),
+        (
+            {"face_distance": "saliency", "face_weight": 0.0, "saliency_map": "teacher"},
+            "saliency_map",
+        ),
+    ):
+        (line,) = URFM(5, (3, 3), 6, (2, 4), **settings).without_effect
+        assert line.startswith(f"cakd.urfm.{start} has no effect")
     lines = URFM(5, (3, 3), 6, (2, 4), anchor="center", shared_centers=True).without_effect
     assert [line.split("=")[0] for line in lines] == [
         "cakd.urfm.anchor",

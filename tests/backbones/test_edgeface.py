@@ -152,3 +152,9 @@ def test_classifiers_of_imagenet_are_no_teachers(tmp_path, network, plain):
     torch.save(timm.create_model(plain, num_classes=1000).state_dict(), path)
     with pytest.raises(WeightsError, match="have 1000 outputs, as classifiers of ImageNet have"):
         build_teacher(512, network=network, weights=str(path))
+
+
+def test_a_face_model_as_wide_as_a_classifier_is_one(tmp_path):
+    path = tmp_path / "w.pt"
+    torch.save(get_model("vit_mini", num_features=1000).state_dict(), path)
+    assert build_teacher(512, network="vit_mini", weights=str(path)).embedding_size == 1000

@@ -75,6 +75,11 @@ def test_values_are_converted():
             "x.constants.beta must be above 0, got 0",
         ),
         ({"needed": 1, "constants": 3}, "x.constants must be edict(alpha, beta) or None, got 3"),
+        (
+            {"needed": 1, "context": 2},
+            "x has no setting 'context'; settings are keyword-only parameters, behind a *, and it "
+            "is none; did you mean 'count'?",
+        ),
         (3, "x must be an edict of settings, got 3"),
     ],
 )
@@ -82,3 +87,17 @@ def test_a_mistake_is_one_line_that_names_the_key(given, message):
     with pytest.raises(ConfigError) as raised:
         check_settings(Component, given, "x")
     assert str(raised.value) == message
+
+
+def test_types_that_are_imported_for_type_checkers_alone():
+    source = (
+        "from __future__ import annotations\n"
+        "class Mine:\n"
+        "    def __init__(self, dims: Other, *, scale: float = 1.0, kind: Other = None): ..."
+    )
+    names = {"__name__": "mine"}
+    exec(source, names)
+    assert check_settings(names["Mine"], {"scale": 2}, "x") == {"scale": 2.0, "kind": None}
+    with pytest.raises(ConfigError, match=r"x\.kind is declared as 'Other'.*in mine") as error:
+        check_settings(names["Mine"], {"kind": 2}, "x")
+    assert "\n" not in str(error.value)

@@ -143,6 +143,8 @@ def fails_with(message, path, overrides=()):
         (REC + "config.margin_list = (1, 2)", "margin_list must be list of 3 float, got (1, 2)"),
         (REC + "config.val_targets = 'lfw'", "val_targets must be list of str, got 'lfw'"),
         ("config = 3", "defines no `config = edict(...)`"),
+        ("config.rec = ''", "config.rec is empty: name a folder"),
+        (REC + "config.output = ''", "config.output is empty: name a folder"),
     ],
 )
 def test_a_mistake_in_the_file_is_one_line(write, body, message):
@@ -203,6 +205,19 @@ def test_a_long_name_is_shown_in_part(write):
             TEACHER + ", losses=[edict(name='embedding_cosine', schedule=edict(kind='warm'))]",
             "cakd.losses[0].schedule.kind must be 'constant' or 'warmup' or 'decay'",
         ),
+        (
+            TEACHER.replace(")", ", cache='')"),
+            "cakd.teacher.cache is empty: name a folder, or drop it",
+        ),
+        (
+            TEACHER + ", losses=[edict(name='embedding_cosine', weigth=2)]",
+            "cakd.losses[0] has no setting 'weigth'; did you mean 'weight'?",
+        ),
+        (
+            TEACHER + ", losses=[edict(name='rkd', weights=2)]",
+            "cakd.losses[0] has no setting 'weights'; did you mean 'weight'?",
+        ),
+        (TEACHER + ", prompts=edict(dropout=1.0)", "cakd.prompts.dropout must be at least 0 and"),
         (TEACHER + ", clipping='none'", "cakd.clipping must be 'separate' or 'shared'"),
     ],
 )

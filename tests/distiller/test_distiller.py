@@ -230,6 +230,9 @@ def test_figures_tell_how_l_feat_compares_with_a_constant_and_how_large_prompts_
     assert figures["prompt_norm"] == pytest.approx(np.concatenate(norms).max(), rel=1e-5)
 
 
+ALONE = {"prompts": None, "urfm": None, "losses": [{"name": "embedding_cosine"}]}
+
+
 @pytest.mark.parametrize(
     ("entry", "said"),
     [
@@ -257,6 +260,62 @@ def test_figures_tell_how_l_feat_compares_with_a_constant_and_how_large_prompts_
         ({"urfm": {**SMALL_URFM, "prompt_tokens": "detached"}}, []),
         ({"urfm": {**SMALL_URFM, "anchor": "center"}}, ["cakd.urfm.anchor='center' has no effect"]),
         ({"losses": [], "urfm": None, "prompts": None}, ["the teacher teaches nothing"]),
+        ({"teacher": {**TEACHER, "centers": "x"}}, ["cakd.teacher.centers has no effect"]),
+        (
+            {"prompts": None, "lr_scale": {"prompts": 2.0}, "weight_decay": {"prompts": 0.1}},
+            ["cakd.lr_scale.prompts=2 has no", "cakd.weight_decay.prompts=0.1 has no effect"],
+        ),
+        ({"lr_scale": {"prompts": 2.0, "urfm": 2.0}}, []),
+        (
+            {**ALONE, "lr_scale": {"urfm": 2.0}, "teacher": {**TEACHER, "stage": 0}},
+            ["cakd.teacher.stage has no effect", "cakd.lr_scale.urfm=2 has no effect"],
+        ),
+        (
+            {"losses": [{"name": "urfm_feature"}], "output_target": "prompted"},
+            ['output_target="prompted" has no effect: no loss looks at'],
+        ),
+        (
+            {
+                "prompts": {"num_tokens": 2, "places": [0]},
+                "urfm": {**SMALL_URFM, "prompt_tokens": "detached"},
+            },
+            ["cakd.urfm.prompt_tokens='detached' has no effect: no prompts enter"],
+        ),
+        (
+            {
+                "losses": [{"name": "urfm_feature"}],
+                "urfm": {"num_centers": 1},
+                "anchoring": {"drop": 0.9},
+            },
+            ["cakd.anchoring.drop=0.9 has no effect"],
+        ),
+        ({"losses": [{"name": "urfm_feature"}], "urfm": {"num_centers": 1}}, []),
+        (
+            {**ALONE, "losses": [{"name": "rkd", "schedule": {"kind": "decay", "floor": 1.0}}]},
+            ["loss 'rkd': its schedule has no effect"],
+        ),
+        (
+            {**ALONE, "losses": [{"name": "rkd", "schedule": {"kind": "warmup", "steps": 41}}]},
+            ["loss 'rkd' never gets its whole weight"],
+        ),
+        ({**ALONE, "losses": [{"name": "rkd", "schedule": {"kind": "warmup", "steps": 40}}]}, []),
+        (
+            {
+                **ALONE,
+                "teacher": {**TEACHER, "centers": "from_data"},
+                "losses": [{"name": "kd", "standardise": True, "scale": 3.0}],
+                "num_classes": 5,
+            },
+            ["loss 'kd': scale=3 has no effect"],
+        ),
+        (
+            {
+                **ALONE,
+                "losses": [{"name": "adadistill", "kind": "cos", "gradient": "straight_through"}],
+                "num_classes": 5,
+            },
+            ["loss 'adadistill': gradient='straight_through' has no effect"],
+        ),
         (
             {
                 "losses": [{"name": "fitnet", "schedule": {"kind": "decay"}}],

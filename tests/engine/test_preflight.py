@@ -128,6 +128,17 @@ def test_a_set_of_one_identity_is_refused(tmp_path):
             dict(margin_list=(1.0, 0.0, 0.4), margin_gradient="exact"),
             'margin_gradient="exact" has no effect: the gradient of CosFace',
         ),
+        (dict(optimizer="adamw", momentum=0.8), "momentum=0.8 has no effect"),
+        (dict(non_finite_limit=3), "non_finite_limit=3 has no effect"),
+        (dict(keep_checkpoints=5), "keep_checkpoints=5 has no effect"),
+        (
+            dict(interclass_filtering_threshold=1.0),
+            "interclass_filtering_threshold 1 has no effect",
+        ),
+        (
+            dict(cakd=small_cakd(clipping="shared"), clip_grad_norm=None),
+            'cakd.clipping="shared" has no effect',
+        ),
     ],
 )
 def test_a_setting_that_cannot_take_effect_is_said(faces, tmp_path, said, settings, line):

@@ -198,7 +198,9 @@ def test_a_seed_repeats_what_is_replaced_and_all_learns():
 
 def test_dropout_setting():
     sides = [features(x) for x in random_maps(1, (2, 3, 4, 4), (2, 6, 4, 4))]
-    loss = module(*sides, dropout=1.0, replace=1.0, value_weight=0.0)
+    loss = module(*sides, dropout=0.9, replace=1.0, value_weight=0.0)
+    assert loss.dropout.p == 0.9
+    loss.dropout.p = 1.0
     biases = loss.linear.layers[0][0].bias.detach()
     expected = (sides[1].tokens - biases).square().mean()
     assert value(loss, *sides).item() == pytest.approx(expected.item())

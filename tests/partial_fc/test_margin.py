@@ -9,7 +9,7 @@ from arcface_cakd.errors import ArcfaceCakdWarning
 from arcface_cakd.partial_fc import ArcFace, CombinedMarginLoss, CosFace, PartialFCError
 
 ARCFACE, COSFACE = (1.0, 0.5, 0.0), (1.0, 0.0, 0.4)
-GENERAL = [(1.35, 0.0, 0.0), (0.9, 0.4, 0.0), (1.2, 0.1, -0.1), (1.0, 0.3, -0.2)]
+GENERAL = [(1.35, 0.0, 0.0), (0.9, 0.4, 0.0), (1.2, 0.1, 0.0)]
 THRESHOLDS = (0.0, 0.3)
 
 
@@ -164,6 +164,15 @@ def test_impossible_settings():
     for m2, m3 in ((28.6, 0.0), (0.0, 40.0), (float("nan"), 0.0)):  # in degrees, in percent
         with pytest.raises(PartialFCError, match="in radians"):
             CombinedMarginLoss(64.0, 1.0, m2, m3)
+
+
+@pytest.mark.parametrize(
+    "m", [(0.0, 0.5, 0.0), (-1.0, 0.5, 0.0), (40.0, 0.0, 0.0), (1.0, -0.5, 0.0), (1.0, 0.0, -0.4)]
+)
+def test_margins_that_teach_nothing_or_the_contrary_are_refused(m):
+    with pytest.raises(PartialFCError, match=r"m1 multiplies an angle, above 0") as error:
+        CombinedMarginLoss(64.0, *m)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.skipif(

@@ -688,6 +688,12 @@ def test_load_centers_refuses_what_is_not_one_run(tmp_path):
     refuse(pattern, r"checkpoint_gpu_1\.pt: holds no state_dict_softmax_fc")
     torch.save({"state_dict_softmax_fc": {"weight": torch.ones(2)}}, middle)
     refuse(pattern, r"checkpoint_gpu_1\.pt: weight is not a matrix")
+    for value, message in ((torch.nan, "are not finite"), (torch.inf, "are not finite")):
+        weight = torch.full((3, E), value)
+        torch.save({"state_dict_softmax_fc": {"weight": weight}}, middle)
+        refuse(pattern, rf"checkpoint_gpu_1\.pt {message}.*use an earlier checkpoint")
+    torch.save({"state_dict_softmax_fc": {"weight": torch.ones(3, E, dtype=torch.int64)}}, middle)
+    refuse(pattern, r"checkpoint_gpu_1\.pt: of torch\.int64")
     for shape, step, message in (
         ((3, E + 1), 7, "width 7 at step 7, but .* width 6 at step 7"),
         ((3, E), 8, "width 6 at step 8, but .* width 6 at step 7"),

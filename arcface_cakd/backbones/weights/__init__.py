@@ -8,6 +8,7 @@ from arcface_cakd.backbones.weights.description import (
 from arcface_cakd.backbones.weights.errors import WeightsError
 from arcface_cakd.backbones.weights.files import read_weights
 from arcface_cakd.backbones.weights.networks import (
+    check_network,
     copy_weights,
     embedding_size_of,
     load_weights,
@@ -20,6 +21,7 @@ __all__ = [
     "ModelDescription",
     "TrainingSet",
     "WeightsError",
+    "check_network",
     "copy_weights",
     "embedding_size_of",
     "load_weights",

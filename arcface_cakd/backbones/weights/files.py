@@ -1,5 +1,6 @@
 """Files of weights: what is in them, as plain state dicts."""
 
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from arcface_cakd.backbones.weights.foreign import of_adaface, why_foreign
 from arcface_cakd.backbones.weights.hub import HUB, from_hub
 from arcface_cakd.backbones.weights.quantised import dequantised
 from arcface_cakd.tensor_files import DamagedFile, load_tensors
+
+logger = logging.getLogger("arcface_cakd")
 
 _DDP_PREFIX = "module."
 _NAMED = 3  # keys of each kind that a message spells out
@@ -83,7 +86,9 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
         ) from error
     if isinstance(state, Mapping):
         nested = [key for key in _NESTED if isinstance(state.get(key), Mapping)]
-        state = state[nested[0]] if nested else state
+        if nested:
+            _say_what_is_left_out(path, nested[0], state)
+            state = state[nested[0]]
         if foreign := of_adaface(state):
             raise WeightsError(f"weights {path} {foreign}")
     if not isinstance(state, Mapping) or not len(state):
@@ -141,6 +146,24 @@ def _load(path: Path) -> object:
         return load_file(path)
     # Mapped, so that what does not fit a network is refused before it takes memory.
     return load_tensors(path, mapped=True)
+
+
+def _say_what_is_left_out(path: Path, taken: str, checkpoint: Mapping) -> None:
+    """Other weights in a checkpoint, such as averaged ones, are not taken: a line says so."""
+    left = [
+        str(key)
+        for key, value in checkpoint.items()
+        if key != taken and isinstance(value, Mapping) and len(value) > 1
+        if all(isinstance(entry, Tensor) for entry in value.values())
+    ]
+    if left:
+        logger.info(
+            "weights %s: taken are those under %r; the file also has %s: to take others, save them "
+            "alone with torch.save",
+            path,
+            taken,
+            some(left),
+        )
 
 
 def _is_plain(value: object) -> bool:

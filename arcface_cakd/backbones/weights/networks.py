@@ -8,22 +8,27 @@ import torch
 from torch import Tensor, nn
 
 from arcface_cakd.backbones.base import FaceBackbone
+from arcface_cakd.backbones.factory import get_model
 from arcface_cakd.backbones.weights.classifier import with_own_head
 from arcface_cakd.backbones.weights.description import (
     ModelDescription,
     description_path,
     named_with_description,
+    read_description,
 )
 from arcface_cakd.backbones.weights.errors import WeightsError
 from arcface_cakd.backbones.weights.files import read_weights, some
 from arcface_cakd.backbones.weights.resampling import TRUNK, resampled
+from arcface_cakd.errors import ArcfaceCakdError
 from arcface_cakd.files import atomic_path, sha256_of
+from arcface_cakd.landmarks import CROP_SIZE
 from arcface_cakd.tensor_files import write_tensors
 
 # What wraps a network, and so leads all its keys: torch.compile, CVLface, and others.
 _WRAPPERS = ("_orig_mod.", "module.", "model.", "net.")
 _TIMM = "timm:"
 _LANDMARKS = ("keypoint_linear.", ".rpe_")  # in keys of CVLface's KP-RPE, and of iRPE
+_COUNT = "num_batches_tracked"  # of a BatchNorm, of use without momentum alone
 _PROBES = (2, 3)  # embedding widths whose shapes are compared to see which depend on the width
 
 
@@ -36,7 +41,8 @@ def copy_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
             another precision. A prefix that all its keys have (``net.`` or ``model.``, as CVLface
             writes them) is dropped where the model's own have it not, keys that others publish
             the network with are renamed, see ``FaceBackbone.from_published``, and a timm trunk's
-            weights for another image or window size are resampled, see ``resampled``.
+            weights for another image or window size are resampled, see ``resampled``. Counts of
+            batches, which no computation here looks at, may be missing or of another type.
         source: what to call the weights in messages.
 
     Raises:
@@ -44,7 +50,7 @@ def copy_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
             values are not finite. The model is as it was.
     """
     own = model.state_dict()
-    state = resampled(model, _renamed(model, state), source)
+    state = _with_counts(own, resampled(model, _renamed(model, state), source))
     faults = []
     missing = [key for key in own if key not in state]
     if missing:
@@ -73,13 +79,24 @@ def copy_weights(model: nn.Module, state: Mapping[str, Tensor], source: str) -> 
             f"{source} do not fit {type(model).__name__}, which has {len(own)} keys: "
             f"{', '.join(faults)}; {_advice(own, state)}"
         )
-    broken = [key for key in shared if not torch.isfinite(state[key]).all()]
+    broken = [key for key in shared if not torch.isfinite(state[key].to(own[key].dtype)).all()]
     if broken:
         raise WeightsError(
             f"{source} are not finite in {len(broken)} keys ({some(broken)}); "
             "they come from a run that diverged: use an earlier checkpoint"
         )
     model.load_state_dict(state)
+
+
+def _with_counts(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict with the model's own count of batches where a BatchNorm of it has none, as in
+    files of before torch 0.4.1 and of other frameworks, and in the model's type where it has."""
+    state = dict(state)
+    for key, value in own.items():
+        beside = key.removesuffix(_COUNT) + "running_mean"
+        if key.endswith(_COUNT) and beside in state:
+            state[key] = state.get(key, value).to(value.dtype)
+    return state
 
 
 def load_weights(model: nn.Module, path: str | os.PathLike) -> None:
@@ -90,10 +107,51 @@ def load_weights(model: nn.Module, path: str | os.PathLike) -> None:
         path: what ``read_weights`` reads.
 
     Raises:
-        WeightsError: the file cannot be read (see ``read_weights``), or its weights do not fit
-            (see ``copy_weights``).
+        WeightsError: the file cannot be read (see ``read_weights``), or its weights are another
+            network's (see ``check_network``) or do not fit (see ``copy_weights``).
     """
+    check_network(path, getattr(model, "built_as", None))
     copy_weights(model, read_weights(path), f"weights {named_with_description(path)}")
+
+
+def check_network(weights: str | os.PathLike, network: str | None) -> None:
+    """Refuse weights that are another network's, as the ``model.json`` beside them says.
+
+    They may fit it all the same, as those of ``r10_narrow`` fit ``r10_mini``. Two names of what
+    computes the same, such as ``vit_b`` and ``vit_b_dp005_mask_005``, are one network.
+
+    Args:
+        weights: what ``read_weights`` reads, there or not.
+        network: the name that ``get_model`` knows the network by; None: it is not known.
+
+    Raises:
+        WeightsError: they are.
+    """
+    said = None if network is None else read_description(weights)
+    if said is None or network is None or said.network == network:
+        return
+    if not _compute_the_same(said.network, network):
+        beside = description_path(weights)
+        raise WeightsError(
+            f"weights {weights} are of {said.network!r}, as {beside.name} beside them says, and "
+            f"not of {network!r}: set the network to {said.network!r}, take other weights, or give "
+            f"a copy without {beside.name} to have these all the same"
+        )
+
+
+@torch.no_grad()
+def _compute_the_same(one: str, other: str) -> bool:
+    """Whether two names stand for one network, as an image with the same weights tells."""
+    image = torch.linspace(-1, 1, 3 * CROP_SIZE**2).view(1, 3, CROP_SIZE, CROP_SIZE)
+    with torch.random.fork_rng(devices=[]):
+        try:
+            first, second = (
+                get_model(name, num_features=_PROBES[0]).eval() for name in (one, other)
+            )
+            second.load_state_dict(first.state_dict())
+            return torch.equal(first(image), second(image))
+        except (ArcfaceCakdError, RuntimeError):  # an unknown name, or other keys
+            return False
 
 
 def start_from(model: nn.Module, source: str) -> None:
@@ -108,8 +166,10 @@ def start_from(model: nn.Module, source: str) -> None:
             downloads for that model.
 
     Raises:
-        WeightsError: they cannot be had, or do not fit (see ``copy_weights``).
+        WeightsError: they cannot be had, are another network's (see ``check_network``), or do not
+            fit (see ``copy_weights``).
     """
+    check_network(source, getattr(model, "built_as", None))
     name = source
     if source.startswith(_TIMM):
         state = _from_timm(source.removeprefix(_TIMM))

@@ -23,6 +23,8 @@ from arcface_cakd.backbones import (
     start_from,
 )
 from arcface_cakd.backbones.weights import read_weights
+from arcface_cakd.distiller import Distiller
+from arcface_cakd.registry import BACKBONES
 
 OF = ModelDescription("r10_narrow", 8, TrainingSet("faces", 36, None))
 
@@ -136,7 +138,7 @@ def test_one_that_cannot_be_understood_is_refused(path, values, said):
 
 
 def test_a_teacher_of_another_network_is_refused_and_the_advice_works(path):
-    with pytest.raises(WeightsError, match=r"set cakd\.teacher\.network to 'r10_narrow'"):
+    with pytest.raises(WeightsError, match="set the network to 'r10_narrow'"):
         build_teacher(8, network="r10", weights=str(path))
     assert build_teacher(512, network="r10_narrow", weights=str(path)).embedding_size == 8
 
@@ -146,3 +148,37 @@ def test_weights_that_do_not_fit_are_named_with_what_they_are_of(path):
     for read in (load_weights, start_from):
         with pytest.raises(WeightsError, match="of network 'r10_narrow', embedding_size 8"):
             read(other, str(path))
+
+
+def test_weights_of_another_network_are_refused_wherever_they_start_one(path):
+    """Those of ``r10_narrow`` fit ``r10_mini``, whose strides are others."""
+    network = get_model("r10_mini", num_features=8)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    entry = {
+        "teacher": {"network": "swin_mini", "weights": "random"},
+        "losses": [{"name": "embedding_cosine"}],
+        "student_weights": str(path),
+    }
+    for use in (
+        lambda: load_weights(network, path),
+        lambda: start_from(network, str(path)),
+        lambda: build_teacher(8, network="r10_mini", weights=str(path)),
+        lambda: Distiller(network, get_model("swin_mini", num_features=8), entry),
+    ):
+        with pytest.raises(
+            WeightsError, match=r"are of 'r10_narrow', as model\.json .*'r10_mini'"
+        ) as e:
+            use()
+        assert "\n" not in str(e.value)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    path.rename(path.with_name("copy.pt"))  # the advice
+    load_weights(network, path.with_name("copy.pt"))
+
+
+def test_another_name_of_the_same_network_is_none(path, network, monkeypatch):
+    monkeypatch.setitem(BACKBONES._components, "alias", BACKBONES.get("r10_narrow"))
+    start_from(get_model("alias", num_features=8), str(path))
+    build_teacher(8, network="alias", weights=str(path))
+    change(path.with_name("model.json"), network="of nobody")
+    with pytest.raises(WeightsError, match="are of 'of nobody'"):
+        start_from(get_model("alias", num_features=8), str(path))

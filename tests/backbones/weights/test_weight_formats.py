@@ -47,6 +47,35 @@ def test_a_state_dict_inside_of_a_checkpoint(tmp_path, key):
     assert_holds(model(1), path)
 
 
+def test_what_is_left_in_a_checkpoint_is_said(tmp_path, caplog):
+    path = tmp_path / "checkpoint.pth.tar"
+    averaged = prefixed("")
+    torch.save({"state_dict": prefixed(""), "state_dict_ema": averaged, "optimizer": {}}, path)
+    with caplog.at_level("INFO", "arcface_cakd"):
+        read_weights(path)
+    (record,) = caplog.records
+    said = record.getMessage()
+    assert "under 'state_dict'; the file also has state_dict_ema" in said and "\n" not in said
+
+
+@pytest.mark.parametrize("form", ["missing", torch.int32, torch.float32])
+def test_counts_of_batches_may_be_missing_or_of_another_type(tmp_path, form):
+    state = prefixed("")
+    for key in [key for key in state if key.endswith("num_batches_tracked")]:
+        counted = state.pop(key)
+        if form != "missing":
+            state[key] = counted.to(form)
+    torch.save(state, tmp_path / "w.pt")
+    assert_holds(model(1), tmp_path / "w.pt")
+
+
+def test_what_is_not_finite_in_the_networks_precision_is_refused(tmp_path):
+    state = {k: v.double() if v.is_floating_point() else v for k, v in prefixed("").items()}
+    state["bn2.weight"].fill_(1e300)
+    torch.save(state, tmp_path / "w.pt")
+    assert "not finite in 1 keys (bn2.weight)" in refused(tmp_path / "w.pt")
+
+
 def test_a_network_with_a_part_of_that_name_is_none(tmp_path):
     network = nn.ModuleDict({"model": nn.Linear(2, 2)})
     torch.save(network.state_dict(), tmp_path / "w.pt")
