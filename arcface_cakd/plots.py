@@ -9,6 +9,7 @@ import torch
 
 from arcface_cakd.alignment import LocalFeatures
 from arcface_cakd.data import as_batch
+from arcface_cakd.data.text_lines import label_text
 from arcface_cakd.distiller import Distiller
 from arcface_cakd.files import atomic_path
 from arcface_cakd.landmarks import ARCFACE_TEMPLATE, CROP_SIZE
@@ -17,16 +18,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LANDMARK_NAMES = ("left eye", "right eye", "nose", "left mouth", "right mouth")
-
-
-def plain_text(text: str) -> str:
-    """A text for a title or a legend, which matplotlib shows as it is.
-
-    Else it takes what stands between dollars for mathematics, leaves what begins with ``_`` out
-    of legends, and cannot draw what is no UTF-8, as in a file's name.
-    """
-    text = text.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
-    return f" {text}" if text.startswith("_") else text
 
 
 def plot_loss_curves(runs: Mapping[str, Sequence[Mapping]], path: str | Path) -> None:
@@ -50,9 +41,9 @@ def plot_loss_curves(runs: Mapping[str, Sequence[Mapping]], path: str | Path) ->
             axis.plot(
                 [line["step"] for line in present],
                 [line["terms"][term] for line in present],
-                label=plain_text(term),
+                label=label_text(term),
             )
-        axis.set(title=plain_text(name), xlabel="step", yscale="log")
+        axis.set(title=label_text(name), xlabel="step", yscale="log")
         axis.grid(alpha=0.3)
         axis.legend(fontsize="x-small")
     axes[0].set_ylabel("weighted loss")

@@ -77,6 +77,8 @@ class Registry:
         self._fill()
         if name not in self._components:
             hint = did_you_mean(str(name), self._components)
+            if nearest(str(name), self._components) is None:
+                hint += f"; --import the module that registers a {self.kind} of your own"
             raise UnknownNameError(f"unknown {self.kind} {name!r}; {hint}")
         return self._components[name]
 

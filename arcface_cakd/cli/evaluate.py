@@ -67,6 +67,12 @@ def run(args: argparse.Namespace) -> None:
     from arcface_cakd.registry import PROTOCOLS
 
     chosen = PROTOCOLS.get(args.protocol)
+    lacking = sorted(getattr(chosen, "__abstractmethods__", ()))
+    if lacking:  # a protocol of the user's own
+        raise EvaluationError(
+            f"--protocol {args.protocol}: its class {chosen.__name__} lacks {', '.join(lacking)}, "
+            "which arcface_cakd.evaluation.protocols.Protocol says what to do"
+        )
     if args.targets and not chosen.takes_targets:
         raise EvaluationError(
             f"--targets: the protocol {args.protocol} has no sets to choose from: drop it"

@@ -10,6 +10,7 @@ from arcface_cakd.config.settings import (
     Range,
     Section,
     check_settings,
+    key_of,
     settings_of,
 )
 from arcface_cakd.registry import LOSSES
@@ -190,8 +191,8 @@ class CakdConfig:
         teacher = config.teacher
         if teacher["cached_views"] is not None and teacher["cache"] is None:
             raise ConfigError(
-                f"{where}.teacher.cached_views counts views in a cache: set {where}.teacher.cache "
-                "to a folder, or drop it"
+                f"{where}.teacher.cached_views counts views in a cache: set "
+                f"{key_of(where)}.teacher.cache to a folder, or drop it"
             )
         if teacher["cache"] == "":
             raise ConfigError(f"{where}.teacher.cache is empty: name a folder, or drop it")

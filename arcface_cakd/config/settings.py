@@ -114,8 +114,14 @@ def check_settings(
         elif parameter.default is not inspect.Parameter.empty:
             checked[name] = parameter.default
         else:
-            raise ConfigError(f"{where} lacks {name!r}, which has no default: set {where}.{name}")
+            key = f"{key_of(where)}.{name}"
+            raise ConfigError(f"{where} lacks {name!r}, which has no default: set {key}")
     return checked
+
+
+def key_of(where: str) -> str:
+    """The key alone of what messages call a place, ``FILE: config.cakd``."""
+    return where.rpartition(": ")[2]
 
 
 def _annotations(component: Callable, names: Iterable[str], where: str) -> dict[str, Any]:
@@ -239,7 +245,9 @@ def _describe(annotation: Any) -> str:
         elif candidate is tuple or typing.get_origin(candidate) is tuple:
             names.append(_describe_list(typing.get_args(candidate)))
         elif _is_dataclass(candidate):
-            names.append("edict(" + ", ".join(settings_of(candidate)) + ")")
+            # A loss's own settings stand in its entry, and not in one called so.
+            known = [name for name in settings_of(candidate) if name != "settings"]
+            names.append("edict(" + ", ".join(known) + ")")
         else:
             names.append(getattr(candidate, "__name__", str(candidate)))
     return " or ".join(names)

@@ -36,6 +36,16 @@ def table_field(text: str) -> str:
     return text.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
 
 
+def label_text(text: str) -> str:
+    """A text for a title or a legend, which matplotlib shows as it is.
+
+    Else it takes what stands between dollars for mathematics, leaves what begins with ``_`` out
+    of legends, and cannot draw what is no UTF-8, as in a file's name.
+    """
+    text = text.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
+
+
 def warn_of_alike(place: str | os.PathLike, names: Iterable[str]) -> None:
     """Say in the log which names of people are likely one person's, and count as two people's.
 

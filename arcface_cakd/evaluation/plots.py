@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from arcface_cakd.data.text_lines import table_field
+from arcface_cakd.data.text_lines import label_text
 from arcface_cakd.evaluation.errors import EvaluationError
 from arcface_cakd.evaluation.roc import RocCurve
 from arcface_cakd.extras import extra
@@ -42,15 +42,6 @@ def check_picture(path: str | os.PathLike) -> None:
             f"picture {path}: is there, does not say that it shows ROC curves of arcface-cakd, "
             f"as .{', .'.join(_SAYS)} can, and would be replaced: name another file"
         )
-
-
-def label_of(text: str) -> str:
-    """A name as matplotlib shows it: what no text has is escaped, and no dollar begins a formula.
-
-    Legends leave out what begins with ``_``, so that there a blank is put before it.
-    """
-    shown = table_field(text).replace("$", r"\$")
-    return f" {shown}" if shown.startswith("_") else shown
 
 
 def _is_ours(path: str | os.PathLike) -> bool:
@@ -102,7 +93,7 @@ def plot_roc(
     axes = figure.add_subplot()
     for name, result in results.items():
         curve = result.roc
-        label = f"{label_of(name)} (AUC {100 * result.auc:.2f} %)"
+        label = f"{label_text(name)} (AUC {100 * result.auc:.2f} %)"
         (line,) = axes.step(curve.far, curve.tar, where="post", linestyle=":", linewidth=1)
         # Above 1, which no FAR is, where there are too few pairs to trust any.
         trusted = curve.far >= (curve.lowest_far or float("inf"))
@@ -121,7 +112,7 @@ def plot_roc(
     axes.grid(which="both", alpha=0.25)
     axes.legend(loc="lower right")
     if title:
-        axes.set_title(label_of(title))
+        axes.set_title(label_text(title))
     key = _SAYS.get(Path(path).suffix[1:].lower())
     with atomic_path(path) as partial:
         figure.savefig(partial, dpi=120, metadata={key: _MADE} if key else None)

@@ -155,15 +155,18 @@ def model_card(
 
     exported = {} if judge is None else judge.exported
     license_ = about.get("license")
+    plain = run.terms == ("margin",) and "teacher" not in about
+    distilled = [] if plain else ["knowledge-distillation"]
     data = ModelCardData(
         license="other" if license_ is None else license_.lower(),
         library_name=_library(report),
         pipeline_tag="image-feature-extraction",
-        tags=["face-recognition", "arcface", "knowledge-distillation", about["network"]],
+        tags=["face-recognition", "arcface", *distilled, about["network"]],
         model_name=Path(report.path).name,
         metrics=["accuracy"] if exported else None,
     )
     data_said = about.get("training_data")
+    teacher = "none: the run had no loss but its margin softmax" if plain else UNSAID
     return ModelCard.from_template(
         data,
         template_path=str(_TEMPLATE),
@@ -181,7 +184,7 @@ def model_card(
         pictures="faces" if report.compared_on_faces else "random pictures",
         further=[(k, " ".join(v.split())) for k, v in about.items() if k not in OWN + _ASKED],
         data="\n".join(f"- {text}" for text in (data_said, run.data) if text) or UNSAID,
-        teacher=about.get("teacher", UNSAID),
+        teacher=about.get("teacher", teacher),
         terms=", ".join(run.terms) or UNSAID,
         figures=[_row(name, found, judge) for name, found in exported.items()],
         validation=", ".join(f"{k} {100 * v:.2f} %" for k, v in run.validation.items()),
@@ -190,7 +193,7 @@ def model_card(
         training=_training(run),
         license=license_ or UNSAID,
         data_license=about.get("data_license", UNSAID),
-        teacher_license=about.get("teacher_license", UNSAID),
+        teacher_license=about.get("teacher_license", "no teacher" if plain else UNSAID),
     )
 
 

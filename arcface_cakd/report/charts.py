@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from arcface_cakd.data.text_lines import label_text
 from arcface_cakd.evaluation import RocCurve, VerificationResult
-from arcface_cakd.plots import plain_text
 from arcface_cakd.report.runs import ReportedRun
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def training_charts(runs: Sequence[ReportedRun]) -> dict[str, Figure]:
         figure, axes = _empty(name, "step")
         for number, points in lines:
             axes.plot(
-                *zip(*points, strict=True), label=plain_text(runs[number].name), **_style(number)
+                *zip(*points, strict=True), label=label_text(runs[number].name), **_style(number)
             )
         values = [value for _, points in lines for _, value in points if math.isfinite(value)]
         if _spans_decades(values):
@@ -56,7 +56,7 @@ def roc_chart(name: str, results: Mapping[str, VerificationResult]) -> Figure:
         curve, style = result.roc, _style(number)
         trusted = curve.far >= (curve.lowest_far or float("inf"))
         axes.step(curve.far, curve.tar, where="post", linestyle=":", color=style["color"], lw=1)
-        label = plain_text(run)
+        label = label_text(run)
         axes.step(curve.far[trusted], curve.tar[trusted], where="post", label=label, **style)
     axes.set(xscale="log", xlim=(min(1 / r.negatives for r in results.values()), 1), ylim=(0, 1.02))
     axes.set_ylabel("TAR")
@@ -122,7 +122,7 @@ def _empty(title: str, xlabel: str) -> tuple[Figure, Axes]:
     # The margins by hand: a layout that finds them takes twice as long to draw.
     figure.subplots_adjust(left=0.17, right=0.97, bottom=0.17, top=0.9)
     axes = figure.add_subplot()
-    axes.set_title(plain_text(title), fontsize=11)
+    axes.set_title(label_text(title), fontsize=11)
     axes.set_xlabel(xlabel, fontsize=10)
     axes.grid(alpha=0.3)
     return figure, axes

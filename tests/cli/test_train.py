@@ -4,13 +4,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers.documents import blocks, read
 from helpers.engine_runs import make_faces
 
+from arcface_cakd.backbones import get_model, save_weights
 from arcface_cakd.cli import main
-from arcface_cakd.registry import BACKBONES
+from arcface_cakd.data import write_bin
+from arcface_cakd.recordio.codec import encode
+from arcface_cakd.registry import BACKBONES, PROTOCOLS
 
 # A user's config may bring its own network, and goes through arcface_torch's keys.
 CONFIG = """
@@ -119,12 +123,33 @@ def test_the_network_of_the_document_trains(config, tmp_path, with_module, capsy
     with_module("my_net", source)
     settings = ["--set", "network=my_net", "embedding_size=16"]
     assert main(["train", str(config), *settings]) == 1
-    assert "unknown network 'my_net'" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "unknown network 'my_net'" in said
+    assert "--import the module that registers a network of your own" in said
     assert main(["train", str(config), "--import", "my_net", *settings]) == 0
     model = torch.load(tmp_path / "out" / "model.pt", weights_only=True)
     assert model["fc.1.weight"].shape == (16, 128 * 49)
     assert main(["--import", "my_net", "list", "backbones"]) == 0
     assert "\nmy_net " in capsys.readouterr().out
+
+
+def test_the_protocol_of_the_document_judges(tmp_path, with_module, capsys):
+    (source,) = [t for _, t in blocks(read("docs/evaluation.md")) if "class Mine" in t]
+    with_module("my_protocol", source)
+    save_weights(get_model("r10_narrow", num_features=8), "model.pt")
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 112, 112, 3), dtype=np.uint8)
+    write_bin("mine.bin", [encode(image) for image in pixels], [True, False] * 2)
+    command = ["evaluate", "model.pt", "--network", "r10_narrow", "--data", "mine.bin"]
+    try:
+        assert main([*command, "--protocol", "mine", "--import", "my_protocol"]) == 0
+        assert capsys.readouterr().out.startswith("mine: Lengths(shortest=")
+        without = source.replace("def table", "def tables").replace('"mine"', '"half"')
+        with_module("half_a_protocol", without)
+        assert main([*command, "--protocol", "half", "--import", "half_a_protocol"]) == 1
+        assert "its class Mine lacks table, which" in capsys.readouterr().err
+    finally:
+        for name in ("mine", "half"):
+            PROTOCOLS._components.pop(name, None)
 
 
 @pytest.mark.parametrize(

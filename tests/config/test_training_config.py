@@ -131,7 +131,7 @@ def fails_with(message, path, overrides=()):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("", "lacks 'rec'"),
+        ("", "lacks 'rec', which has no default: set config.rec"),
         (REC + "config.CAKD = edict()", "unknown key 'CAKD'; did you mean 'cakd'?"),
         (REC + "config.batchsize = 1", "unknown key 'batchsize'; did you mean 'batch_size'?"),
         (REC + "config.optimizer = 'adam'", "optimizer must be 'sgd' or 'adamw', got 'adam'"),
@@ -190,6 +190,14 @@ def test_a_long_name_is_shown_in_part(write):
         (
             TEACHER + ", losses=[edict(name='embedding_cosine', weight=-1)]",
             "cakd.losses[0].weight must be at least 0, got -1",
+        ),
+        (
+            TEACHER + ", losses=edict(name='rkd')",
+            "cakd.losses must be list of edict(name, weight, schedule), got",
+        ),
+        (
+            TEACHER.replace(")", ", cached_views=2)"),
+            "counts views in a cache: set config.cakd.teacher.cache to a folder",
         ),
         (TEACHER + ", losses=['urfm_feature']", "cakd.losses[0] must be an edict with a name"),
         (TEACHER + ", losses=[edict(name=['x'])]", "cakd.losses[0] must be an edict with a name"),

@@ -93,6 +93,28 @@ def test_what_nobody_says_is_said(exported, tmp_path):
     assert "None" not in text.replace("None: `arcface", "")
 
 
+def test_the_card_of_a_plain_model_names_no_teacher(exported, tmp_path):
+    _, report = exported
+    save_model(
+        SmallNetwork(),
+        tmp_path / "model.pt",
+        ModelDescription("small", 12, TrainingSet("ms1mv3", 100, 10)),
+    )
+    log = tmp_path / "metrics.jsonl"
+    line = {"step": 10, "seconds": 6.0, "images_per_second": 50.0, "margin": 3.0}
+    for terms, about, teacher, distilled in (
+        ({}, {}, "none: the run had no loss but its margin softmax", False),
+        ({}, {"teacher": "Swin-S"}, "Swin-S", True),
+        ({"embedding_cosine": 0.5}, {}, UNSAID, True),
+    ):
+        log.write_text(json.dumps({**line, "terms": terms}) + "\n")
+        facts = run_facts(tmp_path / "model.pt")
+        card = ModelCard.load(write_card(report, SmallNetwork(), {**ABOUT, **about}, facts))
+        assert f"- Teacher: {teacher}\n" in card.text
+        assert ("knowledge-distillation" in card.data.tags) == distilled
+        assert ("Teacher's weights: no teacher" in card.text) != distilled
+
+
 def test_a_card_that_was_edited_is_not_replaced(exported, tmp_path):
     folder, report = exported
     facts = run_facts(tmp_path / "model.pt")
