@@ -99,7 +99,7 @@ class FaceBackbone(nn.Module, ABC):
                 f"{self._named} changes its images in place in body, and so those that come after "
                 "it: let the first operation give a new tensor"
             )
-        final, maps = self._checked(returned)
+        final, maps = self._checked(returned, stages)
         final = at_least_float32(final)
         given = times_changed(final)
         with autocast(images.device.type, None):
@@ -115,9 +115,9 @@ class FaceBackbone(nn.Module, ABC):
     def _named(self) -> str:
         return f"network {self.built_as or type(self).__name__!r}"
 
-    def _checked(self, returned: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """What ``body`` returned, where it is what it promises; widths that are traced are not
-        looked at."""
+    def _checked(self, returned: Any, stages: bool) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """What ``body`` returned, where it is what it promises; ``stages`` where they are used,
+        and no widths that are traced."""
         if not isinstance(returned, tuple | list) or len(returned) != 2:
             raise BackboneError(
                 f"{self._named} returns a {type(returned).__name__} from body: let it return the "
@@ -129,7 +129,8 @@ class FaceBackbone(nn.Module, ABC):
         widths = [
             m.shape[1] if isinstance(m, Tensor) and m.dim() == 4 else None for m in (final, *maps)
         ]
-        if None in widths or tuple(widths[1:]) != tuple(self.stage_dims):
+        as_promised = not stages or tuple(widths[1:]) == tuple(self.stage_dims)
+        if None in widths or not as_promised:
             raise BackboneError(
                 f"{self._named}: body gives a final map and stages of {widths} channels (None: no "
                 f"map (B, C, H, W)), and stage_dims are {self.stage_dims}: let both agree"

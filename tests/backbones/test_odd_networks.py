@@ -83,7 +83,7 @@ def test_what_a_network_must_not_do_is_one_line(network, message, dtype):
     network = network()
     network.amp_dtype = dtype
     with torch.no_grad(), pytest.raises(BackboneError, match=message) as error:
-        network(IMAGES.clone())
+        network.forward_features(IMAGES.clone(), stages=True)
     assert "\n" not in str(error.value)
 
 

@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -240,12 +241,12 @@ class TestGetModel:
         from arcface_cakd.backbones import timm_grid
 
         def build(*args, **kwargs):
-            return args, kwargs
+            return SimpleNamespace(args=args, kwargs=kwargs)
 
         monkeypatch.setattr(timm_grid, "build", build)
-        args, kwargs = get_model("timm:vit_tiny", dropout=0.1, num_features=7, patch_size=8)
-        assert args == ("vit_tiny",)
-        assert kwargs == {"dropout": 0.1, "fp16": False, "num_features": 7, "patch_size": 8}
+        given = get_model("timm:vit_tiny", dropout=0.1, num_features=7, patch_size=8)
+        assert given.args == ("vit_tiny",) and given.built_as == "timm:vit_tiny"
+        assert given.kwargs == {"dropout": 0.1, "fp16": False, "num_features": 7, "patch_size": 8}
 
     @pytest.mark.parametrize(("name", "near"), [("r101", "r10"), ("mbf_lrage", "mbf_large")])
     def test_an_unknown_name_gets_the_nearest(self, name, near):
