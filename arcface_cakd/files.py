@@ -198,15 +198,15 @@ def _partial_name(path: Path) -> Path:
 
 def _partial_prefix(path: Path) -> str:
     # Folders may be shared: a process number means something on its own machine only.
-    return f".{_cut(path.stem, _LONGEST_STEM)}.{socket.gethostname()}-"
+    return f".{cut_name(path.stem, _LONGEST_STEM)}.{socket.gethostname()}-"
 
 
 def _partial_suffix(path: Path) -> str:
-    return f".partial{_cut(path.suffix, _LONGEST_SUFFIX)}"
+    return f".partial{cut_name(path.suffix, _LONGEST_SUFFIX)}"
 
 
-def _cut(name: str, size: int) -> str:
-    """As much of a name as so many bytes hold, on a disk, in whole characters."""
+def cut_name(name: str, size: int) -> str:
+    """As much of a file's name as so many bytes hold, on a disk, in whole characters."""
     encoded = os.fsencode(name)
     return name if len(encoded) <= size else encoded[:size].decode(errors="ignore")
 

@@ -78,7 +78,10 @@ class Registry:
         if name not in self._components:
             hint = did_you_mean(str(name), self._components)
             if nearest(str(name), self._components) is None:
-                hint += f"; --import the module that registers a {self.kind} of your own"
+                hint += (
+                    f"; a {self.kind} of your own is known once the module that registers it is "
+                    "imported, on the command line by --import"
+                )
             raise UnknownNameError(f"unknown {self.kind} {name!r}; {hint}")
         return self._components[name]
 

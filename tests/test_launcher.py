@@ -53,6 +53,14 @@ def test_so_does_a_run_of_the_host(error_file, capsys):
     assert last_line(report(error_file)).endswith(f"arcface-cakd: error: {LINE}")
 
 
+@pytest.mark.parametrize(("of_one_rank", "said"), [(False, 0), (True, 1)])
+def test_what_one_rank_alone_meets_it_says(error_file, monkeypatch, capsys, of_one_rank, said):
+    monkeypatch.setattr("arcface_cakd.arcface_torch.user_errors.is_main", lambda: False)
+    with pytest.raises(SystemExit), exiting_on_user_error(of_one_rank):
+        raise ArcfaceCakdError(LINE)
+    assert capsys.readouterr().err.splitlines() == [f"arcface-cakd: error: {LINE}"] * said
+
+
 def test_without_torchrun_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.delenv("TORCHELASTIC_ERROR_FILE", raising=False)
     monkeypatch.chdir(tmp_path)

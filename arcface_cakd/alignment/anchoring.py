@@ -53,8 +53,8 @@ class Anchoring(nn.Module):
         self.without_effect: tuple[str, ...] = ()
         if self.kept == num_centers and drop not in (0.0, _DROP):
             self.without_effect = (
-                f"cakd.anchoring.drop={drop:g} has no effect: of {num_centers} local centres that "
-                "share is none; raise cakd.urfm.num_centers, or drop it",
+                f"cakd.anchoring.drop={drop:g} has no effect: it leaves out none of {num_centers} "
+                "local centre(s); set it higher, or take it out",
             )
         self.norm = nn.LayerNorm(dim)
         self.pool = nn.Parameter(torch.empty(num_centers, dim))

@@ -72,8 +72,9 @@ class HostDistiller(Distiller):
                     )
         if self.training and known is None and self.config.teacher["cache"] is not None:
             known = self._known(images.device)
-        # Only where there is one: what wraps this method may know of images and landmarks alone.
-        return super().forward(images, landmarks, *([] if known is None else [known]))
+        with exiting_on_user_error(of_one_rank=True):
+            # Only where there is one: what wraps this may know of images and landmarks alone.
+            return super().forward(images, landmarks, *([] if known is None else [known]))
 
     def _known(self, device: torch.device) -> FaceFeatures | None:
         """What the teacher's cache says of the images at hand; None where nothing would use it."""
@@ -87,7 +88,8 @@ class HostDistiller(Distiller):
                     "does not say: update it with `arcface-cakd patch`, or drop the setting"
                 )
         positions, flips = places.cpu().long().numpy().T
-        rows = self.cache.read(positions, flips.astype(bool), 0)
+        with exiting_on_user_error(of_one_rank=True):
+            rows = self.cache.read(positions, flips.astype(bool), 0)
         known = {name: torch.from_numpy(array) for name, array in rows.items()}
         return as_features(known, self.cache.grid, device)
 
@@ -97,10 +99,11 @@ class HostDistiller(Distiller):
         With ``cakd.margin_weight`` 0 the host's loss is left where it is: no gradient of it is
         computed, and its centres, which then never have one, never move.
         """
-        if self.config.margin_weight > 0:
-            terms = self.all_terms(margin, labels, partial_fc)
-        else:
-            terms = self.all_terms(None, labels)
+        with exiting_on_user_error(of_one_rank=True):
+            if self.config.margin_weight > 0:
+                terms = self.all_terms(margin, labels, partial_fc)
+            else:
+                terms = self.all_terms(None, labels)
         step = self.losses.steps_done
         values = torch.stack([t.detach() for t in terms.values()])
         self._meter.update(tuple(terms), values)

@@ -124,10 +124,12 @@ class FaceBackbone(nn.Module, ABC):
                 "final map (B, C, H, W) and a tuple of the stages' maps"
             )
         final, maps = returned
+        maps = tuple(maps or ())
         if torch.jit.is_tracing():
-            return final, tuple(maps)
+            return final, maps
+        used = maps if stages or self.token_stage is not None else ()
         widths = [
-            m.shape[1] if isinstance(m, Tensor) and m.dim() == 4 else None for m in (final, *maps)
+            m.shape[1] if isinstance(m, Tensor) and m.dim() == 4 else None for m in (final, *used)
         ]
         as_promised = not stages or tuple(widths[1:]) == tuple(self.stage_dims)
         if None in widths or not as_promised:
@@ -135,7 +137,7 @@ class FaceBackbone(nn.Module, ABC):
                 f"{self._named}: body gives a final map and stages of {widths} channels (None: no "
                 f"map (B, C, H, W)), and stage_dims are {self.stage_dims}: let both agree"
             )
-        return final, tuple(maps)
+        return final, maps
 
     def _features(
         self, embedding: Tensor, final: Tensor, maps: tuple[Tensor, ...], stages: bool

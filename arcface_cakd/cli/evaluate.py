@@ -92,7 +92,8 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         sets = {name: result.to_dict() for name, result in results.items()}
         for name, digest in protocol.data_digests().items():
-            sets[name]["data"] = {"sha256": digest}
+            if name in sets:  # a protocol of the user's own may have looked at more
+                sets[name]["data"] = {"sha256": digest}
         figures = {
             "model": args.model,
             "model_sha256": weights,

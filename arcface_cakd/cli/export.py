@@ -274,7 +274,7 @@ def _said(texts: list[str]) -> dict[str, str]:
             raise ExportError(f"--about {text}: {key} is told by the model itself: drop it")
         if key in said:
             raise ExportError(f"--about {text}: {key} is given twice: drop one of the two")
-        said[key] = value
+        said[key] = " ".join(value.split())
     return said
 
 

@@ -42,7 +42,7 @@ def label_text(text: str) -> str:
     Else it takes what stands between dollars for mathematics, leaves what begins with ``_`` out
     of legends, and cannot draw what is no UTF-8, as in a file's name.
     """
-    text = text.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
+    text = table_field(text).replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 
 
@@ -64,8 +64,8 @@ def warn_of_alike(place: str | os.PathLike, names: Iterable[str]) -> None:
             alike.append((other, name))
     if alike:
         logger.warning(
-            "%s: %s and %s are taken for two people, and are one name but for capitals, blanks or "
-            "the form of a letter, as %d name(s) are: give those of one person one name",
+            "%s: %s and %s are taken for two people, and differ by capitals, blanks or the form of "
+            "a letter alone; %d name(s) do: give those of one person one name",
             *(place, ascii(alike[0][0]), ascii(alike[0][1]), len(alike)),
         )
 

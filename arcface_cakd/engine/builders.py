@@ -247,11 +247,6 @@ def _without_effect(config: TrainConfig) -> list[str]:
     pointless = [
         ("momentum", config.optimizer == "adamw", 'it is of optimizer="sgd"'),
         ("non_finite_limit", config.non_finite == "stop", 'it is of non_finite="skip"'),
-        (
-            "keep_checkpoints",
-            not config.keeps_checkpoints,
-            "the run writes none: set save_all_states=True",
-        ),
     ]
     lines = [
         f"{name}={getattr(config, name)!r} has no effect: {reason}, or drop it"

@@ -67,7 +67,7 @@ def write_run_record(
     parts = [part for part in run_parts(former or {}) if part.get(_SINCE, 0) < start]
     if parts and _told(parts[-1]) == _told(content):
         last = parts.pop()
-        content |= {key: last[key] for key in (_SINCE, "started") if key in last}
+        content |= {_SINCE: last.get(_SINCE, 0), "started": last.get("started")}
     if parts:
         content[_PARTS] = parts
     text = json.dumps(content, indent=1) + "\n"

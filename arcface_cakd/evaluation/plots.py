@@ -40,7 +40,7 @@ def check_picture(path: str | os.PathLike) -> None:
     if Path(path).exists() and not _is_ours(path):
         raise EvaluationError(
             f"picture {path}: is there, does not say that it shows ROC curves of arcface-cakd, "
-            f"as .{', .'.join(_SAYS)} can, and would be replaced: name another file"
+            f"as .{', .'.join(_SAYS)} can, and would be replaced: remove it, or name another file"
         )
 
 

@@ -15,11 +15,13 @@ Name = TypeVar("Name", bound=Hashable)
 
 
 def interval(values: np.ndarray, drawn: str, level: float = LEVEL) -> Interval:
-    """The interval of a figure, from its values (B,) on the draws, two or more.
+    """The interval of a figure, from its values (B,) on the draws.
 
     Raises:
-        EvaluationError: a draw has no figure.
+        EvaluationError: a draw has no figure, or there is one draw alone.
     """
+    if len(values) < 2:
+        raise EvaluationError("one draw has no interval: take more draws")
     lacking = np.count_nonzero(~np.isfinite(values))
     if lacking:
         raise EvaluationError(f"too few {drawn}: {lacking} of {len(values)} draws have no figure")

@@ -208,7 +208,7 @@ def check_place(path: str | os.PathLike) -> None:
 def _check_folder(path: Path) -> None:
     """Of a format whose model is a folder: what stands there goes, with all that is in it."""
     try:
-        package = path.is_dir() and not path.is_symlink() and set(os.listdir(path)) == _PACKAGE
+        package = path.is_dir() and not path.is_symlink() and _holds(path) == _PACKAGE
     except OSError as error:
         raise ExportError(f"output {path} cannot be read: {error.strerror}") from error
     if os.path.lexists(path) and not package:
@@ -216,6 +216,11 @@ def _check_folder(path: Path) -> None:
             f"output {path} is there, is no folder of {' and '.join(sorted(_PACKAGE))} alone as "
             "coremltools writes it, and would be replaced: choose another name, or remove it"
         )
+
+
+def _holds(folder: Path) -> set[str]:
+    """The names in a folder, but for what macOS leaves in each that somebody looked at."""
+    return {name for name in os.listdir(folder) if name != ".DS_Store"}
 
 
 def _may_be_a_model_s(file: Path) -> bool:

@@ -38,12 +38,13 @@ def map_widths(loss: str, dims: FeatureDims, stages: Sequence[Stage]) -> list[tu
         for side, known in (("student", dims.student_stages), ("teacher", dims.teacher_stages)):
             if not -len(known) <= stage < len(known):
                 raise ConfigError(f"{loss}: the {side} has no stage {stage}: {_choice(len(known))}")
-            if (side, stage % len(known)) in named:
-                raise ConfigError(
-                    f"{loss}: stages {list(stages)} name the {side}'s stage {stage % len(known)} "
-                    "twice: name it once"
-                )
-            named.add((side, stage % len(known)))
+        couple = stage % len(dims.student_stages), stage % len(dims.teacher_stages)
+        if couple in named:
+            raise ConfigError(
+                f"{loss}: stages {list(stages)} name the student's stage {couple[0]} and the "
+                f"teacher's stage {couple[1]} twice: name them once"
+            )
+        named.add(couple)
         widths.append((dims.student_stages[stage], dims.teacher_stages[stage]))
     return widths
 

@@ -209,7 +209,7 @@ def _check_value(name: str, value: object, learns: bool) -> None:
             "return one, such as a mean over the batch"
         )
     # A constant 0 is fair: a queue may not be full, a batch hold no pair.
-    if learns and not value.requires_grad and bool(value):
+    if learns and not value.requires_grad and bool(value.isfinite() & (value != 0)):
         raise LossError(
             f"loss {name!r} has no gradient, so that nothing learns from it: compute it of the "
             "student's features as they are, without detach, no_grad or numbers of Python"

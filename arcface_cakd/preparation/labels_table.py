@@ -75,10 +75,11 @@ def read_labels(folder: str | Path) -> LabelNames | None:
     names: dict[int, str] = {}
     for number, row in enumerate(rows, start=2):
         label, tab, name = row.partition("\t")
-        if not (kind and tab and label.isdecimal() and name.strip()) or int(label) in names:
+        if not (kind and tab and label.isdecimal()) or int(label) in names:
             raise DataError(
                 f"{path}, line {number}: must be a label, a tab and a name, each label once, below "
                 f"a line 'label<tab>name'; is {row[:40]!r}: mend or remove it"
             )
-        names[int(label)] = name
+        if name.strip():  # a blank one is none
+            names[int(label)] = name
     return LabelNames(kind, names)

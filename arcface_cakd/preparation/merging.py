@@ -100,7 +100,7 @@ def _refuse_nameless(images: RecordSet, people: np.ndarray) -> None:
     path = images.folder / LABELS_FILE
     apart = "--by offsets takes its people for others than those of the other sets"
     if not images.names.names:
-        raise DataError(f"{path}: no such file, and people are joined by the names in it: {apart}")
+        raise DataError(f"{path}: no names are there, by which people are joined: {apart}")
     if images.names.heading == FORMER_LABEL:
         raise DataError(
             f"{path}: has former labels, and equal numbers of two sets are not one person: "

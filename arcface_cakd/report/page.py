@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from arcface_cakd import __version__
 from arcface_cakd.extras import extra
-from arcface_cakd.files import in_the_way_of, json_text, put_in_place, scratch_folder
+from arcface_cakd.files import cut_name, in_the_way_of, json_text, put_in_place, scratch_folder
 from arcface_cakd.report.charts import roc_chart, score_chart, training_charts
 from arcface_cakd.report.errors import ReportError
 from arcface_cakd.report.figures import (
@@ -99,7 +99,7 @@ def write_report(runs: Sequence[ReportedRun], path: str | Path) -> list[Path]:
 
     content = _content(runs, figures, list(named))
     notes = _notes(runs, results)
-    if _has_more_than_numbers(content):
+    if _has_non_finite(content):
         notes.append(f"What is no finite number is null in {path.with_suffix('.json').name}.")
     for note in notes:
         logger.warning("%s", note)
@@ -137,7 +137,7 @@ def _notes(runs: Sequence[ReportedRun], results: Sequence[Result]) -> list[str]:
     return notes + [note for note in differing if note is not None]
 
 
-def _has_more_than_numbers(content: Mapping[str, Any]) -> bool:
+def _has_non_finite(content: Mapping[str, Any]) -> bool:
     """Whether a number is not finite, which JSON has no word for."""
     try:
         json.dumps(content, allow_nan=False)
@@ -423,18 +423,10 @@ def _file_names(names: Iterable[str], stem: str) -> list[str]:
     found: dict[str, str] = {}
     for name in names:
         plain = re.sub(r"[^\w@.=-]+", "_", name).strip("_")
-        wanted = _cut(f"{stem}_{plain}")
+        wanted = cut_name(f"{stem}_{plain}", _LONGEST_NAME)
         given, number = wanted, 1
         while given.casefold() in found:
             number += 1
             given = f"{wanted}_{number}"
         found[given.casefold()] = f"{given}.png"
     return list(found.values())
-
-
-def _cut(name: str) -> str:
-    """A file's name as far as disks take it, in whole characters."""
-    encoded = os.fsencode(name)
-    if len(encoded) <= _LONGEST_NAME:
-        return name
-    return encoded[:_LONGEST_NAME].decode(errors="ignore")

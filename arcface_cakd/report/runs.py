@@ -104,11 +104,11 @@ class ReportedRun:
 
     def _of_other_weights(self) -> list[str]:
         """The stems of evaluations that say of which weights they are, and not of those here."""
-        # Of an exported model, which its row names, nothing here tells.
+        # Other models' rows name them, and nothing here tells what they should be.
         told = {
             stem: each["model_sha256"]
             for stem, each in self.evaluations.items()
-            if each.get("model_sha256") and (model_of(each) or _WEIGHTS).endswith(".pt")
+            if each.get("model_sha256") and model_of(each) in (None, _WEIGHTS)
         }
         weights = self.folder / _WEIGHTS
         if not told or not weights.is_file():

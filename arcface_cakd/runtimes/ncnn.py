@@ -28,7 +28,7 @@ class NcnnModel(ExportedModel):
         options.use_bf16_storage = options.use_vulkan_compute = False
         if threads:
             options.num_threads = threads
-        if lacking := _lacking(self.path):
+        if self.begins(self.path) and (lacking := _lacking(self.path)):
             raise RuntimeProblem(
                 f"model {self.path} has layers that ncnn does not ({', '.join(lacking)}), as "
                 "Transformers do: take an .onnx or .xml file of the same weights"

@@ -1,6 +1,9 @@
 """What digests of teachers are of."""
 
 import functools
+import os
+import subprocess
+import sys
 
 import onnx
 import torch
@@ -33,6 +36,38 @@ def test_a_factory_of_another_package_counts_and_one_of_ours_does_not():
     few, many = (functools.partial(outside, features=number) for number in (4, 8))
     assert source_digest(network, few) == source_digest(network, few)
     assert len({with_file, source_digest(network, few), source_digest(network, many)}) == 3
+
+
+def test_networks_of_the_package_are_told_as_before():
+    """Caches hold these: where a network's file changes its numbers, they are to be refused, and
+    the changelog says so; where it does not, nobody should compute 150 GB anew."""
+    with torch.device("meta"):
+        found = {name: source_digest(get_model(name)) for name in ("swin_s", "vit_t", "r18")}
+    assert found == {
+        "swin_s": "d17e17384134ec10a4124238beb1edbc9c1f14d8c888b4ae9b26ca779b195332",
+        "vit_t": "13ea00b8996f26d38b09201a06b223ae2d8cf584741fae8b0124b47188bea5c9",
+        "r18": "94aa0599fdc00cbba14222a7e7c016b1c1e99fb9d6a83da5eb80d3039dd9b2a9",
+    }
+
+
+def test_what_a_partial_holds_is_the_same_in_every_process(tmp_path):
+    (tmp_path / "factories.py").write_text(
+        "import functools\n"
+        "from torch import nn\n"
+        "from arcface_cakd.backbones import source_digest\n"
+        "def build(act, widths=(), **more): return nn.Sequential(act())\n"
+        "made = functools.partial(build, nn.ReLU, widths=[4, (8,)], norm=len, at=object())\n"
+        "other = functools.partial(build, nn.GELU, widths=[4, (8,)], norm=len, at=object())\n"
+        "print(source_digest(nn.ReLU(), made), source_digest(nn.ReLU(), other))\n"
+    )
+    command = [sys.executable, str(tmp_path / "factories.py")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    first, second = (
+        subprocess.run(command, capture_output=True, check=True, env=environment).stdout.split()
+        for _ in range(2)
+    )
+    assert first == second
+    assert len(set(first)) == 2
 
 
 def test_tensors_of_attributes_branches_and_functions_may_lie_beside_a_file_too(tmp_path):

@@ -87,6 +87,19 @@ def test_what_a_network_must_not_do_is_one_line(network, message, dtype):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("maps", [None, (), [], (None,)])
+def test_stages_that_nobody_looks_at_may_be_anything(maps):
+    class Bare(Net):
+        stage_dims = ()
+
+        def body(self, images):
+            return super().body(images)[0], maps
+
+    network = Bare().eval()
+    assert network(IMAGES.clone()).shape == (2, 8)
+    assert torch.jit.trace(network, IMAGES)(IMAGES).shape == (2, 8)
+
+
 def test_where_changes_are_not_counted_networks_run():
     network = Net().eval()
     with torch.inference_mode():

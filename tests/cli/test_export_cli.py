@@ -284,7 +284,7 @@ def test_an_exported_file_is_not_taken_for_damaged_weights(tmp_path, capsys, com
     model.write_bytes(b"no model")
     options = {
         "export": ["--output", str(tmp_path / "other.onnx")],
-        "evaluate": ["--data", str(write_pairs(tmp_path / "lfw.bin", 0, pairs=2))],
+        "evaluate": ["--data", str(write_pairs(tmp_path / "lfw.bin", 0, pairs=20))],
         "bench latency": [],
     }
     assert cli.main([*command.split(), str(model), *options[command]]) == 1

@@ -125,7 +125,7 @@ def test_the_network_of_the_document_trains(config, tmp_path, with_module, capsy
     assert main(["train", str(config), *settings]) == 1
     said = capsys.readouterr().err
     assert "unknown network 'my_net'" in said
-    assert "--import the module that registers a network of your own" in said
+    assert "imported, on the command line by --import" in said
     assert main(["train", str(config), "--import", "my_net", *settings]) == 0
     model = torch.load(tmp_path / "out" / "model.pt", weights_only=True)
     assert model["fc.1.weight"].shape == (16, 128 * 49)

@@ -130,7 +130,6 @@ def test_a_set_of_one_identity_is_refused(tmp_path):
         ),
         (dict(optimizer="adamw", momentum=0.8), "momentum=0.8 has no effect"),
         (dict(non_finite_limit=3), "non_finite_limit=3 has no effect"),
-        (dict(keep_checkpoints=5), "keep_checkpoints=5 has no effect"),
         (
             dict(interclass_filtering_threshold=1.0),
             "interclass_filtering_threshold 1 has no effect",

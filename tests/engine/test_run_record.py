@@ -61,3 +61,15 @@ def test_the_record_of_an_earlier_version_is_the_first_part(stopped):
     train(dataclasses.replace(stopped, resume=True, lr=0.04), stop_after_step=6)
     first, last = run_parts(read_run_record(stopped.output))
     assert (first["config"]["lr"], last["config"]["lr"], last["since"]) == (0.05, 0.04, 4)
+
+
+def test_the_record_of_an_earlier_version_goes_on_as_it_was(stopped):
+    path = stopped.folder / "run.json"
+    record = json.loads(path.read_text())
+    del record["since"], record["steps"]
+    path.write_text(json.dumps(record))
+    train(dataclasses.replace(stopped, resume=True), stop_after_step=6)
+    (part,) = run_parts(read_run_record(stopped.output))
+    assert (part["since"], part["started"]) == (0, record["started"])
+    train(dataclasses.replace(stopped, resume=True, lr=0.04), stop_after_step=8)
+    assert told(stopped) == [(0, 0.05), (6, 0.04)]

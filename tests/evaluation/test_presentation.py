@@ -99,7 +99,7 @@ def test_only_curves_are_replaced(tmp_path, suffix):
     plot_roc({"good": result(0.3)}, path)
     check_picture(path)
     path.write_bytes(b"a thesis")
-    with pytest.raises(EvaluationError, match=f"roc.{suffix}: is there, .*: name another file"):
+    with pytest.raises(EvaluationError, match=f"roc.{suffix}: is there, .* or name another file"):
         check_picture(path)
     assert path.read_bytes() == b"a thesis"
 

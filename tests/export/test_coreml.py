@@ -125,6 +125,7 @@ def test_a_folder_is_replaced_whole_or_left(packages, tmp_path):
         export_model(SmallNetwork(), path)
     assert held(path) == former and former["former.bin"] == b"of a former one"
     packages[0] = b"second"
+    (path / ".DS_Store").write_bytes(b"of macOS")
     export_model(SmallNetwork(), path)
     assert held(path) == {"weights.bin": b"second", "Manifest.json": b""}
     assert [p.name for p in tmp_path.iterdir()] == ["m.mlpackage"]

@@ -224,6 +224,10 @@ def test_a_layer_that_ncnn_lacks_is_named(tmp_path, monkeypatch, capfd):
     with pytest.raises(ExportError, match=said):
         export_model(SmallNetwork(), tmp_path / "m.ncnn.param")
     assert not list(tmp_path.iterdir())
+    lines[0] = "<html>"  # a page that says that there is no such file
+    with pytest.raises(ExportError, match=r"m\.ncnn\.param is not a pair of files that ncnn loads"):
+        export_model(SmallNetwork(), tmp_path / "m.ncnn.param")
+    lines[0] = "7767517"
     lines[3:] = ["ReLU t 1 1 in0 1"]  # fewer than the second line says
     with pytest.raises(ExportError, match=r"m\.ncnn\.param"):
         export_model(SmallNetwork(), tmp_path / "m.ncnn.param")

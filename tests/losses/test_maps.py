@@ -19,6 +19,8 @@ DIMS = FeatureDims(8, 8, 3, 5, (4, 6, 8, 9), (7, 10, 11))
 def test_widths_of_tokens_and_of_stages_from_either_end():
     assert map_widths("at", DIMS, (None, 0, -1)) == [(3, 5), (4, 7), (9, 11)]
     assert map_widths("at", DIMS, (2,)) == [(8, 11)]
+    # Two stages of the student learn from one of the teacher.
+    assert map_widths("at", DIMS, (2, -1)) == [(8, 11), (9, 11)]
 
 
 @pytest.mark.parametrize(
@@ -28,8 +30,7 @@ def test_widths_of_tokens_and_of_stages_from_either_end():
         ((-1, 4), "at: the student has no stage 4: set one of 0 to 3"),
         ((-5,), "at: the student has no stage -5"),
         ((), "at: stages is empty"),
-        ((1, 1), "at: stages .1, 1. name the student's stage 1 twice"),
-        ((2, -1), "at: stages .2, -1. name the teacher's stage 2 twice"),
+        ((1, 1), "at: stages .1, 1. name the student's stage 1 and the teacher's stage 1 twice"),
     ],
 )
 def test_a_stage_that_is_not_there_is_named(stages, message):

@@ -408,6 +408,12 @@ def test_columns_that_may_each_be_the_one_are_asked_for(columns, option, tmp_pat
     says = f"each of its columns .*, .* may be it: say which with --{option}"
     with pytest.raises(DataError, match=says):
         open_source([path])
+    if option == "label":  # which one of these is called so is none of the question
+        labelled = pyarrow.table({"label": cells["name"], **{n: cells[n] for n in columns}})
+        pyarrow.parquet.write_table(labelled, tmp_path / "labelled.parquet")
+        caplog.set_level("INFO")
+        assert import_set(open_source([tmp_path / "labelled.parquet"]), tmp_path / "l").people == 2
+        assert "labels of 'label'" in caplog.text
     caplog.set_level("INFO")
     source = open_source([path], **{option: "name" if option == "label" else "image"})
     assert "images are of column 'image', labels of 'name'" in caplog.text
@@ -424,6 +430,9 @@ def test_files_that_name_their_class_labels_differently_are_not_one_table(tmp_pa
     paths = [next(each.iterdir()) for each in (folder, other)]
     with pytest.raises(DataError, match=r"names its class labels otherwise than .*: import each"):
         open_source(paths)
+    # One that names none says nothing else of them.
+    bare = next(write_table("parquet", tmp_path / "c", pool[2:4], [0, 1]).iterdir())
+    assert open_source([paths[0], bare]).label_names == ["ann", "bob"]
     # As it says.
     for path, name in zip(paths, ("one", "two"), strict=True):
         import_set(open_source([path]), tmp_path / name)
@@ -532,7 +541,7 @@ def test_names_that_are_nearly_one_are_said(tmp_path, pool, caplog):
     source = write_shards(tmp_path / "in", pool, names)
     assert import_set(open_source([source]), tmp_path / "out").people == 4
     assert r"'Jos\xe9' and 'Jose\u0301' are taken for two people" in caplog.text
-    assert "as 2 name(s) are" in caplog.text
+    assert "2 name(s) do" in caplog.text
 
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):

@@ -92,9 +92,10 @@ def test_a_label_is_nobody_s_name_in_a_part_of_a_set(make_set, tmp_path, caplog)
 
 
 def test_a_blank_is_no_name(make_set, sets, tmp_path):
-    blank = make_set("blank", [0, 1], 30, {0: "", 1: " "})
-    with pytest.raises(DataError, match="line 2: must be a label, a tab and a name"):
+    blank = make_set("blank", [0, 1, 2], 30, {0: "kim", 1: " ", 2: ""})
+    with pytest.raises(DataError, match="has no name for label 1"):
         merge([sets[0], blank], tmp_path / "out")
+    assert merge([sets[0], blank], tmp_path / "out", by="offsets").people
 
 
 def test_landmarks_that_one_set_lacks_are_left_out(sets, make_set, tmp_path, caplog):
@@ -107,7 +108,7 @@ def test_landmarks_that_one_set_lacks_are_left_out(sets, make_set, tmp_path, cap
 @pytest.mark.parametrize(
     ("names", "heading", "says"),
     [
-        (None, "", "labels.tsv: no such file, and people are joined by the names"),
+        (None, "", "labels.tsv: no names are there, by which people are joined"),
         ({0: "7", 1: "9"}, "former label", "has former labels, and equal numbers of two sets"),
         ({0: "anna"}, "folder", "has no name for label 1"),
     ],

@@ -74,6 +74,7 @@ def test_what_was_judged_for_the_page_stands_beside_what_a_file_says(tmp_path):
         ({"model": "run/model.pt", "model_sha256": None}, False),
         ({"model": "run/model.pt"}, False),
         ({"model": "run/student.onnx", "model_sha256": "0" * 64}, False),  # the row names it
+        ({"model": "teachers/teacher.pt", "model_sha256": "0" * 64}, False),
     ],
 )
 def test_figures_of_a_former_model_are_said_to_be(tmp_path, said, warned):

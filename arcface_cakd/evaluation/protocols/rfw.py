@@ -229,19 +229,25 @@ class _Group:
         crops = folder / "data" / name
         files = [crops / person / f"{person}_{image:04d}.jpg" for person, image in images]
         self.faces = FaceFiles(files)
-        loose = [k for k, size in enumerate(image_sizes(files)) if size != CROP[:2]]
+        loose = [
+            file for file, size in zip(files, image_sizes(files), strict=True) if size != CROP[:2]
+        ]
         points = path.with_name(f"{name}_lmk.txt")
+        if 0 < len(loose) < len(files):
+            # The landmarks are of photographs, and would warp the crops once more.
+            raise DataError(
+                f"{crops}: {len(files) - len(loose)} of its {len(files)} images are crops of 112 x "
+                f"112 and the others are not, the first of them {loose[0]}: align all of them, or "
+                "none"
+            )
         if loose:
-            self.faces = FaceFiles(files, _landmarks(points, files, files[loose[0]]))
+            self.faces = FaceFiles(files, _landmarks(points, files, loose[0]))
         elif points.is_file():
             logger.info("%s: not used: all %d images are crops of 112 x 112", points, len(files))
 
 
 def _landmarks(path: Path, files: Sequence[Path], loose: Path) -> np.ndarray:
-    """Five landmarks (N, 5, 2) of the files, by their names; of which one, ``loose``, needs them.
-
-    Others may be of 112 x 112 pixels: where one is not aligned yet, none is taken to be.
-    """
+    """Five landmarks (N, 5, 2) of the files, by their names; ``loose`` is the first of them."""
     if not path.is_file():
         raise DataError(
             f"{path}: no such file, and {loose} is no crop of 112 x 112: landmarks are needed "

@@ -112,7 +112,8 @@ def align_folder(
     if isinstance(detector, LandmarkList):
         detector.warn_of_others({each.name for each in photographs})
     settings = {
-        "journal": 2,  # another form of it begins anew
+        # Of all faces a journal of before says too little, and is begun anew.
+        **({"journal": 2} if choice.faces == "all" else {}),
         "folder": str(folder),
         "label_free": label_free,
         "faces": choice.faces,

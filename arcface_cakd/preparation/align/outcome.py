@@ -65,4 +65,7 @@ class Outcome:
     @classmethod
     def from_json(cls, entry: dict) -> "Outcome":
         crops = [Crop(**crop) for crop in entry["crops"]]
+        if "left_out" not in entry:  # of a former version
+            reason = entry["reason"]
+            return cls(entry["faces"], crops, [] if reason is None else [LeftOut(reason)])
         return cls(entry["faces"], crops, [LeftOut(**each) for each in entry["left_out"]])

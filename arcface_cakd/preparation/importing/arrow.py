@@ -12,8 +12,12 @@ from arcface_cakd.preparation.importing.source import Sample, as_label
 
 logger = logging.getLogger("arcface_cakd")
 
-_IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes")
-_LABEL_NAMES = ("label", "labels", "cls", "identity", "person", "id", "class", "target", "name")
+# What a column may be called; the first that are there count, before what may mean other things.
+_IMAGE_NAMES = (("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes"),)
+_LABEL_NAMES = (
+    ("label", "labels", "cls", "identity"),
+    ("person", "id", "class", "target", "name"),
+)
 _ROWS = 256  # that are held at a time
 
 
@@ -80,7 +84,8 @@ class Table:
                 schema = schema_of(self.kind, path)
             except DataError:  # damaged, which reading will say
                 continue
-            if _class_names(schema, self._label) != self.label_names:
+            names = _class_names(schema, self._label)
+            if names is not None and names != self.label_names:
                 raise DataError(
                     f"{path}: names its class labels otherwise than {self.files[0]}: import each "
                     "alone, and 'arcface-cakd data merge' joins them by name"
@@ -168,7 +173,9 @@ def _arrow(path: Path) -> Any:
     return (pyarrow.ipc.open_file if is_file else pyarrow.ipc.open_stream)(mapped)
 
 
-def _column(path: Path, schema: Any, asked: str | None, known: Sequence[str], option: str) -> str:
+def _column(
+    path: Path, schema: Any, asked: str | None, known: Sequence[Sequence[str]], option: str
+) -> str:
     there = ", ".join(schema.names)
     if asked is not None:
         if asked not in schema.names:
@@ -176,7 +183,8 @@ def _column(path: Path, schema: Any, asked: str | None, known: Sequence[str], op
                 f"{path}: has no column {asked!r}, but {there}: give another --{option}"
             )
         return asked
-    found = [name for name in known if name in schema.names]
+    there_of = ([name for name in names if name in schema.names] for names in known)
+    found = next(filter(None, there_of), [])
     if not found:
         raise DataError(f"{path}: which of its columns, {there}, is it? Say so with --{option}")
     if len(found) > 1:

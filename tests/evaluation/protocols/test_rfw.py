@@ -148,10 +148,16 @@ def test_every_image_says_whether_landmarks_are_needed(small, caplog):
     caplog.set_level("INFO")
     assert Rfw([small]).groups["A"].faces.landmarks is None
     assert caplog.messages == [f"{listing}: not used: all 3 images are crops of 112 x 112"]
+    # The list's points are of photographs: they would warp what is a crop already.
     save(small / "data/A/m.1/m.1_0002.jpg", crop(1, 2)[:90, :90])
+    said = r"2 of its 3 images are crops .* not, the first of them .*m\.1_0002\.jpg: align all"
+    with pytest.raises(DataError, match=said):
+        Rfw([small])
+    for name in names[:2]:
+        save(small / f"data/A/m.0/{name}.jpg", crop(0, 1)[:90, :90])
     assert Rfw([small]).groups["A"].faces.landmarks.shape == (3, 5, 2)
     listing.unlink()
-    with pytest.raises(DataError, match=r"m\.1_0002\.jpg is no crop of 112 x 112: landmarks"):
+    with pytest.raises(DataError, match=r"m\.0_0001\.jpg is no crop of 112 x 112: landmarks"):
         Rfw([small])
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import logging
 import shutil
 
@@ -256,6 +257,26 @@ def test_after_a_stop_the_rest_is_done(photographs, tmp_path, caplog):
     assert goes_on.asked == [stopped.asked[1], *rest]
     assert files_of(out) == files_of(tmp_path / "straight")
     assert sorted(tmp_path.glob(".*")) == []
+
+
+def test_work_of_a_former_version_goes_on(photographs, tmp_path, caplog):
+    """It had one reason for a photograph, and no number of its journal."""
+    people, places = photographs / "people", places_of(photographs)
+    align_folder(people, tmp_path / "straight", Known(places), workers=1)
+    with pytest.raises(KeyboardInterrupt):
+        align_folder(people, tmp_path / "out", Known(places, stop_after=6), workers=1)
+    journal = tmp_path / ".out.unfinished" / ".journal.jsonl"
+    settings, *entries = map(json.loads, journal.read_text().splitlines())
+    assert "journal" not in settings
+    for entry in entries:
+        entry["reason"] = next((each["reason"] for each in entry.pop("left_out")), None)
+    journal.write_text("".join(json.dumps(line) + "\n" for line in (settings, *entries)))
+    with caplog.at_level(logging.INFO, "arcface_cakd"):
+        align_folder(people, tmp_path / "out", Known(places), workers=1)
+    assert f"goes on: {len(entries)} photographs are done" in caplog.text
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "straight")
+    tables = [tmp_path / f"{name}.report" / "left_out.tsv" for name in ("out", "straight")]
+    assert tables[0].read_text() == tables[1].read_text()
 
 
 def test_what_was_begun_otherwise_begins_anew(photographs, tmp_path):
