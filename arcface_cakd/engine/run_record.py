@@ -64,7 +64,7 @@ def write_run_record(
         "config": dataclasses.asdict(config),
     }
     content = json.loads(json.dumps(content, default=str))  # as a former one is
-    parts = [part for part in run_parts(former or {}) if part.get(_SINCE, 0) < start]
+    parts = [_completed(p) for p in run_parts(former or {}) if p.get(_SINCE, 0) < start]
     if parts and _told(parts[-1]) == _told(content):
         last = parts.pop()
         content |= {_SINCE: last.get(_SINCE, 0), "started": last.get("started")}
@@ -102,6 +102,14 @@ def run_parts(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     former = [part for part in parts if _is_record(part)] if isinstance(parts, list) else []
     last = {key: value for key, value in record.items() if key != _PARTS}
     return [*former, last] if last else []
+
+
+def _completed(part: dict[str, Any]) -> dict[str, Any]:
+    """A former part with every top-level setting of today, those that there were not yet as by
+    default: so the part was run."""
+    given = [f for f in dataclasses.fields(TrainConfig) if f.default is not dataclasses.MISSING]
+    defaults = json.loads(json.dumps({field.name: field.default for field in given}))
+    return part | {"config": defaults | part["config"]}
 
 
 def _is_record(content: Any) -> bool:
