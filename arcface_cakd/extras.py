@@ -8,7 +8,9 @@ from arcface_cakd.errors import ArcfaceCakdError
 
 
 class MissingPackageError(ArcfaceCakdError, ImportError):
-    """A package that an extra brings is not installed; the message says how it is."""
+    """A package that an extra brings is not installed, or does not import; the message says how
+    it is, or why.
+    """
 
 
 def extra(package: str, name: str, what: str) -> ModuleType:
@@ -20,7 +22,7 @@ def extra(package: str, name: str, what: str) -> ModuleType:
         what: needs it, for the message.
 
     Raises:
-        MissingPackageError: it is not installed.
+        MissingPackageError: it is not installed, or does not work with what is.
     """
     try:
         return importlib.import_module(package)
@@ -29,6 +31,11 @@ def extra(package: str, name: str, what: str) -> ModuleType:
         if error.name is None or error.name.partition(".")[0] != top:
             raise  # what it needs itself is broken, which its own message tells
         raise _missing(top, name, what) from None
+    except ImportError as error:  # as of a version that another package is too old for
+        reason = " ".join(str(error).split())
+        raise MissingPackageError(
+            f"{what} needs the package {package}, which does not import here: {reason}"
+        ) from error
 
 
 def check_extra(package: str, name: str, what: str) -> None:

@@ -26,6 +26,8 @@ make = runpy.run_path(str(Path(__file__).parents[1] / "golden" / "make_backbones
 def test_equals_a_plain_timm_model(seed):
     torch.manual_seed(seed)
     plain = timm.create_model("edgenext_xx_small", num_classes=24).eval()
+    if not hasattr(plain, "forward_intermediates"):
+        pytest.skip("timm 1.0.9 does not give an EdgeNeXt's maps")
     for parameter in plain.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)  # layer scales start at 1e-6
     model = get_model("edgeface_xxs", num_features=24).eval()

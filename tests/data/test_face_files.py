@@ -37,11 +37,11 @@ def test_aligning_is_a_similarity_bilinear_and_black_beyond_the_border(seed):
     landmarks = landmarks + np.random.default_rng(seed).normal(0, 2, (5, 2))
     found = align(picture, landmarks)
     assert found.shape == (112, 112, 3) and found.dtype == np.uint8
-    # OpenCV before 4.11 rounds places to a 32nd of a pixel.
-    assert np.abs(found - aligned_slowly(picture, landmarks)).max() <= 4
+    # OpenCV before 5 rounds places to a 32nd of a pixel.
+    assert np.abs(found - aligned_slowly(picture, landmarks)).max() <= 5
     corner = align(picture[60:, 60:], landmarks - 60)  # the crop reaches beyond the picture
     assert (corner == 0).any()
-    assert np.abs(corner - aligned_slowly(picture[60:, 60:], landmarks - 60)).max() <= 4
+    assert np.abs(corner - aligned_slowly(picture[60:, 60:], landmarks - 60)).max() <= 5
 
 
 def test_the_similarity_is_the_hosts():

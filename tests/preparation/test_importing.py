@@ -54,8 +54,8 @@ def write_shards(folder, pool, labels=LABELS, ending="tar", per_shard=4):
 
 
 def write_table(kind, folder, images, labels, metadata=None, per_file=4):
-    pyarrow = pytest.importorskip("pyarrow")
-    pytest.importorskip("pyarrow.parquet")
+    pyarrow = pytest.importorskip("pyarrow", exc_type=ImportError)
+    pytest.importorskip("pyarrow.parquet", exc_type=ImportError)
 
     folder.mkdir(exist_ok=True)
     table = pyarrow.table({"id_": list(range(len(labels))), "image": images, "label": labels})
@@ -373,6 +373,8 @@ def test_damaged_tables_are_found(kind, tmp_path, pool, caplog):
     ],
 )
 def test_what_is_no_such_set_is_said_in_a_line(make, says, tmp_path):
+    if "parquet" in says:
+        pytest.importorskip("pyarrow", exc_type=ImportError)
     make(tmp_path)
     with pytest.raises(DataError, match=says) as caught:
         open_source([tmp_path])
@@ -380,8 +382,8 @@ def test_what_is_no_such_set_is_said_in_a_line(make, says, tmp_path):
 
 
 def test_columns_are_found_by_name_or_asked_for(tmp_path, pool, capsys):
-    pyarrow = pytest.importorskip("pyarrow")
-    pytest.importorskip("pyarrow.parquet")
+    pyarrow = pytest.importorskip("pyarrow", exc_type=ImportError)
+    pytest.importorskip("pyarrow.parquet", exc_type=ImportError)
 
     table = pyarrow.table({"face": pool[:3], "who": ["a", "b", "a"], "age": [1, 2, 3]})
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
@@ -400,8 +402,8 @@ def test_columns_are_found_by_name_or_asked_for(tmp_path, pool, capsys):
     ("columns", "option"), [(("image", "id", "name"), "label"), (("image", "png", "name"), "image")]
 )
 def test_columns_that_may_each_be_the_one_are_asked_for(columns, option, tmp_path, pool, caplog):
-    pyarrow = pytest.importorskip("pyarrow")
-    pytest.importorskip("pyarrow.parquet")
+    pyarrow = pytest.importorskip("pyarrow", exc_type=ImportError)
+    pytest.importorskip("pyarrow.parquet", exc_type=ImportError)
     cells = {"image": pool[:4], "png": pool[:4], "id": [0, 1, 2, 3], "name": ["a", "a", "b", "b"]}
     path = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pyarrow.table({name: cells[name] for name in columns}), path)
@@ -609,7 +611,7 @@ def test_leading_zeros_are_of_a_name_and_of_no_number(tmp_path, pool):
 
 class TestVerificationSets:
     def write(self, folder, pool, same=None, order=None):
-        pyarrow = pytest.importorskip("pyarrow")
+        pyarrow = pytest.importorskip("pyarrow", exc_type=ImportError)
         same = [n % 2 == 0 for n in range(10)] if same is None else same
         rows = {
             "image": structs(pool[:20]),

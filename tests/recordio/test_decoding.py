@@ -46,6 +46,8 @@ class TestOrientation:
     @pytest.mark.parametrize("orientation", range(1, 9))
     def test_as_opencv_does_by_the_same_flag(self, orientation, kind):
         cv2 = pytest.importorskip("cv2")
+        if kind == "WEBP" and cv2.__version__ < "5":
+            pytest.skip("OpenCV 4.11 does not turn them")
         data = sideways(orientation, kind)
         for iscolor in (1, 0, -1):
             theirs = cv2.imdecode(np.frombuffer(data, np.uint8), iscolor)

@@ -4,11 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from helpers import engine_runs  # noqa: F401  (registers test_tiny)
+from helpers.recipes import on_meta
 
 from arcface_cakd import LOSSES
-from arcface_cakd.backbones import get_model
 from arcface_cakd.distiller import Distiller
 
 
@@ -24,11 +23,6 @@ def methods():
     import methods
 
     return methods
-
-
-def on_meta(name, width):
-    with torch.device("meta"):
-        return get_model(name, num_features=width)
 
 
 def built(grid, cell, teacher):
@@ -139,8 +133,7 @@ def test_teachers_that_learned_from_edgeface_build_and_teach(grid, data):
     config = grid.teacher_config(grid.SIZES["cpu"][data], Path("faces"))
     assert config.cakd.margin_weight == 0
     assert config.cakd.teacher["weights"] == str(Path("faces/real/edgeface_xs.pt"))
-    with torch.device("meta"):
-        edgeface = get_model("edgeface_xs")
+    edgeface = on_meta("edgeface_xs", 512)
     network = on_meta(config.network, config.embedding_size)
     Distiller(network, edgeface, config.cakd, num_classes=None)
     caches = set()

