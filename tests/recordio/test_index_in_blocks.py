@@ -88,4 +88,4 @@ def test_an_index_takes_its_offsets_memory_while_it_is_read(tmp_path):
         tracemalloc.stop()
     assert len(found) == count
     assert kept < 8 * count + 100_000
-    assert most < 8 * count + 12 * (1 << 18)
+    assert most < 3 * 8 * count  # where memory grows, some count it before and after

@@ -109,12 +109,12 @@ class _Member(tarfile.TarInfo):
     """A head that is damaged, or missing, is no end of the archive, for which tarfile takes it."""
 
     @classmethod
-    def frombuf(cls, buf, encoding, errors):
+    def fromtarfile(cls, archive):
         try:
-            return super().frombuf(buf, encoding, errors)
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # zeros, which are the end
+            raise
         except tarfile.HeaderError as error:
-            if buf and not any(buf):  # zeros, which are the end
-                raise
             raise tarfile.ReadError(f"no member and no end of the archive: {error}") from error
 
 
