@@ -174,7 +174,8 @@ def test_each_with_the_epochs_that_suit_it(readme):
     for method, said in (
         ("plain", "plain ({}, {})"),
         ("embedding_128", "the embedding ({}, {})"),
-        ("embedding_64_reviewkd_120", "ReviewKD ({}, {}) lose"),
+        ("embedding_64_reviewkd_120", "ReviewKD at 120 ({}, {}) and"),
+        ("embedding_64_reviewkd_40", "at 40 ({}, {}) lose"),
     ):
         assert said.format(*figures(method, 8, 16)) in text
 
