@@ -176,6 +176,8 @@ def test_each_with_the_epochs_that_suit_it(readme):
         ("embedding_128", "the embedding ({}, {})"),
         ("embedding_64_reviewkd_120", "ReviewKD at 120 ({}, {}) and"),
         ("embedding_64_reviewkd_40", "at 40 ({}, {}) lose"),
+        ("embedding_64_cakd_liu_0.57", "as CAKD-Liu does ({}, {};"),
+        ("embedding_64_fitnet_140", "FitNet at 140 gains a little ({}, {};"),
     ):
         assert said.format(*figures(method, 8, 16)) in text
 
