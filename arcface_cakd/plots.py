@@ -9,8 +9,8 @@ import torch
 
 from arcface_cakd.alignment import LocalFeatures
 from arcface_cakd.data import as_batch
-from arcface_cakd.data.text_lines import label_text
 from arcface_cakd.distiller import Distiller
+from arcface_cakd.evaluation.plots import label_text
 from arcface_cakd.files import atomic_path
 from arcface_cakd.landmarks import ARCFACE_TEMPLATE, CROP_SIZE
 

@@ -9,25 +9,23 @@ _MOST_DRAWS = 1_000_000  # more take memory and time, and change no digit that i
 
 def at_least_0(text: str) -> int:
     """A whole number of 0 or more, for argparse."""
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"must be 0 or more, got {number}")
-    return number
+    return _whole(text, 0)
 
 
 def positive(text: str) -> int:
     """A whole number of 1 or more, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, got {number}")
-    return number
+    return _whole(text, 1)
 
 
 def at_least_2(text: str) -> int:
     """A whole number of 2 or more, for argparse: BatchNorm has no statistics of one image."""
+    return _whole(text, 2)
+
+
+def _whole(text: str, least: int) -> int:
     number = int(text)
-    if number < 2:
-        raise argparse.ArgumentTypeError(f"must be 2 or more, got {number}")
+    if number < least:
+        raise argparse.ArgumentTypeError(f"must be {least} or more, got {number}")
     return number
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.image_files import files_below, files_directly_in, read_encoded, some_of
 from arcface_cakd.data.labels import identity
-from arcface_cakd.data.text_lines import warn_of_alike
+from arcface_cakd.data.people_names import warn_of_alike
 
 logger = logging.getLogger("arcface_cakd")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from arcface_cakd.data.text_lines import label_text
+from arcface_cakd.data.text_lines import table_field
 from arcface_cakd.evaluation.errors import EvaluationError
 from arcface_cakd.evaluation.roc import RocCurve
 from arcface_cakd.extras import extra
@@ -42,6 +42,16 @@ def check_picture(path: str | os.PathLike) -> None:
             f"picture {path}: is there, does not say that it shows ROC curves of arcface-cakd, "
             f"as .{', .'.join(_SAYS)} can, and would be replaced: remove it, or name another file"
         )
+
+
+def label_text(text: str) -> str:
+    """A text for a title or a legend, which matplotlib shows as it is.
+
+    Else it takes what stands between dollars for mathematics, leaves what begins with ``_`` out
+    of legends, and cannot draw what is no UTF-8, as in a file's name.
+    """
+    text = table_field(text).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def _is_ours(path: str | os.PathLike) -> bool:

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from arcface_cakd.data.errors import DataError
-from arcface_cakd.data.text_lines import warn_of_alike
+from arcface_cakd.data.people_names import warn_of_alike
 from arcface_cakd.preparation.labels_table import FORMER_LABEL, LABELS_FILE
 from arcface_cakd.preparation.output import check_vacant, whole_set
 from arcface_cakd.preparation.record_set import RecordSet

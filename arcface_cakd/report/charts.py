@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arcface_cakd.data.text_lines import label_text
 from arcface_cakd.evaluation import RocCurve, VerificationResult
+from arcface_cakd.evaluation.plots import label_text
 from arcface_cakd.report.runs import ReportedRun
 
 if TYPE_CHECKING:

@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import logging
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -16,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from arcface_cakd import __version__
 from arcface_cakd.extras import extra
-from arcface_cakd.files import cut_name, in_the_way_of, json_text, put_in_place, scratch_folder
+from arcface_cakd.files import json_text
 from arcface_cakd.report.charts import roc_chart, score_chart, training_charts
-from arcface_cakd.report.errors import ReportError
 from arcface_cakd.report.figures import (
     Figure,
     Result,
@@ -27,6 +25,15 @@ from arcface_cakd.report.figures import (
     figures_csv,
     results_of,
     row_names,
+)
+from arcface_cakd.report.place import (
+    MADE_BY,
+    check_pictures,
+    check_place,
+    file_names,
+    former_pictures,
+    put,
+    sign_of_pictures,
 )
 from arcface_cakd.report.receptive_fields import Receptive, receptive_fields
 from arcface_cakd.report.runs import ReportedRun
@@ -37,10 +44,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("arcface_cakd")
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
-_MADE_BY = "UTC by arcface-cakd"  # on every page
-# What the files of a report hold within their first _LOOKED_AT bytes, by their suffixes.
-_SIGNS = {".csv": "run,protocol,set,name,value,low,high,drawn", ".json": '{\n "runs": {'}
-_LOOKED_AT = 1 << 20
 PROMPTS = ("prompted_cosine", "prompt_norm", "prompt_attention")  # of the diagnostics
 # Figures of the built-in protocols that are shown in percent,
 _RATE = re.compile(r"accuracy(_std)?|auc|eer|(nearest_)?tar\..+|tpir\..+|rank[.-]\d+")
@@ -48,7 +51,6 @@ _RATE_OF = {"rfw": re.compile(r"mean|std")}
 # and those that are not shown.
 _HIDDEN = re.compile(r"folds|thresholds?(\..+)?|val(_std|_far)?|data\..+")
 _PARTS_OF_PAIRS = ("positives", "negatives")  # not shown beside their sum
-_LONGEST_NAME = 200  # bytes of a picture's, without its suffix; disks take 255 with it
 _HEADINGS = {
     "accuracy_std": "its std of folds",
     "auc": "AUC",
@@ -87,15 +89,13 @@ def write_report(runs: Sequence[ReportedRun], path: str | Path) -> list[Path]:
     trained, scored = training_charts(runs), _score_charts(runs)
     receptive = [found for run in runs if (found := receptive_fields(run)) is not None]
 
-    sign = _sign_of_pictures(path)
+    sign = sign_of_pictures(path)
     pictures = {name: _png(chart, sign) for name, chart in {**trained, **scored}.items()}
     local = {f.run: _png(f.picture, sign, 120) for f in receptive if f.picture is not None}
     pictures |= {f"local centres {run}": picture for run, picture in local.items()}
-    named = dict(zip(_file_names(pictures, path.stem), pictures.values(), strict=True))
-    for name in named:
-        if os.path.lexists(path.with_name(name)) and not _bears(path.with_name(name), sign):
-            raise _taken(path.with_name(name), f"does not say that it is of {path.name}")
-    former = _former_pictures(path, sign)
+    named = dict(zip(file_names(pictures, path.stem), pictures.values(), strict=True))
+    check_pictures(path, named)
+    former = former_pictures(path)
 
     content = _content(runs, figures, list(named))
     notes = _notes(runs, results)
@@ -110,24 +110,10 @@ def write_report(runs: Sequence[ReportedRun], path: str | Path) -> list[Path]:
         **named,
     }
     # The page last: where it is, what it stands beside is there too.
-    _put(path, {**beside, path.name: _encodable(page).encode()})
+    put(path, {**beside, path.name: _encodable(page).encode()})
     for name in former - beside.keys():
         path.with_name(name).unlink(missing_ok=True)
     return [path, *(path.with_name(name) for name in beside)]
-
-
-def _put(path: Path, contents: Mapping[str, bytes]) -> None:
-    """Write files into the folder of ``path``, by name: all of them, then each in its place."""
-    try:
-        with scratch_folder(path) as scratch:
-            for name, content in contents.items():
-                (scratch / name).write_bytes(content)
-            for name in contents:
-                put_in_place(scratch / name, path.with_name(name))
-    except OSError as error:
-        if error.filename is not None:  # of the scratch folder, which nobody knows
-            error.filename = str(path.with_name(Path(error.filename).name))
-        raise
 
 
 def _notes(runs: Sequence[ReportedRun], results: Sequence[Result]) -> list[str]:
@@ -149,59 +135,6 @@ def _has_non_finite(content: Mapping[str, Any]) -> bool:
 def _encodable(text: str) -> str:
     """A text with what is no UTF-8, as in a file's name among the settings, escaped."""
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def check_place(path: str | Path) -> None:
-    """Refuse to write a report over what is none; a former report is replaced.
-
-    Args:
-        path: of the page.
-
-    Raises:
-        ReportError: ``path``, or the ``.csv`` or ``.json`` beside it, is there and no report's; or
-            it would be in what is no folder.
-    """
-    path = Path(path)
-    if (above := in_the_way_of(path)) is not None:
-        raise ReportError(f"{path}: {above} is no folder: name a page in one")
-    for file in (path, path.with_suffix(".csv"), path.with_suffix(".json")):
-        if file.exists() and not _of_a_report(file):
-            raise _taken(file, "is no report's")
-
-
-def _of_a_report(file: Path) -> bool:
-    sign = _SIGNS.get(file.suffix)
-    return _bears(file, _MADE_BY) if sign is None else _bears(file, sign, at_its_start=True)
-
-
-def _bears(file: Path, sign: str, at_its_start: bool = False) -> bool:
-    """Whether a file has a sign within its first bytes, or is empty, as mktemp leaves it."""
-    if not file.is_file():
-        return False
-    with open(file, "rb") as opened:
-        start = opened.read(_LOOKED_AT)
-    if at_its_start:
-        return not start or start.startswith(sign.encode())
-    return not start or sign.encode() in start
-
-
-def _sign_of_pictures(path: Path) -> str:
-    """What is in each picture of a page, to tell them from everyone else's."""
-    return f"arcface-cakd report {path.name!a}"
-
-
-def _former_pictures(path: Path, sign: str) -> set[str]:
-    """The names of those pictures of a former report, as its JSON has them, that are its own."""
-    try:
-        content = json.loads(path.with_suffix(".json").read_bytes())
-        names = {name for name in content["pictures"] if Path(name).name == name}
-    except (OSError, ValueError, RecursionError, LookupError, TypeError):
-        return set()  # none, an empty file, or that of an earlier version, which names none
-    return {name for name in names if _bears(path.with_name(name), sign)}
-
-
-def _taken(file: Path, why: str) -> ReportError:
-    return ReportError(f"{file}: is there, {why}, and would be replaced: name another page")
 
 
 def check_installed() -> None:
@@ -233,7 +166,7 @@ def _filled(
     kinds = [kind for kind in PROMPTS if any(kind in found for _, found in prompts)]
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title="Runs: " + ", ".join(names) if len(runs) > 1 else f"Run {names[0]}",
-        made=f"Made {datetime.now(timezone.utc):%Y-%m-%d %H:%M} {_MADE_BY} {__version__} report",
+        made=f"Made {datetime.now(timezone.utc):%Y-%m-%d %H:%M} {MADE_BY} {__version__} report",
         notes=notes,
         names=names,
         scores=[_score_table(rows) for rows in _tables_of(results).values()],
@@ -416,17 +349,3 @@ def _png(chart: Chart, sign: str, dpi: int = 150) -> bytes:
 
 def _data_url(picture: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(picture).decode()
-
-
-def _file_names(names: Iterable[str], stem: str) -> list[str]:
-    """A name for each picture's file, no two of them one, also where case does not tell."""
-    found: dict[str, str] = {}
-    for name in names:
-        plain = re.sub(r"[^\w@.=-]+", "_", name).strip("_")
-        wanted = cut_name(f"{stem}_{plain}", _LONGEST_NAME)
-        given, number = wanted, 1
-        while given.casefold() in found:
-            number += 1
-            given = f"{wanted}_{number}"
-        found[given.casefold()] = f"{given}.png"
-    return list(found.values())

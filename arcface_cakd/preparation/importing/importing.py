@@ -11,9 +11,10 @@ import numpy as np
 
 from arcface_cakd.data.errors import DataError
 from arcface_cakd.data.images import decode_crop
+from arcface_cakd.data.people_names import warn_of_alike
 from arcface_cakd.data.record_layout import MAX_EXACT
 from arcface_cakd.data.record_sets import property_text
-from arcface_cakd.data.text_lines import table_field, warn_of_alike
+from arcface_cakd.data.text_lines import table_field
 from arcface_cakd.files import write_text
 from arcface_cakd.locks import FolderLock
 from arcface_cakd.preparation.importing.growing import GrowingRecords
